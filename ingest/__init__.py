@@ -1,0 +1,13 @@
+"""DICOM to peers, instances to the log; never looks at pixels.
+
+The path of one C-STORE, a folder a hop:
+
+    peer --bytes--> receiver --PDUs--> association --fragments--> dimse --C-STORE--> instance --record--> log
+
+``receiver``     the only sockets: listen, pump, admit, answer
+``association``  PS3.8 Upper Layer, pure: bytes in, events and bytes out
+``dimse``        PS3.7 messages, pure: fragments in, messages out
+``instance``     one C-STORE becomes one sealed instance, cut into records
+``log``          publishes records and says when they are durable
+``contract``     what crosses the log: all that ``workers`` may import from here
+"""

@@ -1,0 +1,1 @@
+"""What ingest and workers agree on: the records of the log, the spool that carries them, the settings."""

@@ -1,0 +1,180 @@
+"""The records of the instance log and of the outcome log: one encoding for the spool and for Kafka.
+
+An instance of up to `MAX_PAYLOAD` bytes is one INSTANCE record; a larger one is PART records 0 to n-1 and
+an END record that seals them. The payload is the data set exactly as received, without file meta.
+
+Layout (integers little-endian; the CRC covers all other bytes of the record):
+
+    offset  size  field
+    0       1     format version, 1
+    1       1     kind
+    2       2     metadata length m
+    4       4     payload length p
+    8       4     CRC-32C of bytes 0-7, 12 to the end
+    12      16    upload id
+    28      4     PART: its index from 0. END: the number of parts. INSTANCE: 1. Else 0
+    32      m     metadata: MessagePack array of `Instance` (INSTANCE, END) or `Outcome` (OUTCOME), else empty
+    32+m    p     payload (INSTANCE, PART), else empty
+
+Evolution: new metadata fields go last and have defaults; types and meanings never change; a new layout
+takes a new version byte. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
+"""
+
+import enum
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+from crc32c import crc32c
+
+from ingest.contract.identifiers import UploadId
+
+VERSION = 1
+HEADER = struct.Struct("<BBHII16sI")
+_CRC_OFFSET = 8
+_AFTER_CRC = 12
+
+# 960 KiB + header + metadata fits Kafka's default record limit of 1 MiB on both sides; a 1 MiB part does not.
+MAX_PAYLOAD = 960 * 1024
+# UIDs of 64, AE titles of 16 and an address of 45 characters need under 400 bytes; outcomes under 1 KiB.
+MAX_METADATA = 4096
+MAX_RECORD = HEADER.size + MAX_METADATA + MAX_PAYLOAD
+
+
+class Kind(enum.IntEnum):
+    """What a record is."""
+
+    INSTANCE = 1  # a whole instance
+    PART = 2  # a piece of a larger one
+    END = 3  # seals the parts: only now is the instance received
+    ABORT = 4  # the upload will never end
+    EPOCH = 5  # a receiver has started: its uploads of older epochs without END are dead
+    OUTCOME = 16  # where a worker put an instance
+
+
+class CorruptRecord(ValueError):  # noqa: N818 - states what was found
+    """Bytes that are not a record this version can read."""
+
+
+class Instance(msgspec.Struct, frozen=True, array_like=True):
+    """What the receiver knows of an instance: identity, encoding, seal and source."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    size: int  # bytes of the data set
+    seal: bytes  # XXH3-128 of the data set, 16 bytes, big-endian (canonical) form
+    calling_ae_title: str
+    called_ae_title: str
+    peer_address: str
+    received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock
+
+
+class Place(enum.StrEnum):
+    """Where a received instance ended: exactly one of these."""
+
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+    QUARANTINED = "quarantined"
+    DISCARDED = "discarded"
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """A worker's announcement of one upload's place; its upload id is the record's."""
+
+    sop_instance_uid: str
+    place: Place
+    reason: str  # a word from a closed list, empty for a plain success
+    source_digest: str  # SHA-256 of the data set as received, hex
+    store: str  # name of the store
+    key: str  # the object's key in it
+    at: int  # nanoseconds since 1970-01-01 UTC, worker's clock
+
+
+class Record(NamedTuple):
+    """A decoded record; ``payload`` is a view into the buffer that was decoded."""
+
+    kind: Kind
+    upload_id: UploadId
+    index: int
+    metadata: memoryview
+    payload: memoryview
+
+
+_encoder = msgspec.msgpack.Encoder()
+_instance_decoder = msgspec.msgpack.Decoder(Instance)
+_outcome_decoder = msgspec.msgpack.Decoder(Outcome)
+
+
+def encode_header(
+    kind: Kind,
+    upload_id: bytes,
+    index: int = 0,
+    metadata: Instance | Outcome | None = None,
+    payload: Sequence[memoryview] = (),
+) -> bytes:
+    """All of a record but its payload, which the log appends without joining (one copy saved).
+
+    ``payload`` may come in pieces; at most `MAX_PAYLOAD` bytes together.
+    """
+    encoded = b"" if metadata is None else _encoder.encode(metadata)
+    size = sum(len(piece) for piece in payload)
+    assert len(encoded) <= MAX_METADATA
+    assert size <= MAX_PAYLOAD
+    header = bytearray(HEADER.pack(VERSION, kind, len(encoded), size, 0, upload_id, index))
+    header += encoded
+    crc = crc32c(memoryview(header)[_AFTER_CRC:], crc32c(header[:_CRC_OFFSET]))
+    for piece in payload:
+        crc = crc32c(piece, crc)
+    header[_CRC_OFFSET:_AFTER_CRC] = crc.to_bytes(4, "little")
+    return bytes(header)
+
+
+def decode(buffer: bytes | bytearray | memoryview) -> Record:
+    """Decode exactly one record that fills ``buffer``.
+
+    Raises:
+        CorruptRecord: wrong length, version, kind or CRC.
+    """
+    view = memoryview(buffer)
+    if len(view) < HEADER.size:
+        raise CorruptRecord(f"{len(view)} bytes are shorter than a record header")
+    version, kind, metadata_size, payload_size, crc, upload_id, index = HEADER.unpack_from(view)
+    if version != VERSION:
+        raise CorruptRecord(f"record version {version}, this release reads {VERSION}")
+    body = HEADER.size + metadata_size
+    if metadata_size > MAX_METADATA or payload_size > MAX_PAYLOAD or len(view) != body + payload_size:
+        raise CorruptRecord(f"record of {len(view)} bytes claims {body + payload_size}")
+    if crc32c(view[_AFTER_CRC:], crc32c(view[:_CRC_OFFSET])) != crc:
+        raise CorruptRecord("record fails its CRC-32C")
+    try:
+        known = Kind(kind)
+    except ValueError:
+        raise CorruptRecord(f"record kind {kind} is unknown") from None
+    return Record(known, UploadId(upload_id), index, view[HEADER.size : body], view[body:])
+
+
+def instance_of(record: Record) -> Instance:
+    """The `Instance` in an INSTANCE or END record.
+
+    Raises:
+        CorruptRecord: the metadata is not one.
+    """
+    try:
+        return _instance_decoder.decode(record.metadata)
+    except msgspec.MsgspecError as error:
+        raise CorruptRecord(f"instance metadata: {error}") from None
+
+
+def outcome_of(record: Record) -> Outcome:
+    """The `Outcome` in an OUTCOME record.
+
+    Raises:
+        CorruptRecord: the metadata is not one.
+    """
+    try:
+        return _outcome_decoder.decode(record.metadata)
+    except msgspec.MsgspecError as error:
+        raise CorruptRecord(f"outcome metadata: {error}") from None

@@ -1,0 +1,145 @@
+"""Settings: one TOML file, overridden by environment variables, overridden by flags; frozen and typed.
+
+Both sides read the same file, so its shape is part of the contract. Each setting names its unit and its
+reason; `dicom-ingest config show` prints them with the source of each value.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+
+AeTitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True, min_length=1)]
+
+
+class Section(BaseModel):
+    """A table of the settings file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ReceiverSettings(Section):
+    """Who listens, and what one peer may cost."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; loopback until told otherwise.")
+    port: int = Field(11112, ge=0, le=65535, description="TCP port; 11112 is IANA's unprivileged DICOM port.")
+    ae_title: AeTitle = Field("DICOM-INGEST", description="Called AE title that this receiver answers to.")
+    accept_any_called_ae: bool = Field(
+        default=False, description="Accept associations that call another AE title than ours."
+    )
+    maximum_pdu_length: int = Field(
+        256 * KiB,
+        ge=4 * KiB,
+        le=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Announced in the A-ASSOCIATE-AC (PS3.8 D.1); larger PDUs mean fewer headers a megabyte.",
+    )
+    maximum_associations: int = Field(
+        1000, ge=1, description="Open associations; more are rejected as local-limit-exceeded (PS3.8 9.3.4)."
+    )
+    buffer_budget: int = Field(
+        64 * MiB,
+        ge=4 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Instance bytes in memory, all associations together; at the budget reading stops.",
+    )
+    artim_timeout: float = Field(
+        30.0, gt=0, json_schema_extra={"unit": "s"}, description="PS3.8 9.1.2; pynetdicom and DCMTK use 30."
+    )
+    idle_timeout: float = Field(
+        300.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="Between messages. Modalities hold associations open during an acquisition.",
+    )
+    stall_timeout: float = Field(
+        60.0, gt=0, json_schema_extra={"unit": "s"}, description="Within a message, without one byte."
+    )
+    minimum_rate: int = Field(
+        1 * KiB,
+        ge=0,
+        json_schema_extra={"unit": "bytes/s"},
+        description="Within a message, averaged over stall_timeout; slower peers pin the log.",
+    )
+    maximum_upload_duration: float = Field(
+        3600.0, gt=0, json_schema_extra={"unit": "s"}, description="One instance; a longer one pins the log."
+    )
+    drain_timeout: float = Field(
+        30.0, gt=0, json_schema_extra={"unit": "s"}, description="SIGTERM to abort, for instances in progress."
+    )
+    transfer_syntax_preference: tuple[str, ...] = Field(
+        (), description="UIDs, most wanted first; empty means the built-in order (native first)."
+    )
+    private_storage_classes: tuple[str, ...] = Field((), description="Further SOP Class UIDs to accept as storage.")
+
+
+class LogSettings(Section):
+    """The log between receiver and workers."""
+
+    partitions: int = Field(16, ge=1, le=1024, description="Written once; workers share them.")
+    segment_size: int = Field(
+        32 * MiB, ge=2 * MiB, json_schema_extra={"unit": "bytes"}, description="One recycled file of the spool."
+    )
+    maximum_size: int = Field(
+        16 * GiB, ge=8 * MiB, json_schema_extra={"unit": "bytes"}, description="All segments; then A700H."
+    )
+    reserve: int = Field(
+        1 * GiB,
+        ge=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Free space kept for store, checkpoints and quarantine; at most a tenth of the file system.",
+    )
+
+
+class WorkerSettings(Section):
+    """What a worker process may use."""
+
+    processes: int = Field(0, ge=0, description="Worker processes of `serve`; 0 means one a core.")
+    memory_limit: int = Field(
+        64 * MiB,
+        ge=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="An instance above it is reassembled in a scratch file.",
+    )
+    checkpoint_interval: float = Field(
+        1.0, gt=0, json_schema_extra={"unit": "s"}, description="At most this much work is checked again after a crash."
+    )
+    attempts: int = Field(3, ge=1, description="Tries before an instance that kills its codec goes on without it.")
+    codec_memory: int = Field(
+        2 * GiB, ge=256 * MiB, json_schema_extra={"unit": "bytes"}, description="Address space of a codec process."
+    )
+    codec_timeout: float = Field(
+        120.0, gt=0, json_schema_extra={"unit": "s"}, description="One frame, encode and proof together."
+    )
+
+
+class TranscodeSettings(Section):
+    """What becomes JPEG 2000 Lossless."""
+
+    enabled: bool = Field(default=True, description="Off: every instance is stored as received.")
+    decode_lossless: tuple[Literal["rle", "jpeg-lossless"], ...] = Field(
+        (), description="Losslessly compressed sources to decode and re-encode; others pass through."
+    )
+
+
+class StoreSettings(Section):
+    """Where objects go."""
+
+    directories: tuple[Path, ...] = Field(
+        (), description="Store directories; empty means DATA/store. Shards spread over all of them."
+    )
+
+
+class Settings(Section):
+    """The whole file."""
+
+    data: Path = Field(Path("data"), description="Spool, checkpoints, outcomes, scratch and the default store.")
+    receiver: ReceiverSettings = ReceiverSettings()
+    log: LogSettings = LogSettings()
+    worker: WorkerSettings = WorkerSettings()
+    transcode: TranscodeSettings = TranscodeSettings()
+    store: StoreSettings = StoreSettings()
