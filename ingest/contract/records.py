@@ -98,7 +98,7 @@ class Record(NamedTuple):
 
     kind: Kind
     upload_id: UploadId
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which a record has no use for
     metadata: memoryview
     payload: memoryview
 
