@@ -35,12 +35,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     ``low_water_mark`` is the position of the first record of the oldest upload that has not reached its
     place, or the position behind the last record read when there is none. An upload in ``done`` ends above
-    the mark and must be neither processed nor counted again.
+    the mark and must be neither processed nor counted again, though it may begin below it.
     """
 
     partition: int
     low_water_mark: int = 0  # position in the log
-    done: tuple[bytes, ...] = ()  # upload ids, sorted
+    done: Mapping[bytes, int] = {}  # upload id -> position behind its last record
     counters: Mapping[Place, int] = {}  # instances by place, since the partition was made
     attempts: Mapping[bytes, int] = {}  # upload id -> tries that took their worker or codec with them
     outcomes_end: int = 0  # position in the partition's outcome log; outcomes below it are in the counters
