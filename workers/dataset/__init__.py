@@ -1,0 +1,9 @@
+"""The data set as bytes: read within bounds, identified, digested, re-encoded; never changed (PS3.5 section 7).
+
+payload        the bytes, in memory or in a file
+elements       walks them in every native encoding, within limits
+identity       whose and which instance it is
+pixel_data     what its pixel data claims to be, and whether the bytes agree
+digest         content digest c1: the same for every lossless encoding of one object
+explicit_vr    the elements as Explicit VR Little Endian, for new pixel data
+"""
