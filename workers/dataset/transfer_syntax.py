@@ -1,0 +1,75 @@
+"""How a transfer syntax encodes its data set (PS3.5 section 10 and Annex A)."""
+
+import enum
+
+from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # re-exported, though unmarked
+
+
+class Encoding(enum.Enum):
+    """VR and byte order of a data set's elements."""
+
+    IMPLICIT_LITTLE = enum.auto()
+    EXPLICIT_LITTLE = enum.auto()
+    EXPLICIT_BIG = enum.auto()  # retired, still sent
+
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+# A.5 and the JPIP kin: the whole data set is one deflated stream.
+DEFLATED = frozenset(
+    {DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+)
+# A.6, A.12: the pixels are elsewhere.
+REFERENCED = frozenset(
+    {"1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205"}
+)
+NATIVE = frozenset(
+    {
+        IMPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_BIG_ENDIAN,
+        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    }
+)
+# XML and MIME renderings and SMPTE streams (PS3.5 Annexes A.7 to A.11) are no data sets of elements.
+_NOT_DATA_SETS = frozenset(
+    {
+        "1.2.840.10008.1.2.6.1",
+        "1.2.840.10008.1.2.6.2",
+        "1.2.840.10008.1.2.7.1",
+        "1.2.840.10008.1.2.7.2",
+        "1.2.840.10008.1.2.7.3",
+    }
+)
+STANDARD = (
+    frozenset(
+        uid
+        for uid, (_, kind, *_) in UID_dictionary.items()
+        if kind == "Transfer Syntax" and uid.startswith("1.2.840.10008.1.2")
+    )
+    - _NOT_DATA_SETS
+)
+# Every frame is lossy in these; .91, .93 and .203 may be either (PS3.5 10.x), and video is named apart.
+LOSSY = frozenset(
+    {
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.81",
+    }
+)
+
+
+def encoding_of(transfer_syntax_uid: str) -> Encoding | None:
+    """Encoding of the elements (after inflating, where `DEFLATED`); ``None`` for what is no standard syntax."""
+    if transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN:
+        return Encoding.IMPLICIT_LITTLE
+    if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN:
+        return Encoding.EXPLICIT_BIG
+    return Encoding.EXPLICIT_LITTLE if transfer_syntax_uid in STANDARD else None
+
+
+def is_encapsulated(transfer_syntax_uid: str) -> bool:
+    """Whether top-level Pixel Data is a sequence of fragments (PS3.5 A.4)."""
+    return transfer_syntax_uid in STANDARD - NATIVE - REFERENCED
