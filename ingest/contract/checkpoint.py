@@ -78,7 +78,7 @@ def decode_checkpoint(data: bytes) -> Checkpoint:
         raise CorruptCheckpoint("checkpoint fails its CRC-32C")
     try:
         return _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptCheckpoint(f"checkpoint content: {error}") from None
 
 

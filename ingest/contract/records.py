@@ -91,6 +91,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     store: str  # name of the store
     key: str  # the object's key in it
     at: int  # nanoseconds since 1970-01-01 UTC, worker's clock
+    end_position: int = 0  # in the instance log, behind the upload's last record
 
 
 class Record(NamedTuple):
@@ -164,7 +165,7 @@ def instance_of(record: Record) -> Instance:
     """
     try:
         return _instance_decoder.decode(record.metadata)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptRecord(f"instance metadata: {error}") from None
 
 
@@ -176,5 +177,5 @@ def outcome_of(record: Record) -> Outcome:
     """
     try:
         return _outcome_decoder.decode(record.metadata)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CorruptRecord(f"outcome metadata: {error}") from None
