@@ -1,0 +1,167 @@
+"""How far a partition has come: the low-water mark, and the steps that make an instance's place count.
+
+An upload is open from its first record until it is counted. The steps, in the only safe order:
+
+    1. placed      its object or lane entry is durable            (the pipeline, before `Progress.settle`)
+    2. announced   its outcome is durable in the outcome log      (`commit`)
+    3. counted     the checkpoint that holds it is durable        (`commit`)
+
+A crash after 1 replays the upload, which finds its own object. After 2, the next start counts what the
+outcome log holds beyond the checkpoint. So each upload has one outcome and is counted once.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Outcome, Place
+
+
+class Announced(NamedTuple):
+    """An upload's outcome."""
+
+    upload_id: UploadId
+    outcome: Outcome
+
+
+class Announcer(Protocol):
+    """The outcome log of one partition."""
+
+    async def announce(self, outcomes: Sequence[Announced]) -> int:
+        """Make outcomes durable; return the position behind the last one in the outcome log."""
+        ...
+
+
+class Progress:
+    """One partition's account between two checkpoints. Pure; positions only grow."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Continue from ``checkpoint``."""
+        self.partition = checkpoint.partition
+        self._read_to = checkpoint.low_water_mark
+        self._open: dict[UploadId, int] = {}  # first position
+        self._completed: set[UploadId] = set()  # of the open ones
+        self._settled: dict[UploadId, Outcome] = {}
+        self._done: dict[bytes, int] = dict(checkpoint.done)
+        self._counters = Counter(checkpoint.counters)
+        self._attempts = Counter(checkpoint.attempts)
+        self._outcomes_end = checkpoint.outcomes_end
+        self._written = checkpoint
+
+    @property
+    def read_to(self) -> int:
+        """The position behind the last record seen."""
+        return self._read_to
+
+    @property
+    def low_water_mark(self) -> int:
+        """The first record of the oldest open upload; where reading has come to when none is open."""
+        return min(self._open.values(), default=self._read_to)
+
+    def knows(self, upload_id: UploadId) -> bool:
+        """Whether all of this upload was read already: further records of it mean nothing."""
+        return upload_id in self._done or upload_id in self._completed
+
+    def begin(self, upload_id: UploadId, position: int) -> None:
+        """The first record of an upload was read at ``position``."""
+        assert position >= self._read_to
+        self._open.setdefault(upload_id, position)
+
+    def complete(self, upload_id: UploadId, position: int) -> None:
+        """The last record of the upload that began at ``position`` was read: it must reach a place."""
+        self._open.setdefault(upload_id, position)
+        self._completed.add(upload_id)
+
+    def drop(self, upload_id: UploadId) -> None:
+        """An upload turned out never to become an instance."""
+        self._open.pop(upload_id, None)
+        self._attempts.pop(upload_id, None)
+
+    def advance(self, position: int) -> None:
+        """Everything below ``position`` was read and, where it begins an upload, begun."""
+        assert position >= self._read_to
+        self._read_to = position
+
+    def settle(self, upload_id: UploadId, outcome: Outcome) -> None:
+        """An upload is durable at its place (step 1); it is counted by the next `commit`."""
+        assert upload_id in self._completed
+        self._settled[upload_id] = outcome
+
+    def attempts(self, upload_id: UploadId) -> int:
+        """Tries of this upload that took the worker or the codec with them."""
+        return self._attempts[upload_id]
+
+    def attempt(self, upload_ids: Iterable[UploadId]) -> None:
+        """Count one such try for each."""
+        self._attempts.update(upload_id for upload_id in upload_ids if upload_id not in self._done)
+
+    def settled(self) -> list[Announced]:
+        """What waits to be announced and counted, in the order it was settled."""
+        return [Announced(*item) for item in self._settled.items()]
+
+    def count(self, announced: Iterable[Announced], outcomes_end: int) -> None:
+        """These are in the outcome log (step 2), which is counted up to ``outcomes_end``."""
+        for upload_id, outcome in announced:
+            self._settled.pop(upload_id, None)
+            self._open.pop(upload_id, None)
+            self._completed.discard(upload_id)
+            self._attempts.pop(upload_id, None)
+            self._done[upload_id] = outcome.end_position
+            self._counters[outcome.place] += 1
+        self._outcomes_end = outcomes_end
+
+    def checkpoint(self) -> Checkpoint:
+        """The account as it stands, without what is settled but not yet announced."""
+        mark = self.low_water_mark
+        self._done = {upload_id: end for upload_id, end in self._done.items() if end > mark}
+        return Checkpoint(
+            partition=self.partition,
+            low_water_mark=mark,
+            done=dict(self._done),
+            counters={place: count for place in Place if (count := self._counters[place])},
+            attempts={bytes(upload_id): tries for upload_id, tries in self._attempts.items()},
+            outcomes_end=self._outcomes_end,
+        )
+
+    def changed(self) -> Checkpoint | None:
+        """The checkpoint to write, None when the last one written says the same."""
+        checkpoint = self.checkpoint()
+        return None if checkpoint == self._written else checkpoint
+
+    def written(self, checkpoint: Checkpoint) -> None:
+        """``checkpoint`` is durable (step 3)."""
+        assert checkpoint.low_water_mark >= self._written.low_water_mark
+        self._written = checkpoint
+
+
+async def commit(
+    progress: Progress, announcer: Announcer, write: Callable[[Checkpoint], Awaitable[None]]
+) -> None:
+    """Announce and count what is settled, then replace the checkpoint (steps 2 and 3).
+
+    ``write`` makes a checkpoint durable. One call at a time for one partition. After a failure of ``write``
+    nothing is lost: the next call writes what this one did not.
+
+    Raises:
+        OSError: the outcome log's or the file system's.
+    """
+    settled = progress.settled()
+    if settled:
+        progress.count(settled, await announcer.announce(settled))
+    checkpoint = progress.changed()
+    if checkpoint is not None:
+        await write(checkpoint)
+        progress.written(checkpoint)
+
+
+async def write_to(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the partition's checkpoint in ``folder``, without holding up the event loop.
+
+    Raises:
+        OSError: the file system's; the checkpoint before stands then.
+    """
+    await asyncio.to_thread(write_checkpoint, checkpoint_path(folder, checkpoint.partition), checkpoint)

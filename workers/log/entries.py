@@ -1,0 +1,26 @@
+"""What a log reader hands out, whichever log it reads: records, and damage where a record should be."""
+
+from typing import NamedTuple
+
+from ingest.contract.records import Record
+
+
+class LogRecord(NamedTuple):
+    """A record at its place in the log; its views are good until the next read."""
+
+    position: int
+    next_position: int
+    partition: int
+    record: Record
+
+
+class DamagedRecord(NamedTuple):
+    """Acknowledged bytes that are no record any more; delivered, since an instance may be in them."""
+
+    position: int
+    next_position: int
+    partition: int
+    data: memoryview
+
+
+Entry = LogRecord | DamagedRecord
