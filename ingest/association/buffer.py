@@ -1,0 +1,199 @@
+"""The one owner of unparsed bytes: PDU headers, whole small PDUs, and P-DATA fragments as they arrive.
+
+Goals, each with its cost:
+
+- A P-DATA-TF is never waited for. Its fragments are views into the caller's buffer: one slice a PDU, no copy.
+- Nothing is allocated from a declared length. Bytes are kept only of what is cut by the end of a buffer: a
+  header of at most 6 bytes, or an A-ASSOCIATE, whose length was compared with its limit before.
+- A byte is looked at once, however the stream is cut.
+"""
+
+import struct
+
+from ingest.association.events import Fragment
+from ingest.association.pdu import HEADER, P_DATA_TF, PDV_HEADER, PDV_OVERHEAD, check_pdv
+from ingest.association.pdu_items import invalid
+from ingest.errors import AbortReason, LocalProtocolError, RemoteProtocolError
+
+_NOTHING = memoryview(b"")
+# A P-DATA-TF header and the header of its first PDV: the two that start nearly every PDU.
+_P_DATA = struct.Struct(">BxIIBB")
+_P_DATA_SIZE = _P_DATA.size
+# (is_command, is_last) of a message control header; PS3.8 E.2: bits 2 to 7 are not checked.
+_CONTROL = ((False, False), (True, False), (False, True), (True, True)) * 64
+
+
+class ReceiveBuffer:
+    """Cuts the byte stream of one association.
+
+    ``maximum_length`` bounds the PDU-length of a P-DATA-TF, ``contexts`` are the presentation contexts that
+    a PDV may name; both are set when the association is established.
+    """
+
+    __slots__ = (
+        "_at",
+        "_context_id",
+        "_control",
+        "_end",
+        "_header",
+        "_held",
+        "_pdu_left",
+        "_pdv_left",
+        "_skip",
+        "_view",
+        "contexts",
+        "maximum_length",
+    )
+
+    def __init__(self) -> None:
+        self._view = _NOTHING
+        self._at = 0
+        self._end = 0
+        self._held = bytearray()
+        self._header: tuple[int, int] | None = None
+        self._skip = 0  # bytes of a PDU that nobody wants
+        self._pdu_left = 0  # bytes of the P-DATA-TF not yet read
+        self._pdv_left = -1  # bytes of the PDV not yet read; -1 between PDVs
+        self._context_id = 0
+        self._control = 0
+        self.contexts: frozenset[int] = frozenset()
+        self.maximum_length = 0
+
+    def feed(self, data: memoryview) -> None:
+        """Take the next bytes. What was fed before must have been used up."""
+        if self._at < self._end:
+            raise LocalProtocolError("bytes were received before the earlier ones were used up")
+        self._view = data
+        self._at = 0
+        self._end = len(data)
+
+    def fragment(self) -> Fragment | None:
+        """The next piece of P-DATA, or ``None`` when a header or more bytes come first.
+
+        Raises:
+            RemoteProtocolError: the PDU breaks PS3.8 9.3.5; nothing after it can be understood.
+        """
+        if self._pdu_left or self._held or self._header or self._skip:
+            return self._piece() if self._pdu_left else None
+        at = self._at
+        start = at + _P_DATA_SIZE
+        if start > self._end:
+            return None
+        # The tight path: a whole PDU of one PDV lies in the buffer.
+        kind, length, pdv_length, context_id, control = _P_DATA.unpack_from(self._view, at)
+        stop = at + 6 + length
+        if (
+            kind != P_DATA_TF
+            or stop > self._end
+            or length > self.maximum_length
+            or pdv_length != length - 4
+            or pdv_length < 2  # noqa: PLR2004 - context ID and control header
+            or pdv_length & 1
+            or context_id not in self.contexts
+        ):
+            return None
+        self._at = stop
+        is_command, is_last = _CONTROL[control]
+        return Fragment(context_id, is_command, is_last, self._view[start:stop])
+
+    def header(self) -> tuple[int, int] | None:
+        """Type and PDU-length of the next PDU, until it is taken; ``None`` when more bytes are needed."""
+        if self._header is None and not self._pdu_left and self._skipped():
+            header = self._take(HEADER.size)
+            if header is not None:
+                kind, length = HEADER.unpack(header)
+                self._header = kind, length
+        return self._header
+
+    def take_body(self, length: int) -> memoryview | None:
+        """The whole body of the PDU whose header is at hand, its length checked before; or ``None``."""
+        body = self._take(length)
+        if body is not None:
+            self._header = None
+        return body
+
+    def skip_body(self, length: int) -> None:
+        """Drop the body of the PDU whose header is at hand, as it arrives."""
+        self._header = None
+        self._skip = length
+
+    def begin_data(self, length: int) -> None:
+        """The header at hand is of a P-DATA-TF that is wanted: `fragment` gives its pieces.
+
+        Raises:
+            RemoteProtocolError: longer than was announced (PS3.8 D.1), or without room for a PDV.
+        """
+        if length > self.maximum_length:
+            raise invalid("a P-DATA-TF PDU is longer than the maximum that was announced")
+        if length < PDV_OVERHEAD:
+            raise invalid("a P-DATA-TF PDU has no PDV")
+        self._header = None
+        self._pdu_left = length
+
+    def drop_data(self) -> None:
+        """Skip what is left of a P-DATA-TF: the association has ended within it."""
+        self._skip += self._pdu_left
+        if self._pdv_left < 0:
+            self._skip -= len(self._held)  # part of a PDV's header was kept
+            self._held.clear()
+        self._pdu_left = 0
+        self._pdv_left = -1
+
+    def close(self) -> None:
+        """Forget everything: what comes from now on is not understood."""
+        self.__init__()  # type: ignore[misc]  # a fresh buffer is the closed one
+
+    def _piece(self) -> Fragment | None:
+        """The next piece of the P-DATA-TF in progress."""
+        if self._pdv_left < 0 and not self._begin_pdv():
+            return None
+        size = min(self._pdv_left, self._end - self._at)
+        if size == 0 and self._pdv_left:
+            return None
+        data = self._view[self._at : self._at + size]
+        self._at += size
+        self._pdu_left -= size
+        self._pdv_left -= size
+        is_command, is_last = _CONTROL[self._control]
+        if self._pdv_left:
+            is_last = False
+        else:
+            self._pdv_left = -1
+        return Fragment(self._context_id, is_command, is_last, data)
+
+    def _begin_pdv(self) -> bool:
+        header = self._take(min(PDV_OVERHEAD, self._pdu_left))
+        if header is None:
+            return False
+        check_pdv(header, self._pdu_left)
+        length, self._context_id, self._control = PDV_HEADER.unpack(header)
+        if self._context_id not in self.contexts:
+            raise RemoteProtocolError(
+                "a PDV names a presentation context that was not accepted",
+                AbortReason.INVALID_PDU_PARAMETER_VALUE,
+            )
+        self._pdu_left -= PDV_OVERHEAD
+        self._pdv_left = length - 2
+        return True
+
+    def _skipped(self) -> bool:
+        """Skip what is to be skipped; whether all of it has come."""
+        size = min(self._skip, self._end - self._at)
+        self._at += size
+        self._skip -= size
+        return self._skip == 0
+
+    def _take(self, length: int) -> memoryview | None:
+        """The next ``length`` bytes in one piece, or ``None`` after keeping what there is of them."""
+        held = self._held
+        at = self._at
+        if not held and at + length <= self._end:
+            self._at = at + length
+            return self._view[at : at + length]
+        size = min(length - len(held), self._end - at)
+        held += self._view[at : at + size]
+        self._at = at + size
+        if len(held) < length:
+            return None
+        self._held = bytearray()
+        return memoryview(held)
