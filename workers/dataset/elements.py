@@ -76,6 +76,18 @@ class Token(NamedTuple):
     big: bool  # the value's numbers are big endian
 
 
+class Element(NamedTuple):
+    """One top-level element as a whole; positions are bytes from the start of the payload."""
+
+    tag: int
+    vr: bytes  # as on the wire; empty in implicit VR
+    offset: int  # of the header
+    value: int  # first byte of the value
+    length: int  # of the value; `UNDEFINED` where a delimiter ends it
+    end: int  # first byte behind the element, its delimiter included
+    big: bool  # the value's numbers are big endian
+
+
 class _Level:
     """One data set, sequence or fragment run that the walk is in."""
 
