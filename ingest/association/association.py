@@ -44,10 +44,6 @@ from ingest.association.pdu import (
 from ingest.association.transitions import TRANSITIONS, Action, Effect, Evt, State
 from ingest.errors import AbortReason, AbortSource, LocalProtocolError, RemoteProtocolError
 
-# Some requestors mix up whose maximum length is whose, and send up to theirs. Twice the announced length is
-# borne and counted; beyond it PS3.8 D.1 is enforced.
-OVERSHOOT = 2
-
 _RECEIVED = {
     pdus.ASSOCIATE_RQ: Evt.ASSOCIATE_RQ_RECEIVED,
     pdus.ASSOCIATE_AC: Evt.ASSOCIATE_AC_RECEIVED,
@@ -63,9 +59,14 @@ class Association:
     """The Upper Layer service of one transport connection.
 
     Without ``request`` it is an acceptor; with one, a requestor that will send it.
+
+    Raises:
+        LocalProtocolError: ``request`` sets no maximum length, so a PDU of any length would have to be taken.
     """
 
     def __init__(self, request: AssociateRequest | None = None) -> None:
+        if request is not None and not request.user_information.maximum_length:
+            raise LocalProtocolError("a request must announce a maximum length, and not 0")
         self._request = request
         self._state = State.IDLE
         self._buffer = ReceiveBuffer()
@@ -74,6 +75,7 @@ class Association:
         self._contexts: Mapping[int, AcceptedContext] = {}
         self._send_limit = 0
         self._fault: RemoteProtocolError | None = None
+        self._response_waits = False
 
     @property
     def state(self) -> State:
@@ -89,6 +91,11 @@ class Association:
     def maximum_send_length(self) -> int:
         """The PDU-length that our P-DATA-TF PDUs may have, once established."""
         return self._send_limit
+
+    @property
+    def oversized_pdus(self) -> int:
+        """How many P-DATA-TF PDUs were longer than we announced, and yet taken; for the log."""
+        return self._buffer.oversized
 
     @property
     def fault(self) -> RemoteProtocolError | None:
@@ -112,7 +119,6 @@ class Association:
         """The transport connection has closed, whoever closed it."""
         if self._state is not State.IDLE:
             self._fire(Evt.TRANSPORT_CLOSED, aborted_by=AbortedBy.TRANSPORT)
-            self._buffer.close()
 
     def artim_expired(self) -> None:
         """The ARTIM timer has run out."""
@@ -175,7 +181,16 @@ class Association:
         self._fire(Evt.RELEASE_REQUEST, send=SendPdu(ReleaseRequest().encode()))
 
     def release_response(self) -> None:
-        """A-RELEASE response, after `ReleaseRequested`."""
+        """A-RELEASE response, after `ReleaseRequested`.
+
+        In a release collision the acceptor's waits for the requestor's (PS3.8 9.2, Sta10).
+        """
+        if self._state is State.COLLISION_ACCEPTOR_AWAITING_RP:
+            self._response_waits = True
+        else:
+            self._respond_to_release()
+
+    def _respond_to_release(self) -> None:
         self._fire(Evt.RELEASE_RESPONSE, send=SendPdu(ReleaseResponse().encode()))
 
     def abort(self, fault: RemoteProtocolError | None = None) -> None:
@@ -260,6 +275,8 @@ class Association:
 
     def _accept_received(self, body: memoryview) -> None:
         assert self._request is not None  # only a requestor reaches Sta5
+        announced = self._request.user_information.maximum_length
+        assert announced is not None  # by the constructor
         try:
             reply = AssociateAccept.decode(body)
             contexts = confirm(self._request, reply)
@@ -267,14 +284,14 @@ class Association:
         except RemoteProtocolError as fault:
             self._fire(Evt.INVALID_PDU, fault=fault)
         else:
-            self._establish(contexts, limit, self._request.user_information.maximum_length or 0)
+            self._establish(contexts, limit, announced)
             self._fire(Evt.ASSOCIATE_AC_RECEIVED, AssociateAccepted(reply))
 
     def _establish(self, contexts: Mapping[int, AcceptedContext], send: int, receive: int) -> None:
         self._contexts = contexts
         self._send_limit = send
         self._buffer.contexts = frozenset(contexts)
-        self._buffer.maximum_length = OVERSHOOT * receive
+        self._buffer.maximum_length = receive
 
     def _check_context(self, context_id: int) -> None:
         if context_id not in self._contexts:
@@ -302,10 +319,10 @@ class Association:
                 if indication is not None:
                     self._events.append(indication)
             elif effect is Effect.SEND_PROVIDER_ABORT:
-                self._fault = fault
+                self._fault = self._fault or fault
                 self._events.append(SendPdu(Abort(AbortSource.SERVICE_PROVIDER, reason).encode()))
             elif effect is Effect.SEND_USER_ABORT:
-                self._fault = fault
+                self._fault = self._fault or fault
                 self._events.append(SendPdu(Abort().encode()))
             elif effect is Effect.INDICATE_PROVIDER_ABORT:
                 self._events.append(Aborted(AbortSource.SERVICE_PROVIDER, reason, aborted_by))
@@ -321,6 +338,8 @@ class Association:
         self._delivering = delivering
         if self._state is State.IDLE:
             self._buffer.close()
+        elif self._state is State.COLLISION_ACCEPTOR_AWAITING_LOCAL and self._response_waits:
+            self._respond_to_release()
 
 
 _REQUESTS: dict[Effect, Connect | StartArtim | StopArtim | CloseTransport] = {

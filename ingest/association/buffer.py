@@ -13,9 +13,14 @@ import struct
 from ingest.association.events import Fragment
 from ingest.association.pdu import HEADER, P_DATA_TF, PDV_HEADER, PDV_OVERHEAD, check_pdv
 from ingest.association.pdu_items import invalid
-from ingest.errors import AbortReason, LocalProtocolError, RemoteProtocolError
+from ingest.errors import LocalProtocolError
+
+# Some requestors mix up whose maximum length is whose, and send up to theirs. Twice the announced length is
+# borne and counted; beyond it PS3.8 D.1 is enforced.
+OVERSHOOT = 2
 
 _NOTHING = memoryview(b"")
+_FOR_EVER = 1 << 63
 # A P-DATA-TF header and the header of its first PDV: the two that start nearly every PDU.
 _P_DATA = struct.Struct(">BxIIBB")
 _P_DATA_SIZE = _P_DATA.size
@@ -26,8 +31,9 @@ _CONTROL = ((False, False), (True, False), (False, True), (True, True)) * 64
 class ReceiveBuffer:
     """Cuts the byte stream of one association.
 
-    ``maximum_length`` bounds the PDU-length of a P-DATA-TF, ``contexts`` are the presentation contexts that
-    a PDV may name; both are set when the association is established.
+    ``maximum_length`` is the PDU-length of a P-DATA-TF that was announced to the peer, ``contexts`` are the
+    presentation contexts that a PDV may name; both are set when the association is established.
+    ``oversized`` counts the PDUs that were longer and yet borne.
     """
 
     __slots__ = (
@@ -43,6 +49,7 @@ class ReceiveBuffer:
         "_view",
         "contexts",
         "maximum_length",
+        "oversized",
     )
 
     def __init__(self) -> None:
@@ -58,6 +65,7 @@ class ReceiveBuffer:
         self._control = 0
         self.contexts: frozenset[int] = frozenset()
         self.maximum_length = 0
+        self.oversized = 0
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes. What was fed before must have been used up."""
@@ -115,16 +123,19 @@ class ReceiveBuffer:
     def skip_body(self, length: int) -> None:
         """Drop the body of the PDU whose header is at hand, as it arrives."""
         self._header = None
-        self._skip = length
+        self._skip = length - len(self._held)
+        self._held.clear()
 
     def begin_data(self, length: int) -> None:
         """The header at hand is of a P-DATA-TF that is wanted: `fragment` gives its pieces.
 
         Raises:
-            RemoteProtocolError: longer than was announced (PS3.8 D.1), or without room for a PDV.
+            RemoteProtocolError: far longer than was announced (PS3.8 D.1), or without room for a PDV.
         """
         if length > self.maximum_length:
-            raise invalid("a P-DATA-TF PDU is longer than the maximum that was announced")
+            if length > OVERSHOOT * self.maximum_length:
+                raise invalid("a P-DATA-TF PDU is longer than twice the maximum that was announced")
+            self.oversized += 1
         if length < PDV_OVERHEAD:
             raise invalid("a P-DATA-TF PDU has no PDV")
         self._header = None
@@ -132,16 +143,21 @@ class ReceiveBuffer:
 
     def drop_data(self) -> None:
         """Skip what is left of a P-DATA-TF: the association has ended within it."""
-        self._skip += self._pdu_left
-        if self._pdv_left < 0:
-            self._skip -= len(self._held)  # part of a PDV's header was kept
+        if self._pdu_left:
+            self._skip = self._pdu_left - len(self._held)  # part of a PDV's header may have been kept
             self._held.clear()
-        self._pdu_left = 0
-        self._pdv_left = -1
+            self._pdu_left = 0
+            self._pdv_left = -1
 
     def close(self) -> None:
-        """Forget everything: what comes from now on is not understood."""
-        self.__init__()  # type: ignore[misc]  # a fresh buffer is the closed one
+        """Forget everything, and skip whatever comes from now on: it is not understood."""
+        self._view = _NOTHING
+        self._at = self._end = 0
+        self._held = bytearray()
+        self._header = None
+        self._pdu_left = 0
+        self._pdv_left = -1
+        self._skip = _FOR_EVER
 
     def _piece(self) -> Fragment | None:
         """The next piece of the P-DATA-TF in progress."""
@@ -168,10 +184,7 @@ class ReceiveBuffer:
         check_pdv(header, self._pdu_left)
         length, self._context_id, self._control = PDV_HEADER.unpack(header)
         if self._context_id not in self.contexts:
-            raise RemoteProtocolError(
-                "a PDV names a presentation context that was not accepted",
-                AbortReason.INVALID_PDU_PARAMETER_VALUE,
-            )
+            raise invalid("a PDV names a presentation context that was not accepted")
         self._pdu_left -= PDV_OVERHEAD
         self._pdv_left = length - 2
         return True

@@ -36,6 +36,7 @@ UNANNOUNCED_SEND_LENGTH = 16_384
 # PS3.8 D.1 with E.2: below it not even an even fragment fits.
 MINIMUM_SEND_LENGTH = 8
 _DICOM_ROOT = "1.2.840.10008."
+_STORAGE_BRANCH = "1.2.840.10008.5.1.4.1.1."
 
 
 class AcceptedContext(NamedTuple):
@@ -56,7 +57,8 @@ class AcceptorPolicy:
     ``calling_ae_titles``, when given, are the only requestors.
 
     Raises:
-        ValueError: a preferred transfer syntax cannot be received, or a private class is the standard's.
+        ValueError: a preferred transfer syntax cannot be received, a private class is a standard one of
+            another service class or no UID at all, or the maximum length leaves no room for a fragment.
     """
 
     ae_title: str
@@ -69,6 +71,8 @@ class AcceptorPolicy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ranks", preference_order(self.transfer_syntax_preference))
+        if self.maximum_length < MINIMUM_SEND_LENGTH:
+            raise ValueError(f"a maximum length of {self.maximum_length} leaves no room for a fragment")
         for uid in self.private_storage_classes:
             check_uid(uid)
             if uid.startswith(_DICOM_ROOT) and uid not in STORAGE_CLASSES:
@@ -147,15 +151,21 @@ def _rejection(request: AssociateRequest, policy: AcceptorPolicy) -> Rejection |
         return Rejection.PROTOCOL_VERSION_NOT_SUPPORTED
     if request.application_context != DICOM_APPLICATION_CONTEXT:
         return Rejection.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED
-    if not policy.accept_any_called_ae and request.called_ae_title != policy.ae_title:
+    called, calling = request.called_ae_title, request.calling_ae_title
+    if not _is_ae_title(called) or (called != policy.ae_title and not policy.accept_any_called_ae):
         return Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED
-    try:
-        check_ae_title(request.calling_ae_title)
-    except InvalidIdentifier:
-        return Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED
-    if policy.calling_ae_titles is not None and request.calling_ae_title not in policy.calling_ae_titles:
+    known = policy.calling_ae_titles is None or calling in policy.calling_ae_titles
+    if not _is_ae_title(calling) or not known:
         return Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED
     return None
+
+
+def _is_ae_title(text: str) -> bool:
+    try:
+        check_ae_title(text)
+    except InvalidIdentifier:
+        return False
+    return True
 
 
 def _check_contexts(contexts: tuple[PresentationContext, ...]) -> None:
@@ -206,20 +216,22 @@ def _supported_classes(request: AssociateRequest, policy: AcceptorPolicy) -> set
         or context.abstract_syntax in policy.private_storage_classes
         or context.abstract_syntax == VERIFICATION
     }
-    # PS3.7 D.3.3.6: the requestor says which service class a SOP Class is of. A standard class that is not in
-    # the list is of another service class, whatever the requestor says, unless it is newer than the list.
-    for item in request.user_information.common_extended_negotiations:
-        if item.service_class_uid == STORAGE_SERVICE_CLASS and _is_uid(item.sop_class_uid):
-            supported.add(item.sop_class_uid)
+    # PS3.7 D.3.3.6: the requestor says which service class a SOP Class is of.
+    supported.update(
+        item.sop_class_uid
+        for item in request.user_information.common_extended_negotiations
+        if item.service_class_uid == STORAGE_SERVICE_CLASS and _may_be_storage(item.sop_class_uid)
+    )
     return supported
 
 
-def _is_uid(text: str) -> bool:
+def _may_be_storage(uid: str) -> bool:
+    """Whether to believe it of a class that is not listed: private, or a standard one newer than the list."""
     try:
-        check_uid(text)
+        check_uid(uid)
     except InvalidIdentifier:
         return False
-    return True
+    return not uid.startswith(_DICOM_ROOT) or uid.startswith(_STORAGE_BRANCH)
 
 
 def _result(
@@ -243,6 +255,7 @@ def _roles(request: AssociateRequest, accepted: set[str]) -> Iterator[RoleSelect
 
     The requestor stores, we are stored to: it may be SCU, and not SCP.
     """
-    for item in request.user_information.role_selections:
+    proposed = {item.sop_class_uid: item for item in request.user_information.role_selections}
+    for item in proposed.values():
         if item.sop_class_uid in accepted:
             yield replace(item, scp_role=False)

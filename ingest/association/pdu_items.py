@@ -142,7 +142,7 @@ class PresentationContext:
             ABSTRACT_SYNTAX, self.abstract_syntax.encode()
         )
         for uid in self.transfer_syntaxes:
-            value += encode_item(TRANSFER_SYNTAX, uid.encode())
+            value += encode_item(TRANSFER_SYNTAX, uid.encode("ascii"))
         return encode_item(PRESENTATION_CONTEXT_RQ, value)
 
     @classmethod
@@ -222,7 +222,7 @@ class RoleSelection:
     def encode(self) -> bytes:
         """The item with its header."""
         roles = bytes((self.scu_role, self.scp_role))
-        return encode_item(ROLE_SELECTION, _counted(self.sop_class_uid.encode()) + roles)
+        return encode_item(ROLE_SELECTION, _counted(self.sop_class_uid.encode("ascii")) + roles)
 
     @classmethod
     def decode(cls, value: memoryview) -> Self:
@@ -242,7 +242,9 @@ class ExtendedNegotiation:
 
     def encode(self) -> bytes:
         """The item with its header."""
-        return encode_item(EXTENDED_NEGOTIATION, _counted(self.sop_class_uid.encode()) + self.information)
+        return encode_item(
+            EXTENDED_NEGOTIATION, _counted(self.sop_class_uid.encode("ascii")) + self.information
+        )
 
     @classmethod
     def decode(cls, value: memoryview) -> Self:
@@ -261,8 +263,10 @@ class CommonExtendedNegotiation:
 
     def encode(self) -> bytes:
         """The item with its header."""
-        related = b"".join(_counted(uid.encode()) for uid in self.related_general_sop_classes)
-        value = _counted(self.sop_class_uid.encode()) + _counted(self.service_class_uid.encode())
+        related = b"".join(_counted(uid.encode("ascii")) for uid in self.related_general_sop_classes)
+        value = _counted(self.sop_class_uid.encode("ascii")) + _counted(
+            self.service_class_uid.encode("ascii")
+        )
         return encode_item(COMMON_EXTENDED_NEGOTIATION, value + _counted(related))
 
     @classmethod
@@ -336,14 +340,16 @@ class UserInformation:
         if self.maximum_length is not None:
             value += encode_item(MAXIMUM_LENGTH, _FOUR.pack(self.maximum_length))
         if self.implementation_class_uid is not None:
-            value += encode_item(IMPLEMENTATION_CLASS_UID, self.implementation_class_uid.encode())
+            value += encode_item(IMPLEMENTATION_CLASS_UID, self.implementation_class_uid.encode("ascii"))
         if self.asynchronous_operations_window is not None:
             value += encode_item(
                 ASYNCHRONOUS_OPERATIONS_WINDOW, _WINDOW.pack(*self.asynchronous_operations_window)
             )
         value += b"".join(item.encode() for item in self.role_selections)
         if self.implementation_version_name is not None:
-            value += encode_item(IMPLEMENTATION_VERSION_NAME, self.implementation_version_name.encode())
+            value += encode_item(
+                IMPLEMENTATION_VERSION_NAME, self.implementation_version_name.encode("ascii")
+            )
         value += b"".join(item.encode() for item in self.extended_negotiations)
         value += b"".join(item.encode() for item in self.common_extended_negotiations)
         if self.user_identity is not None:
