@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import xxhash
+
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import HEADER, VERSION, CorruptRecord, Instance, Kind, Record, instance_of
 from workers.dataset.payload import MemoryPayload, Payload
@@ -20,8 +22,9 @@ from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.pending import PendingUpload
 
-# No receiver has this number: the upload id of damage that names no upload is made of it and the position.
-_DAMAGE = b"\xff\xff\xff\xff"
+# Upload ids of what damage has cut off from its own; no receiver has these numbers.
+_DAMAGE = b"\xff\xff\xff\xff"  # then the position of a record that names no upload
+_STRAY = b"\xff\xff\xff\xfe"  # then a hash of the upload id that parts were wrongly put under
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class Reassembler:
             return []
         match record.kind:
             case Kind.INSTANCE:
-                return [*await self._strays(entry, record.upload_id), _whole(entry, record)]
+                stray = self._pending.get(record.upload_id)
+                return [*await self._stray(stray, entry.next_position, progress), _whole(entry, record)]
             case Kind.PART:
                 await self._part(entry, record, progress)
             case Kind.END:
@@ -162,26 +166,32 @@ class Reassembler:
         """A receiver has started: what it left without END is dead, unless damage may have been its END."""
         here = [pending for pending in self._pending.values() if pending.partition == entry.partition]
         dead = [pending for pending in here if _is_older(pending.upload_id, started)]
-        # A damaged upload id may name a receiver that never starts again, and would wait for ever.
-        remains = [
-            pending for pending in here if pending.suspect or (pending.doubtful and pending not in dead)
-        ]
-        for pending in remains:
+        suspects = [pending for pending in dead if pending.suspect]
+        # A damaged upload id may name an upload that never comes, and would wait for ever.
+        misnamed = [pending for pending in here if pending.doubtful and pending not in dead]
+        for pending in suspects + misnamed:
             if pending.written and pending.held:  # before anything changes, so that a retry finds all
                 await self._move(pending)
         for pending in dead:
-            if pending not in remains:
+            if not pending.suspect:
                 await self._drop(pending.upload_id, progress)
-        reason = "the record that seals it"
-        return [await self._complete(pending, entry.next_position, reason) for pending in remains]
+        end = entry.next_position
+        uploads = [await self._complete(pending, end, "the record that seals it") for pending in suspects]
+        for pending in misnamed:
+            uploads += await self._stray(pending, end, progress)
+        return uploads
 
-    async def _strays(self, entry: Entry, upload_id: UploadId) -> list[Upload]:
-        """Parts that damage put under the upload id of an INSTANCE record."""
-        pending = self._pending.get(upload_id)
+    async def _stray(self, pending: PendingUpload | None, end: int, progress: Progress) -> list[Upload]:
+        """Parts that damage put under the upload id of another upload, which may come yet."""
         if pending is None:
             return []
-        upload = await self._complete(pending, entry.next_position, "its upload id")
-        return [replace(upload, upload_id=_unnamed(pending.first_position))]
+        upload = await self._complete(pending, end, "its upload id")
+        progress.drop(upload.upload_id)
+        upload_id = UploadId(_STRAY + xxhash.xxh3_128_digest(upload.upload_id)[len(_STRAY) :])
+        if progress.knows(upload_id):
+            await self.release(upload)
+            return []
+        return [replace(upload, upload_id=upload_id)]
 
     async def _damaged(self, entry: DamagedRecord, progress: Progress) -> list[Upload]:
         """Keep what can be kept. Its header may name the wrong upload: no sound one may suffer from that."""
