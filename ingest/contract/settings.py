@@ -7,19 +7,33 @@ reason; `dicom-ingest config show` prints them with the source of each value.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from ingest.contract.identifiers import check_ae_title, check_uid
 
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
 
-AeTitle = Annotated[str, StringConstraints(pattern=r"^[ -\[\]-~]{1,16}$", strip_whitespace=True, min_length=1)]
+
+def _split(value: object) -> object:
+    """In the environment a list is one string with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _ae_title(value: str) -> str:
+    """Leading and trailing spaces of an AE title are not significant (PS3.5 6.2)."""
+    return check_ae_title(value.strip(" "))
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Uid = Annotated[str, AfterValidator(check_uid)]
 
 
 class Section(BaseModel):
     """A table of the settings file: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ReceiverSettings(Section):
@@ -69,12 +83,17 @@ class ReceiverSettings(Section):
         3600.0, gt=0, json_schema_extra={"unit": "s"}, description="One instance; a longer one pins the log."
     )
     drain_timeout: float = Field(
-        30.0, gt=0, json_schema_extra={"unit": "s"}, description="SIGTERM to abort, for instances in progress."
+        30.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="SIGTERM to abort, for instances in progress.",
     )
-    transfer_syntax_preference: tuple[str, ...] = Field(
+    transfer_syntax_preference: Annotated[tuple[Uid, ...], BeforeValidator(_split)] = Field(
         (), description="UIDs, most wanted first; empty means the built-in order (native first)."
     )
-    private_storage_classes: tuple[str, ...] = Field((), description="Further SOP Class UIDs to accept as storage.")
+    private_storage_classes: Annotated[tuple[Uid, ...], BeforeValidator(_split)] = Field(
+        (), description="Further SOP Class UIDs to accept as storage."
+    )
 
 
 class LogSettings(Section):
@@ -82,7 +101,10 @@ class LogSettings(Section):
 
     partitions: int = Field(16, ge=1, le=1024, description="Written once; workers share them.")
     segment_size: int = Field(
-        32 * MiB, ge=2 * MiB, json_schema_extra={"unit": "bytes"}, description="One recycled file of the spool."
+        32 * MiB,
+        ge=2 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="One recycled file of the spool.",
     )
     maximum_size: int = Field(
         16 * GiB, ge=8 * MiB, json_schema_extra={"unit": "bytes"}, description="All segments; then A700H."
@@ -106,11 +128,22 @@ class WorkerSettings(Section):
         description="An instance above it is reassembled in a scratch file.",
     )
     checkpoint_interval: float = Field(
-        1.0, gt=0, json_schema_extra={"unit": "s"}, description="At most this much work is checked again after a crash."
+        1.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="At most this much work is checked again after a crash.",
     )
-    attempts: int = Field(3, ge=1, description="Tries before an instance that kills its codec goes on without it.")
+    attempts: int = Field(
+        3, ge=1, description="Tries before an instance that kills its codec goes on without it."
+    )
+    stop_timeout: float = Field(
+        30.0, gt=0, json_schema_extra={"unit": "s"}, description="SIGTERM to kill, for the instance in work."
+    )
     codec_memory: int = Field(
-        2 * GiB, ge=256 * MiB, json_schema_extra={"unit": "bytes"}, description="Address space of a codec process."
+        2 * GiB,
+        ge=256 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Address space of a codec process.",
     )
     codec_timeout: float = Field(
         120.0, gt=0, json_schema_extra={"unit": "s"}, description="One frame, encode and proof together."
@@ -121,7 +154,7 @@ class TranscodeSettings(Section):
     """What becomes JPEG 2000 Lossless."""
 
     enabled: bool = Field(default=True, description="Off: every instance is stored as received.")
-    decode_lossless: tuple[Literal["rle", "jpeg-lossless"], ...] = Field(
+    decode_lossless: Annotated[tuple[Literal["rle", "jpeg-lossless"], ...], BeforeValidator(_split)] = Field(
         (), description="Losslessly compressed sources to decode and re-encode; others pass through."
     )
 
@@ -129,17 +162,31 @@ class TranscodeSettings(Section):
 class StoreSettings(Section):
     """Where objects go."""
 
-    directories: tuple[Path, ...] = Field(
+    directories: Annotated[tuple[Path, ...], BeforeValidator(_split)] = Field(
         (), description="Store directories; empty means DATA/store. Shards spread over all of them."
+    )
+
+
+class TelemetrySettings(Section):
+    """What the processes say about themselves, on standard error."""
+
+    format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Console for people, JSON lines for collectors; auto: console on a terminal."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least that is written."
     )
 
 
 class Settings(Section):
     """The whole file."""
 
-    data: Path = Field(Path("data"), description="Spool, checkpoints, outcomes, scratch and the default store.")
+    data: Path = Field(
+        Path("data"), description="Spool, checkpoints, outcomes, scratch and the default store."
+    )
     receiver: ReceiverSettings = ReceiverSettings()
     log: LogSettings = LogSettings()
     worker: WorkerSettings = WorkerSettings()
     transcode: TranscodeSettings = TranscodeSettings()
     store: StoreSettings = StoreSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()

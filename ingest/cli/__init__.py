@@ -1,0 +1,1 @@
+"""The ingest side of the command line: serve, receiver, echo, send, config."""

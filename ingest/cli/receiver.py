@@ -1,0 +1,43 @@
+"""Run the receiver alone: associations in, instances into the log."""
+
+import asyncio
+from pathlib import Path
+
+import click
+import uvloop
+
+from ingest.contract.command_options import (
+    ae_title_option,
+    config_option,
+    data_option,
+    listen_option,
+    receiver_flags,
+    settings_or_exit,
+)
+from ingest.contract.supervision import die_with, supervisor_option
+from ingest.contract.telemetry import configure_telemetry
+from ingest.receiver import run_receiver
+
+
+@click.command()
+@config_option
+@data_option
+@listen_option
+@ae_title_option
+@supervisor_option
+def receiver(
+    config: Path | None,
+    data: Path | None,
+    listen: tuple[str, int] | None,
+    ae_title: str | None,
+    supervisor: int | None,
+) -> None:
+    """Run the receiver alone: associations in, instances into the log.
+
+    It acknowledges an instance when the log holds it durably. Workers may run or not; `serve` starts both.
+    """
+    die_with(supervisor)
+    settings = settings_or_exit(config, receiver_flags(data, listen, ae_title)).settings
+    configure_telemetry(settings.telemetry, "receiver")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        raise SystemExit(runner.run(run_receiver(settings)))

@@ -1,0 +1,148 @@
+"""Run everything on this machine: one receiver and its workers, supervised."""
+
+import asyncio
+import fcntl
+import os
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Final
+
+import click
+
+from ingest.cli.supervisor import Child, Supervisor
+from ingest.contract.command_options import (
+    ae_title_option,
+    config_option,
+    data_option,
+    listen_option,
+    receiver_flags,
+    settings_or_exit,
+)
+from ingest.contract.running import announce, run_folder, running_processes, withdraw
+from ingest.contract.settings import Settings
+from ingest.contract.telemetry import configure_telemetry
+
+_STOP_MARGIN: Final = 10.0  # seconds beyond a child's own deadline, for its last flush
+
+
+@click.command()
+@config_option
+@data_option
+@listen_option
+@ae_title_option
+@click.option(
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; 0 means one a core."
+)
+def serve(
+    config: Path | None,
+    data: Path | None,
+    listen: tuple[str, int] | None,
+    ae_title: str | None,
+    workers: int | None,
+) -> None:
+    """Run everything on this machine: one receiver and its workers, supervised.
+
+    Stops on SIGTERM or Ctrl-C: instances in progress are finished and answered first; a second signal kills.
+    """
+    flags = {**receiver_flags(data, listen, ae_title), "worker.processes": workers}
+    settings = settings_or_exit(config, flags).settings
+    configure_telemetry(settings.telemetry, "serve")
+    try:
+        run_folder(settings.data).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f"data folder {settings.data}: {error.strerror}") from None
+    with _exclusive(settings.data):
+        own = announce(settings.data, "serve")
+        try:
+            code = asyncio.run(_supervise(settings, _given(config, data, listen, ae_title)))
+        finally:
+            withdraw(own)
+    raise SystemExit(code)
+
+
+def _exclusive(data: Path) -> IO[str]:
+    """Lock the data folder for this supervisor; the lock ends with the process, however it ends."""
+    file = (run_folder(data) / "serve.lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        other = next(
+            (f" (process {found.pid})" for found in running_processes(data) if found.name == "serve"), ""
+        )
+        raise click.ClickException(f"another `serve`{other} runs on the data folder {data}") from None
+    return file
+
+
+def _given(
+    config: Path | None, data: Path | None, listen: tuple[str, int] | None, ae_title: str | None
+) -> tuple[list[str], list[str]]:
+    """The flags that all children get again, and those of the receiver alone."""
+    common = ["--supervisor", str(os.getpid())]
+    if config is not None:
+        common += ["--config", str(config)]
+    if data is not None:
+        common += ["--data", str(data)]
+    receiver = []
+    if listen is not None:
+        receiver += ["--listen", f"[{listen[0]}]:{listen[1]}"]
+    if ae_title is not None:
+        receiver += ["--ae-title", ae_title]
+    return common, receiver
+
+
+async def _supervise(settings: Settings, given: tuple[list[str], list[str]]) -> int:
+    common, receiver_only = given
+    program = [sys.executable, "-m", "ingest"]
+    receiver = Child(
+        "receiver",
+        [*program, "receiver", *common, *receiver_only],
+        settings.receiver.drain_timeout + _STOP_MARGIN,
+        partial(_announced, settings.data, "receiver"),
+    )
+    shares = share_out(settings.log.partitions, worker_count(settings))
+    workers = [
+        Child(
+            name,
+            [*program, "worker", *common, "--partitions", ",".join(map(str, share))],
+            settings.worker.stop_timeout + _STOP_MARGIN,
+            partial(_announced, settings.data, name),
+        )
+        for name, share in ((f"worker-{share[0]}", share) for share in shares)
+    ]
+    supervisor = Supervisor([receiver, *workers])
+    return await supervisor.run(lambda: _say_ready(settings, len(workers)))
+
+
+def worker_count(settings: Settings) -> int:
+    """How many workers run: as set, or one a core that this process may use; never more than partitions."""
+    return min(settings.worker.processes or len(os.sched_getaffinity(0)), settings.log.partitions)
+
+
+def share_out(partitions: int, workers: int) -> list[tuple[int, ...]]:
+    """Each worker's partitions: every one once, shares that differ by one at most."""
+    return [tuple(range(first, partitions, workers)) for first in range(workers)]
+
+
+def _announced(data: Path, name: str, pid: int) -> bool:
+    return any((found.name, found.pid) == (name, pid) for found in running_processes(data))
+
+
+def _say_ready(settings: Settings, workers: int) -> None:
+    receiver = next((found for found in running_processes(settings.data) if found.name == "receiver"), None)
+    if receiver is None:
+        return  # it ended in this very moment; the supervisor starts another
+    stores = settings.store.directories or (settings.data / "store",)
+    data = settings.data.resolve()
+    click.echo(
+        f"dicom-ingest {version('dicom-ingest')} is ready\n"
+        f"  listening   {receiver.host}:{receiver.port}, AE title {receiver.ae_title}\n"
+        f"  objects     {', '.join(str(store.resolve()) for store in stores)}/SSS/<SOP Instance UID>.dcm\n"
+        f"  processes   1 receiver, {workers} workers\n"
+        f"  try         storescu -aec {receiver.ae_title} {receiver.host} {receiver.port} FILE.dcm\n"
+        f"              dicom-ingest status --data {data}\n"
+        f"  stop        Ctrl-C, or kill -TERM {os.getpid()}"
+    )
+    sys.stdout.flush()

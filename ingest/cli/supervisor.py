@@ -1,0 +1,131 @@
+"""Keeps child processes running: starts, watches, restarts and stops them.
+
+Order of a stop: no more restarts, SIGTERM to every child, each one's deadline, SIGKILL to what remains.
+Each child leads a process group, so that a Ctrl-C in a terminal reaches the supervisor alone and a killed
+child's own children go with it.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from ingest.cli.restart_policy import GiveUp, RestartPolicy
+from ingest.contract.command_options import EXIT_FAILURE
+
+_READY_POLL: Final = 0.05  # seconds between looks for a child's announcement
+
+logger = structlog.get_logger()
+
+
+@dataclass
+class Child:
+    """One process to keep: its name, how to start it, and what it may take to stop."""
+
+    name: str
+    command: Sequence[str]
+    stop_timeout: float  # seconds from SIGTERM to SIGKILL
+    is_ready: Callable[[int], bool]  # given its process id
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    process: asyncio.subprocess.Process | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Runs children until it is told to stop or one of them cannot run."""
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        """Take the children in the order of their start; each waits until the one before is ready."""
+        self._children = children
+        self._stop = asyncio.Event()
+        self._kill = asyncio.Event()
+        self._code = 0
+
+    def stop(self) -> None:
+        """Begin to stop; when called again, kill at once."""
+        if self._stop.is_set():
+            self._kill.set()
+        self._stop.set()
+
+    async def run(self, when_ready: Callable[[], None]) -> int:
+        """Start all, call ``when_ready`` once every child is ready, keep them until `stop`; the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(self._start(tasks, when_ready))
+            await self._stop.wait()
+            starting.cancel()
+            for child in self._children:
+                tasks.create_task(self._end(child))
+        return self._code
+
+    async def _start(self, tasks: asyncio.TaskGroup, when_ready: Callable[[], None]) -> None:
+        for child in self._children:
+            tasks.create_task(self._keep(child))
+            await child.ready.wait()
+        when_ready()
+
+    async def _keep(self, child: Child) -> None:
+        """Run ``child``, again and again as its policy says."""
+        while not self._stop.is_set():
+            begun = time.monotonic()
+            child.process = await asyncio.create_subprocess_exec(
+                *child.command, stdin=asyncio.subprocess.DEVNULL, process_group=0
+            )
+            child.ready.clear()
+            watching = asyncio.create_task(self._watch_for_ready(child, child.process.pid))
+            code = await child.process.wait()
+            watching.cancel()
+            _kill_group(child.process.pid)  # what it left behind, such as codecs
+            if self._stop.is_set():
+                self._note_stop(child, code)
+                return
+            decision = child.policy.ended(code, lived=time.monotonic() - begun, ready=child.ready.is_set())
+            logger.error("child ended", child=child.name, pid=child.process.pid, code=code)
+            if isinstance(decision, GiveUp):
+                logger.error("giving up", child=child.name, reason=decision.reason)
+                self._code = decision.code
+                self._stop.set()
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), decision.delay)
+
+    async def _watch_for_ready(self, child: Child, pid: int) -> None:
+        while not child.is_ready(pid):  # noqa: ASYNC110 - another process announces it, by a file
+            await asyncio.sleep(_READY_POLL)
+        child.ready.set()
+        logger.info("child ready", child=child.name, pid=pid)
+
+    def _note_stop(self, child: Child, code: int) -> None:
+        # A child that had not yet installed its handler ends by SIGTERM itself; that is as clean.
+        if code not in {0, -signal.SIGTERM}:
+            logger.error("child did not stop cleanly", child=child.name, code=code)
+            self._code = self._code or EXIT_FAILURE
+
+    async def _end(self, child: Child) -> None:
+        """Ask ``child`` to stop, wait for its deadline or a second signal, then kill it."""
+        process = child.process
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        ended = asyncio.create_task(process.wait())
+        killed = asyncio.create_task(self._kill.wait())
+        await asyncio.wait({ended, killed}, timeout=child.stop_timeout, return_when=asyncio.FIRST_COMPLETED)
+        killed.cancel()
+        if not ended.done():
+            logger.error("child killed", child=child.name, after_seconds=child.stop_timeout)
+            _kill_group(process.pid)
+            await ended
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,84 @@
+"""What every command shares: options that load the settings, and how a failure ends.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage or settings, as click has them.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, TypeVar
+
+import click
+
+from ingest.contract.settings_sources import CONFIG_VARIABLE, LoadedSettings, WrongSettings, load_settings
+
+R = TypeVar("R")
+
+EXIT_FAILURE: Final = 1
+EXIT_USAGE: Final = 2
+PORT_MAX: Final = 65535
+
+
+def listen_address(value: str | tuple[str, int]) -> tuple[str, int]:
+    """HOST:PORT as host and port; an IPv6 address stands in brackets.
+
+    Raises:
+        click.BadParameter: it is not.
+    """
+    if isinstance(value, tuple):
+        return value
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, as in 127.0.0.1:11112 or [::1]:11112")
+    return host, int(port)
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=CONFIG_VARIABLE,
+    metavar="FILE",
+    help="TOML file of settings. Default: ./dicom-ingest.toml or ~/.config/dicom-ingest/config.toml, if there.",
+)
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Data folder: spool, checkpoints, lanes and the default store.",
+)
+listen_option = click.option(
+    "--listen", type=listen_address, metavar="HOST:PORT", help="Address to listen on."
+)
+ae_title_option = click.option("--ae-title", metavar="NAME", help="Called AE title to answer to.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
+
+
+def receiver_flags(
+    data: Path | None, listen: tuple[str, int] | None, ae_title: str | None
+) -> dict[str, object]:
+    """These flags as settings by dotted key."""
+    host, port = listen or (None, None)
+    return {"data": data, "receiver.host": host, "receiver.port": port, "receiver.ae_title": ae_title}
+
+
+def settings_or_exit(config: Path | None, flags: Mapping[str, object]) -> LoadedSettings:
+    """Load the settings, or say in one line each what is wrong with them and exit with 2."""
+    try:
+        return load_settings(config, {key: value for key, value in flags.items() if value is not None})
+    except WrongSettings as error:
+        for problem in error.problems:
+            click.echo(f"dicom-ingest: {problem}", err=True)
+        raise click.exceptions.Exit(EXIT_USAGE) from None
+
+
+def data_settings(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command ``--config`` and ``--data``, and the loaded settings as its first argument."""
+
+    @config_option
+    @data_option
+    @functools.wraps(command)
+    def with_settings(config: Path | None, data: Path | None, **parameters: object) -> R:
+        return command(settings_or_exit(config, {"data": data}).settings, **parameters)
+
+    return with_settings

@@ -1,0 +1,172 @@
+"""Where settings come from: defaults, then one TOML file, then the environment, then flags; the later wins.
+
+The file is the one named by ``--config``, else ``./dicom-ingest.toml``, else
+``$XDG_CONFIG_HOME/dicom-ingest/config.toml`` (``~/.config`` when unset), else none. In the environment, the
+key ``receiver.port`` is ``DICOM_INGEST_RECEIVER__PORT``; a list is written with commas.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from ingest.contract.settings import Settings
+from ingest.contract.settings_keys import allowed_values, find_field, settings_fields, table_keys
+
+ENVIRONMENT_PREFIX: Final = "DICOM_INGEST_"
+CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"  # names the file; it is no setting
+
+_MAXIMUM_FILE: Final = 1024 * 1024  # bytes; a settings file has a few KiB
+_SHOWN: Final = 80  # characters of a wrong value that a message repeats
+
+Tree = dict[str, object]  # settings as nested tables
+Sources = dict[str, str]  # dotted key -> where its value comes from
+
+
+class WrongSettings(ValueError):  # noqa: N818 - named for the fact
+    """Settings that stop the start. ``problems`` has one line each: the key, what was given, what is allowed."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class LoadedSettings(NamedTuple):
+    """The effective settings, and for each dotted key that is not a default, where its value comes from."""
+
+    settings: Settings
+    sources: Sources
+    file: Path | None
+
+
+class _Environment(BaseSettings, Settings):
+    """`Settings` as pydantic-settings reads them from the environment; values stay text until validation."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", enable_decoding=False, extra="forbid"
+    )
+
+
+def load_settings(config: Path | None = None, flags: Mapping[str, object] | None = None) -> LoadedSettings:
+    """Read, merge and validate all sources; ``flags`` are values by dotted key, those given on the command line.
+
+    Raises:
+        WrongSettings: unreadable file, unknown key, or wrong value.
+    """
+    file = config or default_file()
+    merged: Tree = {}
+    sources: Sources = {}
+    if file is not None:
+        _merge(merged, sources, _read_file(file), f"file {file}")
+    _refuse_unknown_variables()
+    _merge(merged, sources, EnvSettingsSource(_Environment)(), "environment")
+    for key, value in (flags or {}).items():
+        _merge(merged, sources, _nested(key, value), "flag")
+    try:
+        settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise WrongSettings(
+            [_problem(detail["loc"], detail["input"], sources) for detail in error.errors()]
+        ) from None
+    return LoadedSettings(settings, sources, file)
+
+
+def default_file() -> Path | None:
+    """The settings file that is read when none is named, if it exists."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    candidates = (Path("dicom-ingest.toml"), Path(home).expanduser() / "dicom-ingest" / "config.toml")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a dotted key."""
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
+
+
+def _read_file(path: Path) -> Tree:
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAXIMUM_FILE + 1)
+        if len(text) > _MAXIMUM_FILE:
+            raise WrongSettings(
+                [f"{path}: longer than {_MAXIMUM_FILE} bytes; allowed: a TOML file of settings"]
+            )
+        return tomllib.loads(text.decode())
+    except OSError as error:
+        raise WrongSettings([f"{path}: {error.strerror}; allowed: a readable TOML file"]) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise WrongSettings([f"{path}: {error}; allowed: TOML in UTF-8"]) from None
+
+
+def _merge(into: Tree, sources: Sources, tree: Mapping[str, object], source: str, prefix: str = "") -> None:
+    """Lay ``tree`` over ``into`` and note the source of each value."""
+    for name, value in tree.items():
+        key = prefix + name
+        below = into.setdefault(name, {}) if isinstance(value, dict) else None
+        if isinstance(value, dict) and isinstance(below, dict):
+            sources.setdefault(key, source)
+            _merge(below, sources, value, source, key + ".")
+        elif below is not None:
+            continue  # a plain value stands where a table belongs: kept, so that validation names it
+        else:
+            into[name] = value
+            sources[key] = source
+
+
+def _nested(key: str, value: object) -> Tree:
+    head, dot, rest = key.partition(".")
+    return {head: _nested(rest, value) if dot else value}
+
+
+def _refuse_unknown_variables() -> None:
+    """The environment source skips what it does not know; a misspelt variable must not be ignored."""
+    known = {CONFIG_VARIABLE, *(variable_of(key) for key in settings_fields())}
+    problems = [
+        f"{name} (environment): no setting has this name; allowed: {ENVIRONMENT_PREFIX}TABLE__KEY for a key "
+        "of `dicom-ingest config show`"
+        for name in sorted(os.environ)
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known
+    ]
+    if problems:
+        raise WrongSettings(problems)
+
+
+def _problem(location: tuple[int | str, ...], given: object, sources: Sources) -> str:
+    """One line for one wrong value: the key, its source, what was given, what is allowed."""
+    names = [str(part) for part in location]
+    while len(names) > 1 and ".".join(names) not in sources:
+        names.pop()  # pydantic adds list indices and union members below the key
+    key = ".".join(names)
+    source = sources.get(key, "default")
+    if source == "environment":
+        source = f"environment {variable_of(key)}"
+    field = find_field(names)
+    if field is None:
+        given_names = ", ".join(table_keys(names[:-1]))
+        return f"{key} ({source}): given {_shown(given)} under an unknown key; allowed keys: {given_names}"
+    return f"{key} ({source}): given {_shown(given)}; allowed: {allowed_values(field)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def source_of(loaded: LoadedSettings, key: str) -> str:
+    """Where the value of ``key`` comes from: default, file and its path, environment and its variable, flag."""
+    source = loaded.sources.get(key, "default")
+    return f"environment {variable_of(key)}" if source == "environment" else source
+
+
+def effective(loaded: LoadedSettings) -> Iterator[tuple[str, object, str, FieldInfo]]:
+    """Every setting as dotted key, value, source, field."""
+    for key, field in settings_fields().items():
+        value: object = loaded.settings
+        for name in key.split("."):
+            value = getattr(value, name)
+        yield key, value, source_of(loaded, key), field

@@ -1,0 +1,38 @@
+"""The child's end of supervision: a process that `serve` started never outlives it.
+
+A supervisor that is killed cannot stop its children, and a second `serve` would then meet the old receiver
+on its port and spool. So the kernel is asked to kill the child when its parent goes (prctl(2),
+PR_SET_PDEATHSIG). The child asks after its start, as code between fork and exec is unsafe in a threaded
+parent; the check of the parent's id afterwards covers a parent that died in between.
+"""
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+import click
+
+_PR_SET_PDEATHSIG: Final = 1
+
+supervisor_option = click.option(
+    "--supervisor",
+    type=int,
+    hidden=True,
+    help="Process id of the parent without which this process must not live.",
+)
+
+
+def die_with(supervisor: int | None) -> None:
+    """Be killed when the process ``supervisor``, our parent, ends; nothing to do for None.
+
+    SIGKILL and not SIGTERM: nothing that was acknowledged can be lost, and a drain would keep the port and
+    the spool from the successor.
+    """
+    if supervisor is None:
+        return
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != supervisor:
+        raise SystemExit("the supervisor has gone")
