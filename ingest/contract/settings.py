@@ -55,6 +55,12 @@ class ReceiverSettings(Section):
     maximum_associations: int = Field(
         1000, ge=1, description="Open associations; more are rejected as local-limit-exceeded (PS3.8 9.3.4)."
     )
+    maximum_connections: int = Field(
+        4096, ge=1, description="TCP connections, with or without association; more are closed at once."
+    )
+    backlog: int = Field(
+        512, ge=1, description="Connections the kernel holds before they are accepted (listen(2))."
+    )
     buffer_budget: int = Field(
         64 * MiB,
         ge=4 * MiB,

@@ -1,0 +1,11 @@
+"""One C-STORE becomes one sealed instance: checked against its command, cut into records, published.
+
+``identity``  reads of a data set only as far as (0008,0018)
+``chunks``    the process-wide byte budget: the buffers that fragments are copied into, once
+``upload``    one instance on its way: fragments in, records out, one answer when all are durable
+"""
+
+from ingest.instance.chunks import ChunkPool
+from ingest.instance.upload import RecordLog, Upload
+
+__all__ = ["ChunkPool", "RecordLog", "Upload"]

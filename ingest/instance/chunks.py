@@ -1,0 +1,71 @@
+"""The process-wide byte budget of instances on their way to the log.
+
+A fragment is copied once, from the connection's receive buffer into a chunk; the log writes the chunk as it
+is. A chunk is taken only when data is there, and comes back when the log has it durable. With none left,
+connections stop reading and TCP holds their peers. So that half-filled chunks of slow peers cannot hold the
+whole budget and none finish, a wait makes the longest idle of them publish what it has as a part.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ingest.contract.records import MAX_PAYLOAD
+
+
+class Holder(Protocol):
+    """Whoever fills a chunk, and can be asked to give it up early."""
+
+    def yield_chunk(self) -> bool:
+        """Publish or put aside what is there; ``False`` when nothing can be given up."""
+
+
+class ChunkPool:
+    """Buffers of one record payload each, reused; at most ``budget`` bytes of them exist."""
+
+    def __init__(self, budget: int) -> None:
+        self._unmade = max(2, budget // MAX_PAYLOAD)
+        self._free: list[memoryview] = []
+        self._filling: dict[Holder, None] = {}  # in order of last use: the first is the longest idle
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def acquire(self, holder: Holder) -> memoryview | None:
+        """A chunk for ``holder`` to fill, or ``None`` when the budget is used up.
+
+        After ``None``, call `wait` and try again when called back.
+        """
+        if self._free:
+            chunk = self._free.pop()
+        elif self._unmade:
+            self._unmade -= 1
+            chunk = memoryview(bytearray(MAX_PAYLOAD))
+        else:
+            return None
+        self._filling[holder] = None
+        return chunk
+
+    def used(self, holder: Holder) -> None:
+        """``holder`` has just filled some more: it is no longer the longest idle."""
+        self._filling[holder] = self._filling.pop(holder)
+
+    def submitted(self, holder: Holder) -> None:
+        """``holder`` fills no chunk any more; what it had is with the log, or released."""
+        self._filling.pop(holder, None)
+
+    def release(self, chunk: memoryview) -> None:
+        """Give a chunk back; whoever waits longest is called."""
+        self._free.append(chunk)
+        if self._waiting:
+            self._waiting.popleft()()
+
+    def wait(self, resume: Callable[[], None]) -> None:
+        """Call ``resume`` when a chunk is free, and see to it that one becomes free."""
+        self._waiting.append(resume)
+        for holder in list(self._filling):
+            if holder.yield_chunk():
+                return
+
+    def forget(self, resume: Callable[[], None]) -> None:
+        """The waiter is gone."""
+        if resume in self._waiting:
+            self._waiting.remove(resume)

@@ -1,0 +1,276 @@
+"""One instance on its way from the association to the log.
+
+Steps that make it durable: fragments are copied into chunks; a full chunk is published as a part; the end
+publishes the instance whole, or its last part and the END record with size and seal; the answer is given
+when the log has acknowledged every record of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import xxhash
+
+from ingest.contract.identifiers import UploadId, partition_of
+from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
+from ingest.dimse.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+from ingest.errors import LogUnavailable, Refused
+from ingest.instance.chunks import ChunkPool
+from ingest.instance.identity import (
+    DEFLATED,
+    SOP_CLASS_UID,
+    SOP_INSTANCE_UID,
+    Identity,
+    Incomplete,
+    Unreadable,
+    read_identity,
+)
+
+# Parts of one instance with the log at once. Two keep disk and network busy together; four ride out one slow
+# sync, and leave most of the budget to other associations.
+PARTS_IN_FLIGHT = 4
+
+
+class RecordLog(Protocol):
+    """What an upload needs of the log."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the log has."""
+
+    def publish(self, partition: int, header: bytes, payload: Sequence[memoryview]) -> asyncio.Future[None]:
+        """Append one record; the future is done when it is durable, and only then may payload be reused."""
+
+
+class Upload:
+    """Takes the fragments of one data set; `finish` seals it and reports when it is durable.
+
+    ``instance`` has size 0 and an empty seal; both are filled in at the end. ``resume`` is called when a
+    `write` that took less than it was given may be tried again.
+    """
+
+    def __init__(
+        self,
+        log: RecordLog,
+        pool: ChunkPool,
+        upload_id: UploadId,
+        instance: Instance,
+        resume: Callable[[], None],
+    ) -> None:
+        self._log = log
+        self._pool = pool
+        self._resume = resume
+        self.upload_id = upload_id
+        self.instance = instance
+        self._partition = partition_of(instance.sop_instance_uid, log.partitions)
+        self._seal = xxhash.xxh3_128()
+        self._chunk: memoryview | None = None
+        self._filled = 0
+        self._parked = b""
+        self._parts = 0
+        self._outstanding = 0
+        self._waiting = False
+        self._checked = instance.transfer_syntax_uid in DEFLATED
+        self._failure: Exception | None = None
+        self._done: Callable[[Exception | None], None] | None = None
+        self.size = 0
+
+    def write(self, data: memoryview) -> int:
+        """Copy a fragment; the number of bytes taken is less than given when the budget is used up."""
+        if self._failure is not None:
+            return len(data)  # the rest of a refused data set is drained, and the association goes on
+        taken = 0
+        while taken < len(data):
+            chunk = self._chunk
+            if chunk is None:
+                chunk = self._take_chunk()
+                if chunk is None:
+                    break
+            elif self._filled == MAX_PAYLOAD:
+                self._publish_part()
+                if self._failure is not None:
+                    return len(data)
+                continue
+            count = min(MAX_PAYLOAD - self._filled, len(data) - taken)
+            chunk[self._filled : self._filled + count] = data[taken : taken + count]
+            self._filled += count
+            taken += count
+        self.size += taken
+        if self._chunk is not None:
+            self._pool.used(self)
+        return taken
+
+    def finish(self, done: Callable[[Exception | None], None]) -> None:
+        """The data set is complete; ``done`` is called once with ``None`` when it is durable, else why not."""
+        self._done = done
+        if self._failure is None:
+            self._publish_rest()
+        self._settle()
+
+    def abandon(self) -> None:
+        """The data set will not be completed: nothing of it may appear."""
+        self._done = None
+        self._fail(Refused(CANNOT_UNDERSTAND, "association ended within the data set"))
+
+    def yield_chunk(self) -> bool:
+        """See `chunks.Holder`."""
+        if self._chunk is None or not self._filled or self._failure is not None:
+            return False
+        if not self._checked and not self._identify(self._chunk[: self._filled], final=False):
+            self._parked = bytes(self._chunk[: self._filled])
+            self._drop_chunk()
+            return True
+        if self._failure is None:
+            self._publish_part()
+        return True
+
+    def _take_chunk(self) -> memoryview | None:
+        chunk = None
+        if self._outstanding < PARTS_IN_FLIGHT:
+            chunk = self._pool.acquire(self)
+            if chunk is None:
+                self._pool.wait(self._resume)
+        else:
+            self._waiting = True
+        if chunk is not None:
+            self._chunk = chunk
+            self._filled = len(self._parked)
+            chunk[: self._filled] = self._parked
+            self._parked = b""
+        return chunk
+
+    def _drop_chunk(self) -> None:
+        if self._chunk is not None:
+            chunk, self._chunk, self._filled = self._chunk, None, 0
+            self._pool.submitted(self)
+            self._pool.release(chunk)
+
+    def _publish_part(self) -> None:
+        chunk = self._chunk
+        assert chunk is not None
+        payload = chunk[: self._filled]
+        if not self._checked:
+            self._identify(payload, final=True)
+        if self._failure is not None:
+            return
+        self._seal.update(payload)
+        self._append(Kind.PART, self._parts, None, chunk, payload)
+        self._parts += 1
+
+    def _publish_rest(self) -> None:
+        if self._chunk is None and self._parked:
+            self._publish_parked()
+            return
+        chunk = self._chunk
+        payload = chunk[: self._filled] if chunk is not None else memoryview(b"")
+        if not self._checked:
+            self._identify(payload, final=True)
+        if self._failure is not None:
+            return
+        if self._parts == 0:
+            self._seal.update(payload)
+            self._append(Kind.INSTANCE, 1, self._sealed(), chunk, payload)
+            return
+        if self._filled:
+            self._publish_part()
+        self._append(Kind.END, self._parts, self._sealed(), None, memoryview(b""))
+
+    def _publish_parked(self) -> None:
+        payload = memoryview(self._parked)
+        self._identify(payload, final=True)
+        if self._failure is None:
+            self._seal.update(payload)
+            self._append(Kind.INSTANCE, 1, self._sealed(), None, payload)
+
+    def _sealed(self) -> Instance:
+        known = self.instance
+        return Instance(
+            known.sop_class_uid,
+            known.sop_instance_uid,
+            known.transfer_syntax_uid,
+            self.size,
+            self._seal.digest(),
+            known.calling_ae_title,
+            known.called_ae_title,
+            known.peer_address,
+            known.received_at,
+        )
+
+    def _append(
+        self, kind: Kind, index: int, metadata: Instance | None, chunk: memoryview | None, payload: memoryview
+    ) -> None:
+        if chunk is not None:
+            self._chunk, self._filled = None, 0
+            self._pool.submitted(self)
+        pieces = (payload,) if len(payload) else ()
+        self._outstanding += 1
+        future = self._log.publish(
+            self._partition, encode_header(kind, self.upload_id, index, metadata, pieces), pieces
+        )
+
+        def acknowledged(future: asyncio.Future[None]) -> None:
+            self._acknowledged(future, chunk)
+
+        future.add_done_callback(acknowledged)
+
+    def _acknowledged(self, future: asyncio.Future[None], chunk: memoryview | None) -> None:
+        self._outstanding -= 1
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if error is not None and self._failure is None:
+            self._fail(error if isinstance(error, Exception) else LogUnavailable("the log was closed"))
+        if chunk is not None:
+            self._pool.release(chunk)
+        if self._waiting:
+            self._waiting = False
+            self._resume()
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._done is not None and (self._outstanding == 0 or self._failure is not None):
+            done, self._done = self._done, None
+            done(self._failure)
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = failure
+        self._parked = b""
+        self._drop_chunk()
+        self._pool.forget(self._resume)
+        if self._parts:
+            # Best effort: without it the parts stay dead weight until the next epoch, never an instance.
+            future = self._log.publish(self._partition, encode_header(Kind.ABORT, self.upload_id), ())
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _identify(self, head: memoryview, *, final: bool) -> bool:
+        """Check the data set against its command; ``False`` when more bytes are needed to do so."""
+        try:
+            self._compare(read_identity(head, self.instance.transfer_syntax_uid))
+        except Incomplete:
+            if not final:
+                return False
+            self._fail(Refused(CANNOT_UNDERSTAND, "data set ends before SOP Instance UID"))
+        except Unreadable:
+            self._fail(Refused(CANNOT_UNDERSTAND, "data set is not in its transfer syntax"))
+        self._checked = True
+        return True
+
+    def _compare(self, identity: Identity) -> None:
+        if identity.sop_instance_uid is None:
+            self._fail(
+                Refused(
+                    DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "data set has no SOP Instance UID", SOP_INSTANCE_UID
+                )
+            )
+        elif identity.sop_instance_uid != self.instance.sop_instance_uid:
+            self._fail(
+                Refused(
+                    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+                    "SOP Instance UID differs from the command",
+                    SOP_INSTANCE_UID,
+                )
+            )
+        elif identity.sop_class_uid not in (None, self.instance.sop_class_uid):
+            self._fail(
+                Refused(
+                    DATA_SET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class UID differs from the command", SOP_CLASS_UID
+                )
+            )

@@ -1,0 +1,343 @@
+"""One TCP connection pumps one association (PS3.8 9.1.1): bytes in, events handled in order, answers out.
+
+The loop is `_pump`. It stands still while an answer is on its way or the byte budget is used up; what the
+peer sends meanwhile stays in the spare buffer and then in TCP's window.
+"""
+
+import asyncio
+import enum
+import time
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from ingest.association import (
+    Aborted,
+    Accepted,
+    AssociateRequested,
+    Association,
+    CloseTransport,
+    Event,
+    Fragment,
+    ReleaseRequested,
+    SendPdu,
+    StartArtim,
+    StopArtim,
+)
+from ingest.dimse import CEchoRequest, CStoreRequest, MessageAssembler, MessageBegun, UnknownRequest
+from ingest.errors import LocalProtocolError, RemoteProtocolError
+from ingest.receiver.storage import Peer, Receiving, response, without_data_set
+
+if TYPE_CHECKING:
+    from ingest.receiver.server import Server
+
+logger = structlog.get_logger(__name__)
+
+# One recv takes what the kernel has, up to this: two PDUs of the length we announce. Pages that a peer
+# never fills are never touched, so a silent connection costs nothing.
+RECEIVE_BUFFER = 256 * 1024
+# What may arrive while an answer is on its way: a release or abort, or a pipelined request's beginning.
+SPARE_BUFFER = 4 * 1024
+
+
+class Held(enum.IntFlag):
+    """Why the pump stands still."""
+
+    NOT = 0
+    ANSWERING = 1  # the log has not acknowledged yet; PS3.7 allows one operation at a time
+    BUDGET = 2  # no chunk is free
+    WRITING = 4  # the peer does not read its answers
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A peer's connection, from accept to close."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._association = Association()
+        self._assembler = MessageAssembler()
+        self._buffer = memoryview(bytearray(RECEIVE_BUFFER))
+        self._spare = memoryview(b"")
+        self._spared = 0  # bytes waiting in the spare buffer
+        self._held = Held.NOT
+        self._paused = False
+        self._pumping = False
+        self._rest: Fragment | None = None  # what the budget has not let through
+        self._transport: asyncio.Transport | None = None
+        self._artim: asyncio.TimerHandle | None = None
+        self._peer = Peer("", "", "")
+        self._request: CStoreRequest | None = None
+        self._receiving: Receiving | None = None
+        self._context_id = 0
+        self._begun_at = 0.0
+        self._last_byte = time.monotonic()
+        self._window_start = self._last_byte
+        self._window_bytes = 0
+        self._received = 0
+        self._refused = 0
+        self.established = False
+
+    # What the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """An accepted connection: the association awaits its request under ARTIM."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)
+        if len(self._server.connections) > self._server.settings.maximum_connections:
+            self._transport.abort()
+            return
+        self._association.transport_opened()
+        self._pump()
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Where the next bytes go; held, the receive buffer still has what was not handled yet."""
+        if not self._held:
+            return self._buffer
+        if not self._spare:
+            self._spare = memoryview(bytearray(SPARE_BUFFER))
+        return self._spare[self._spared :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        self._last_byte = time.monotonic()
+        self._window_bytes += nbytes
+        if self._held:
+            self._spared += nbytes
+            self._pause()
+        else:
+            self._association.receive_data(self._buffer[:nbytes])
+            self._pump()
+
+    def eof_received(self) -> bool:
+        """The peer will send no more: close."""
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the why changes nothing
+        """The connection is gone, and with it whatever was not complete."""
+        self._server.connections.discard(self)
+        self._transport = None
+        self._stop_artim()
+        self._end("closed")
+        self._association.transport_closed()
+        self._held = Held.NOT
+        self._pump()
+
+    def pause_writing(self) -> None:
+        """The peer does not read: it gets no more to answer."""
+        self._held |= Held.WRITING
+
+    def resume_writing(self) -> None:
+        """The peer reads again."""
+        self._release(Held.WRITING)
+
+    # What the server calls
+
+    def watch(self, now: float) -> None:
+        """Abort a peer that is silent or slow beyond its limits; ARTIM watches the rest."""
+        if not self.established or self._held:
+            self._last_byte = self._window_start = now
+            self._window_bytes = 0
+            return
+        limits = self._server.settings
+        silence = now - self._last_byte
+        if not self._assembler.in_message:
+            if silence > limits.idle_timeout:
+                self.abort("idle")
+        elif silence > limits.stall_timeout:
+            self.abort("stalled")
+        elif now - self._begun_at > limits.maximum_upload_duration:
+            self.abort("message takes too long")
+        elif now - self._window_start > limits.stall_timeout:
+            if self._window_bytes < limits.minimum_rate * limits.stall_timeout:
+                self.abort("too slow")
+            self._window_start, self._window_bytes = now, 0
+
+    def drain(self) -> None:
+        """No new message: abort now, or when the one in progress is answered."""
+        if not self._assembler.in_message and not self._held:
+            self.abort("shutdown")
+
+    def abort(self, why: str) -> None:
+        """A-ABORT by the service user (PS3.8 9.3.8), or the connection where there is no association."""
+        if self._transport is None:
+            return
+        self._end(why)
+        try:
+            self._association.abort()
+        except LocalProtocolError:
+            self._transport.abort()
+        else:
+            self._held &= Held.WRITING
+            self._pump()
+
+    # The pump
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return  # an answer given at once: the loop below goes on with it, no deeper for each message
+        self._pumping = True
+        try:
+            self._handle_events()
+        finally:
+            self._pumping = False
+        if self._paused and not self._held:
+            self._paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def _handle_events(self) -> None:
+        association = self._association
+        while not self._held:
+            event = association.next_event()
+            if event is None:
+                if not self._spared:
+                    break
+                spared, self._spared = self._spared, 0
+                association.receive_data(self._spare[:spared])
+            elif type(event) is Fragment:
+                self._fragment(event)
+            else:
+                self._perform(event)
+
+    def _perform(self, event: Event) -> None:
+        if isinstance(event, SendPdu):
+            if self._transport is not None:
+                self._transport.write(event.pdu)
+        elif isinstance(event, AssociateRequested):
+            self._answer(event)
+        elif isinstance(event, ReleaseRequested):
+            self._association.release_response()
+            self._end("released")
+        elif isinstance(event, Aborted):
+            fault = self._association.fault
+            self._end(f"aborted: {fault}" if fault else "aborted by peer")
+        elif isinstance(event, StartArtim):
+            self._stop_artim()
+            self._artim = self._loop.call_later(self._server.settings.artim_timeout, self._artim_expired)
+        elif isinstance(event, StopArtim):
+            self._stop_artim()
+        elif isinstance(event, CloseTransport) and self._transport is not None:
+            self._transport.close()
+
+    def _answer(self, event: AssociateRequested) -> None:
+        request = event.request
+        answer = self._server.admission.answer(request)
+        if isinstance(answer, Accepted):
+            assert self._transport is not None
+            address = str(self._transport.get_extra_info("peername")[0])
+            self._peer = Peer(request.calling_ae_title, request.called_ae_title, address)
+            self.established = True
+            self._server.admission.established()
+        else:
+            logger.info("association refused", answer=type(answer).__name__)
+        self._association.answer(answer)
+
+    def _fragment(self, fragment: Fragment) -> None:
+        try:
+            item = self._assembler.receive(fragment)
+        except RemoteProtocolError as fault:
+            self._association.abort(fault)
+            return
+        if item is fragment:
+            self._data(fragment)
+        elif item is not None:
+            self._message(cast("MessageBegun", item))
+
+    def _message(self, begun: MessageBegun) -> None:
+        message = begun.message
+        if isinstance(message, CStoreRequest) and begun.has_data_set:
+            self._request, self._context_id = message, begun.context_id
+            self._begun_at = self._window_start = self._last_byte
+            self._window_bytes = 0
+            self._receiving = self._server.storage.begin(
+                message, self._association.contexts[begun.context_id], self._peer, self._budget_freed
+            )
+        elif isinstance(message, CStoreRequest):
+            self._send(begun.context_id, without_data_set(message).encode())
+        elif isinstance(message, CEchoRequest | UnknownRequest):
+            self._send(begun.context_id, message.respond().encode())
+        # A response answers nothing that was asked here, and is passed over.
+
+    def _data(self, fragment: Fragment) -> None:
+        receiving = self._receiving
+        assert receiving is not None
+        data = fragment.data
+        taken = receiving.write(data)
+        if taken < len(data):
+            self._rest = fragment._replace(data=data[taken:])
+            self._held |= Held.BUDGET
+            self._pause()
+        elif fragment.is_last:
+            self._held |= Held.ANSWERING
+            receiving.finish(self._stored)
+
+    def _stored(self, failure: Exception | None) -> None:
+        request = self._request
+        assert request is not None
+        self._request = self._receiving = None
+        if failure is None:
+            self._received += 1
+        else:
+            self._refused += 1
+        self._send(self._context_id, response(request, failure).encode())
+        self._release(Held.ANSWERING)
+        if self._server.admission.draining:
+            self.abort("shutdown")
+
+    def _send(self, context_id: int, command: bytes) -> None:
+        try:
+            self._association.send_command(context_id, command)
+        except LocalProtocolError:
+            # The peer has released while its last answer was due (Sta8 allows it) or is gone.
+            logger.info("answer without association", peer=self._peer.calling_ae_title)
+
+    def _budget_freed(self) -> None:
+        # Called from within another connection's turn: its own pump must not run inside that one.
+        self._loop.call_soon(self._retry)
+
+    def _retry(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is None:
+            return
+        self._held &= ~Held.BUDGET
+        self._data(rest)
+        self._release(Held.NOT)
+
+    def _release(self, reason: Held) -> None:
+        self._held &= ~reason
+        self._pump()
+
+    def _pause(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _artim_expired(self) -> None:
+        self._artim = None
+        self._association.artim_expired()
+        self._pump()
+
+    def _stop_artim(self) -> None:
+        if self._artim is not None:
+            self._artim.cancel()
+            self._artim = None
+
+    def _end(self, how: str) -> None:
+        """The association is over: what is incomplete is abandoned, and one line says how it went."""
+        self._rest = None
+        self._held &= Held.WRITING
+        if self._receiving is not None:
+            self._receiving.abandon()
+            self._receiving = self._request = None
+        if self.established:
+            self.established = False
+            self._server.admission.ended()
+            logger.info(
+                "association ended",
+                how=how,
+                calling_ae_title=self._peer.calling_ae_title,
+                peer=self._peer.address,
+                received=self._received,
+                refused=self._refused,
+            )

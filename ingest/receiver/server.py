@@ -1,0 +1,62 @@
+"""Listen, keep count, watch the clocks, and stop without losing an instance."""
+
+import asyncio
+import time
+
+from ingest.contract.settings import ReceiverSettings
+from ingest.receiver.admission import Admission
+from ingest.receiver.connection import Connection
+from ingest.receiver.storage import StorageService
+
+# Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
+# per message.
+WATCH_INTERVAL = 0.5  # s
+DRAIN_INTERVAL = 0.02  # s
+
+
+class Server:
+    """The DICOM listener: accepts connections within its limits and owns what they share."""
+
+    def __init__(self, settings: ReceiverSettings, storage: StorageService) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.admission = Admission(settings)
+        self.connections: set[Connection] = set()
+        self._listener: asyncio.Server | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; returns the address and port in use.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: Connection(self), self.settings.host, self.settings.port, backlog=self.settings.backlog
+        )
+        self._watch = asyncio.create_task(self._watch_clocks())
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return str(host), int(port)
+
+    async def drain(self) -> None:
+        """Stop listening, let instances in progress finish and be answered, then end every association."""
+        self.admission.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self.connections):
+            connection.drain()
+        deadline = time.monotonic() + self.settings.drain_timeout
+        while self.connections and time.monotonic() < deadline:
+            await asyncio.sleep(DRAIN_INTERVAL)
+        for connection in list(self.connections):
+            connection.abort("shutdown")
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _watch_clocks(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL)
+            now = time.monotonic()
+            for connection in list(self.connections):
+                connection.watch(now)

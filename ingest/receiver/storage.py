@@ -1,0 +1,141 @@
+"""The Storage Service Class as SCP (PS3.4 Annex B): success only once the log has the instance durable."""
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from ingest.association import AcceptedContext
+from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
+from ingest.contract.records import Instance
+from ingest.dimse import CStoreRequest, CStoreResponse
+from ingest.dimse.status import (
+    CANNOT_UNDERSTAND,
+    INVALID_OBJECT_INSTANCE,
+    OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    SOP_CLASS_NOT_SUPPORTED,
+)
+from ingest.errors import LogUnavailable, OutOfResources, Refused
+from ingest.instance import ChunkPool, RecordLog, Upload
+
+_AFFECTED_SOP_CLASS_UID = 0x0000_0002
+_AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
+
+
+class InstanceLog(RecordLog, Protocol):
+    """The log as the receiver sees it: the spool of one machine, or Kafka."""
+
+    @property
+    def receiver_id(self) -> int:
+        """Names this receiver among those that write the log; 32 bits."""
+
+    @property
+    def epoch(self) -> int:
+        """Grows with each start of this receiver; 48 bits."""
+
+    def refusal(self) -> str | None:
+        """Why new instances must be refused now, or ``None``."""
+
+
+class Peer(NamedTuple):
+    """Where an association comes from."""
+
+    calling_ae_title: str
+    called_ae_title: str
+    address: str
+
+
+class Receiving(Protocol):
+    """A data set being received, whether it is kept or only drained."""
+
+    def write(self, data: memoryview) -> int:
+        """Take a fragment; fewer bytes than given when it must wait."""
+
+    def finish(self, done: Callable[[Exception | None], None]) -> None:
+        """The data set is complete."""
+
+    def abandon(self) -> None:
+        """It will never be."""
+
+
+class Drain:
+    """Lets a refused data set pass, so that the association can go on."""
+
+    def __init__(self, failure: Refused) -> None:
+        self._failure = failure
+
+    def write(self, data: memoryview) -> int:
+        """Take all, keep nothing."""
+        return len(data)
+
+    def finish(self, done: Callable[[Exception | None], None]) -> None:
+        """The refusal is the answer."""
+        done(self._failure)
+
+    def abandon(self) -> None:
+        """Nothing was begun."""
+
+
+class StorageService:
+    """Opens an upload for each C-STORE request and turns its end into a response."""
+
+    def __init__(self, log: InstanceLog, pool: ChunkPool) -> None:
+        self._log = log
+        self._pool = pool
+        self._sequence = itertools.count(1)
+
+    def begin(
+        self, request: CStoreRequest, context: AcceptedContext, peer: Peer, resume: Callable[[], None]
+    ) -> Receiving:
+        """What takes the data set of ``request``; ``resume`` is called when a write may be tried again."""
+        try:
+            self._check(request, context)
+        except Refused as refused:
+            return Drain(refused)
+        instance = Instance(
+            context.abstract_syntax,
+            request.affected_sop_instance_uid,
+            context.transfer_syntax,
+            0,
+            b"",
+            peer.calling_ae_title,
+            peer.called_ae_title,
+            peer.address,
+            time.time_ns(),
+        )
+        upload_id = UploadId.of(self._log.receiver_id, self._log.epoch, next(self._sequence))
+        return Upload(self._log, self._pool, upload_id, instance, resume)
+
+    def _check(self, request: CStoreRequest, context: AcceptedContext) -> None:
+        if request.affected_sop_class_uid != context.abstract_syntax:
+            raise Refused(
+                SOP_CLASS_NOT_SUPPORTED,
+                "SOP Class is not that of the presentation context",
+                _AFFECTED_SOP_CLASS_UID,
+            )
+        try:
+            check_uid(request.affected_sop_instance_uid)
+        except InvalidIdentifier as error:
+            raise Refused(INVALID_OBJECT_INSTANCE, str(error), _AFFECTED_SOP_INSTANCE_UID) from None
+        reason = self._log.refusal()
+        if reason is not None:
+            raise Refused(OUT_OF_RESOURCES, reason)
+
+
+def response(request: CStoreRequest, failure: Exception | None) -> CStoreResponse:
+    """The C-STORE-RSP to an upload that has ended (PS3.4 Table B.2-1)."""
+    if failure is None:
+        return request.respond()
+    if isinstance(failure, Refused):
+        return request.respond(
+            failure.status, comment=failure.comment, offending_element=failure.offending_element
+        )
+    if isinstance(failure, OutOfResources | LogUnavailable):
+        return request.respond(OUT_OF_RESOURCES, comment=str(failure))
+    return request.respond(PROCESSING_FAILURE, comment="internal error")
+
+
+def without_data_set(request: CStoreRequest) -> CStoreResponse:
+    """The answer to a C-STORE request that announces no data set."""
+    return request.respond(CANNOT_UNDERSTAND, comment="no data set")
