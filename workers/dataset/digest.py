@@ -196,7 +196,8 @@ class _Canonical:
 
     def _add_blocks(self, sink: _Sink, token: Token, length: int) -> None:
         sink.flush()
-        swaps = token.big and token.length % 8 == 0
+        code = _NUMBERS.get(token.vr) if token.big else None
+        swaps = code is not None and token.length % array.array(code).itemsize == 0
         for start in range(0, length, _BLOCK):
             block = self._payload.read(token.value + start, min(_BLOCK, length - start))
             sink.hash.update(little_endian(block, token.vr) if swaps else block)

@@ -34,6 +34,7 @@ _SHORT_VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )  # PS3.5 7.1.2, Table 7.1-2: 16-bit length; all other VRs, also future ones, have 32 bits
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_BYTES_VRS = frozenset({b"UN", b"OB"})  # PS3.5 7.3: no byte order concerns these
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,7 @@ class Walker:
             self.findings.note(Finding.ODD_LENGTH, tag)
         if vr == b"SQ":
             return self._open(Kind.SEQUENCE, tag, vr, value, end, level.reader)
-        if length and ((not vr and tag in SEQUENCE_TAGS) or self._holds_items(value, length)):
+        if length and ((not vr and tag in SEQUENCE_TAGS) or self._holds_items(vr, value, length)):
             return self._open(Kind.SEQUENCE, tag, vr, value, end, _IMPLICIT)
         self._position = end
         return Token(Kind.VALUE, tag, vr, position, value, length, self._depth, level.big)
@@ -352,9 +353,9 @@ class Walker:
         self._position = value + length
         return Token(Kind.FRAGMENT, level.tag, b"", position, value, length, self._depth, level.big)
 
-    def _holds_items(self, value: int, length: int) -> bool:
+    def _holds_items(self, vr: bytes, value: int, length: int) -> bool:
         """Whether a value of defined length parses exactly as implicit VR little endian items."""
-        if length < 8:  # noqa: PLR2004 - an item header
+        if length < 8 or (self._level.big and vr not in _BYTES_VRS):  # noqa: PLR2004 - an item header
             return False
         start = value - self._base
         if self._view[start] != _ITEM_START[0] or self._view[start : start + 4] != _ITEM_START:
