@@ -1,15 +1,24 @@
 """Check the settings, or show each effective value with its source and unit."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
 import click
-from rich.console import Console
-from rich.table import Table
+from pydantic.fields import FieldInfo
 
-from ingest.contract.command_options import config_option, json_option, settings_or_exit
-from ingest.contract.settings_keys import unit_of
-from ingest.contract.settings_sources import LoadedSettings, effective
+from ingest.contract.command_options import (
+    ServeFlags,
+    config_option,
+    json_option,
+    serve_flags,
+    serve_options,
+    settings_or_exit,
+)
+from ingest.contract.settings import Settings
+from ingest.contract.settings_keys import allowed_values, settings_fields, unit_of
+from ingest.contract.settings_sources import LoadedSettings, effective, variable_of
 
 
 @click.group()
@@ -19,46 +28,72 @@ def config() -> None:
 
 @config.command()
 @config_option
-def check(config: Path | None) -> None:
-    """Read file and environment; exit with 2 and a line for each wrong key."""
-    loaded = settings_or_exit(config, {})
-    click.echo(f"settings are valid ({loaded.file or 'no file'})")
+@serve_options
+def check(config: Path | None, **flags: Unpack[ServeFlags]) -> None:
+    """Read the settings as `serve` would; exit with 2 and a line for each wrong key."""
+    loaded = settings_or_exit(config, serve_flags(flags))
+    click.echo(f"settings are valid ({loaded.file or 'no settings file'})")
 
 
 @config.command()
 @config_option
+@serve_options
 @json_option
-def show(config: Path | None, *, as_json: bool) -> None:
-    """Every setting: its effective value, unit, source (default, file, environment), and meaning."""
-    loaded = settings_or_exit(config, {})
-    if as_json:
-        click.echo(json.dumps(_rows(loaded), indent=2))
+@click.option("--markdown", is_flag=True, help="Print all settings and their defaults as the README's table.")
+def show(config: Path | None, *, as_json: bool, markdown: bool, **flags: Unpack[ServeFlags]) -> None:
+    """Print every effective setting as a TOML file, with its meaning, limits, unit and source."""
+    if markdown:
+        click.echo("\n".join(markdown_table()))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "value", "unit", "source", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for row in _rows(loaded):
-        table.add_row(*(str(row[name]) for name in ("setting", "value", "unit", "source", "meaning")))
-    Console().print(table)
+    loaded = settings_or_exit(config, serve_flags(flags))
+    if as_json:
+        click.echo(json.dumps([_entry(loaded, *row) for row in effective(loaded)], indent=2))
+    else:
+        click.echo("\n".join(_toml(loaded)))
 
 
-def _rows(loaded: LoadedSettings) -> list[dict[str, object]]:
-    plain = loaded.settings.model_dump(mode="json")
-    return [
-        {
-            "setting": key,
-            "value": _value(plain, key),
-            "unit": unit_of(field),
-            "source": source,
-            "meaning": field.description,
-        }
-        for key, _, source, field in effective(loaded)
-    ]
+def markdown_table() -> Iterator[str]:
+    """All settings with their defaults, as lines of the README's table."""
+    yield "| key | default | allowed | meaning |"
+    yield "|---|---|---|---|"
+    defaults = LoadedSettings(Settings(), {}, None)
+    for key, field in settings_fields().items():
+        value = json.dumps(_plain(defaults, key))
+        yield f"| `{key}` | `{value}` | {_allowed(field)} | {field.description} |"
 
 
-def _value(tree: dict[str, object], key: str) -> object:
-    found: object = tree
+def _entry(loaded: LoadedSettings, key: str, source: str, field: FieldInfo) -> dict[str, object]:
+    return {
+        "setting": key,
+        "value": _plain(loaded, key),
+        "unit": unit_of(field),
+        "source": source,
+        "allowed": allowed_values(field),
+        "environment": variable_of(key),
+        "description": field.description,
+    }
+
+
+def _toml(loaded: LoadedSettings) -> Iterator[str]:
+    table = ""
+    for key, source, field in effective(loaded):
+        section, _, name = key.rpartition(".")
+        if section != table:
+            table = section
+            yield f"\n[{table}]"
+        yield f"# {field.description} ({_allowed(field)}; {source})"
+        yield f"{name} = {json.dumps(_plain(loaded, key), ensure_ascii=False)}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    unit = unit_of(field)
+    return allowed_values(field) + (f", {unit}" if unit else "")
+
+
+def _plain(loaded: LoadedSettings, key: str) -> object:
+    """The value as JSON and TOML have it: a path is text, a tuple a list."""
+    value: object = loaded.settings.model_dump(mode="json")
     for name in key.split("."):
-        assert isinstance(found, dict)
-        found = found[name]
-    return found
+        assert isinstance(value, dict)
+        value = value[name]
+    return value

@@ -7,11 +7,12 @@ import click
 import uvloop
 
 from ingest.contract.command_options import (
+    ServeFlags,
     ae_title_option,
     config_option,
     data_option,
     listen_option,
-    receiver_flags,
+    serve_flags,
     settings_or_exit,
 )
 from ingest.contract.supervision import die_with, supervisor_option
@@ -37,7 +38,9 @@ def receiver(
     It acknowledges an instance when the log holds it durably. Workers may run or not; `serve` starts both.
     """
     die_with(supervisor)
-    settings = settings_or_exit(config, receiver_flags(data, listen, ae_title)).settings
+    settings = settings_or_exit(
+        config, serve_flags(ServeFlags(data=data, listen=listen, ae_title=ae_title, workers=None))
+    ).settings
     configure_telemetry(settings.telemetry, "receiver")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         raise SystemExit(runner.run(run_receiver(settings)))

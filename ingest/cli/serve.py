@@ -7,17 +7,16 @@ import sys
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Unpack
 
 import click
 
 from ingest.cli.supervisor import Child, Supervisor
 from ingest.contract.command_options import (
-    ae_title_option,
+    ServeFlags,
     config_option,
-    data_option,
-    listen_option,
-    receiver_flags,
+    serve_flags,
+    serve_options,
     settings_or_exit,
 )
 from ingest.contract.running import announce, run_folder, running_processes, withdraw
@@ -29,25 +28,13 @@ _STOP_MARGIN: Final = 10.0  # seconds beyond a child's own deadline, for its las
 
 @click.command()
 @config_option
-@data_option
-@listen_option
-@ae_title_option
-@click.option(
-    "--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; 0 means one a core."
-)
-def serve(
-    config: Path | None,
-    data: Path | None,
-    listen: tuple[str, int] | None,
-    ae_title: str | None,
-    workers: int | None,
-) -> None:
+@serve_options
+def serve(config: Path | None, **flags: Unpack[ServeFlags]) -> None:
     """Run everything on this machine: one receiver and its workers, supervised.
 
     Stops on SIGTERM or Ctrl-C: instances in progress are finished and answered first; a second signal kills.
     """
-    flags = {**receiver_flags(data, listen, ae_title), "worker.processes": workers}
-    settings = settings_or_exit(config, flags).settings
+    settings = settings_or_exit(config, serve_flags(flags)).settings
     configure_telemetry(settings.telemetry, "serve")
     try:
         run_folder(settings.data).mkdir(parents=True, exist_ok=True)
@@ -56,7 +43,7 @@ def serve(
     with _exclusive(settings.data):
         own = announce(settings.data, "serve")
         try:
-            code = asyncio.run(_supervise(settings, _given(config, data, listen, ae_title)))
+            code = asyncio.run(_supervise(settings, _given(config, flags)))
         finally:
             withdraw(own)
     raise SystemExit(code)
@@ -76,20 +63,19 @@ def _exclusive(data: Path) -> IO[str]:
     return file
 
 
-def _given(
-    config: Path | None, data: Path | None, listen: tuple[str, int] | None, ae_title: str | None
-) -> tuple[list[str], list[str]]:
+def _given(config: Path | None, flags: ServeFlags) -> tuple[list[str], list[str]]:
     """The flags that all children get again, and those of the receiver alone."""
     common = ["--supervisor", str(os.getpid())]
+    receiver = []
     if config is not None:
         common += ["--config", str(config)]
-    if data is not None:
-        common += ["--data", str(data)]
-    receiver = []
-    if listen is not None:
-        receiver += ["--listen", f"[{listen[0]}]:{listen[1]}"]
-    if ae_title is not None:
-        receiver += ["--ae-title", ae_title]
+    if flags["data"] is not None:
+        common += ["--data", str(flags["data"])]
+    if flags["listen"] is not None:
+        host, port = flags["listen"]
+        receiver += ["--listen", f"[{host}]:{port}"]
+    if flags["ae_title"] is not None:
+        receiver += ["--ae-title", flags["ae_title"]]
     return common, receiver
 
 

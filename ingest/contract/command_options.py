@@ -6,7 +6,7 @@ Exit codes: 0 success, 1 failure, 2 wrong usage or settings, as click has them.
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar
 
 import click
 
@@ -51,15 +51,36 @@ listen_option = click.option(
     "--listen", type=listen_address, metavar="HOST:PORT", help="Address to listen on."
 )
 ae_title_option = click.option("--ae-title", metavar="NAME", help="Called AE title to answer to.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; 0 means one a core."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")
 
 
-def receiver_flags(
-    data: Path | None, listen: tuple[str, int] | None, ae_title: str | None
-) -> dict[str, object]:
+def serve_options(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command the flags of `serve` that are settings: ``--data --listen --ae-title --workers``."""
+    return data_option(listen_option(ae_title_option(workers_option(command))))
+
+
+class ServeFlags(TypedDict):
+    """What `serve_options` hands to a command; None was not given."""
+
+    data: Path | None
+    listen: tuple[str, int] | None
+    ae_title: str | None
+    workers: int | None
+
+
+def serve_flags(flags: ServeFlags) -> dict[str, object]:
     """These flags as settings by dotted key."""
-    host, port = listen or (None, None)
-    return {"data": data, "receiver.host": host, "receiver.port": port, "receiver.ae_title": ae_title}
+    host, port = flags["listen"] or (None, None)
+    return {
+        "data": flags["data"],
+        "receiver.host": host,
+        "receiver.port": port,
+        "receiver.ae_title": flags["ae_title"],
+        "worker.processes": flags["workers"],
+    }
 
 
 def settings_or_exit(config: Path | None, flags: Mapping[str, object]) -> LoadedSettings:

@@ -163,10 +163,7 @@ def source_of(loaded: LoadedSettings, key: str) -> str:
     return f"environment {variable_of(key)}" if source == "environment" else source
 
 
-def effective(loaded: LoadedSettings) -> Iterator[tuple[str, object, str, FieldInfo]]:
-    """Every setting as dotted key, value, source, field."""
+def effective(loaded: LoadedSettings) -> Iterator[tuple[str, str, FieldInfo]]:
+    """Every setting as dotted key, source, field, in the order of the file."""
     for key, field in settings_fields().items():
-        value: object = loaded.settings
-        for name in key.split("."):
-            value = getattr(value, name)
-        yield key, value, source_of(loaded, key), field
+        yield key, source_of(loaded, key), field
