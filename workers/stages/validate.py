@@ -25,10 +25,10 @@ from workers.dataset.pixel_data import (
     describe,
 )
 from workers.dataset.transfer_syntax import DEFLATED, LOSSY, Encoding, encoding_of
+from workers.dataset.values import LONGEST, ValueCheck, check_group_lengths
 from workers.errors import Reason, Rejected
 
 _NEEDED = frozenset((*UID_TAGS, *PATIENT_TAGS, *DESCRIBING_TAGS))
-_LONGEST_NEEDED = 1024  # bytes; a longer value of these is no UID, no number and no code
 _LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table; two million frames
 _LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 
@@ -61,9 +61,11 @@ class _Reading:
         self.repeated: set[int] = set()
         self.fragments = Fragments()
         self._seen: set[int] = set()
+        self._group_lengths: dict[int, int] = {}
         self._data_set = data_set
         self._limits = limits
         self._walker = Walker(data_set, encoding, limits, self.findings)
+        self._check = ValueCheck(self.findings)
         self._digester = ContentDigester(self._walker, data_set)
 
     def read(self) -> ContentDigests | None:
@@ -86,6 +88,8 @@ class _Reading:
             else:
                 self._top_level(opened, token.value)
                 opened = None
+        if self._group_lengths:
+            check_group_lengths(self.elements, self._group_lengths, self.findings)
         return self._digester.digests()
 
     def _top_level(self, token: Token, end: int) -> None:
@@ -107,8 +111,13 @@ class _Reading:
             if tag in UID_TAGS:
                 raise Rejected(Reason.IDENTITY, token.offset, "a UID of the instance occurs twice")
         self._seen.add(tag)
-        if tag in _NEEDED and token.kind is Kind.VALUE and token.length <= _LONGEST_NEEDED:
-            self.values[tag] = token, bytes(self._walker.value(token))
+        if token.kind is Kind.VALUE and token.length <= LONGEST:
+            value = self._walker.value(token)
+            self._check.check(token, value)
+            if tag in _NEEDED:
+                self.values[tag] = token, bytes(value)
+            elif not tag & 0xFFFF:
+                self._group_lengths[tag] = int.from_bytes(value, "big" if token.big else "little")
 
     def table(self, tag: int) -> memoryview:
         """The value of an offset table as little endian; empty where absent or too long to be one."""
