@@ -126,6 +126,8 @@ class Association:
 
     def receive_data(self, data: memoryview) -> None:
         """Take bytes from the peer; then call `next_event` until it returns ``None``."""
+        if self._state is State.AWAITING_TRANSPORT:
+            raise LocalProtocolError("bytes were received before the transport connection was open")
         if self._state is not State.IDLE:
             self._buffer.feed(data)
 
@@ -161,8 +163,8 @@ class Association:
         elif isinstance(answer, RemoteProtocolError):
             self._fire(Evt.INVALID_PDU, fault=answer)
         else:
-            self._establish(answer.contexts, answer.send_limit, answer.receive_limit)
             self._fire(Evt.ASSOCIATE_ACCEPT, send=SendPdu(answer.reply.encode()))
+            self._establish(answer.contexts, answer.send_limit, answer.receive_limit)
 
     def send_command(self, context_id: int, command: bytes) -> None:
         """P-DATA request: a whole command set, sent as one bytes object."""
@@ -284,8 +286,8 @@ class Association:
         except RemoteProtocolError as fault:
             self._fire(Evt.INVALID_PDU, fault=fault)
         else:
-            self._establish(contexts, limit, announced)
             self._fire(Evt.ASSOCIATE_AC_RECEIVED, AssociateAccepted(reply))
+            self._establish(contexts, limit, announced)
 
     def _establish(self, contexts: Mapping[int, AcceptedContext], send: int, receive: int) -> None:
         self._contexts = contexts

@@ -139,7 +139,7 @@ class PresentationContext:
     def encode(self) -> bytes:
         """The item with its header."""
         value = bytes((self.context_id, 0, 0, 0)) + encode_item(
-            ABSTRACT_SYNTAX, self.abstract_syntax.encode()
+            ABSTRACT_SYNTAX, self.abstract_syntax.encode("ascii")
         )
         for uid in self.transfer_syntaxes:
             value += encode_item(TRANSFER_SYNTAX, uid.encode("ascii"))
@@ -189,7 +189,7 @@ class PresentationContextResult:
     def encode(self) -> bytes:
         """The item with its header."""
         value = bytes((self.context_id, 0, self.result, 0)) + encode_item(
-            TRANSFER_SYNTAX, self.transfer_syntax.encode()
+            TRANSFER_SYNTAX, self.transfer_syntax.encode("ascii")
         )
         return encode_item(PRESENTATION_CONTEXT_AC, value)
 
