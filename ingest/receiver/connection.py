@@ -83,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """An accepted connection: the association awaits its request under ARTIM."""
         self._transport = cast("asyncio.Transport", transport)
-        self._server.connections.add(self)
+        self._server.opened(self)
         if len(self._server.connections) > self._server.settings.maximum_connections:
             self._transport.abort()
             return
@@ -115,7 +115,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the why changes nothing
         """The connection is gone, and with it whatever was not complete."""
-        self._server.connections.discard(self)
+        self._server.closed(self)
         self._transport = None
         self._stop_artim()
         self._end("closed")

@@ -1,6 +1,7 @@
 """Listen, keep count, watch the clocks, and stop without losing an instance."""
 
 import asyncio
+import contextlib
 import time
 
 from ingest.contract.settings import ReceiverSettings
@@ -11,7 +12,6 @@ from ingest.receiver.storage import StorageService
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
 WATCH_INTERVAL = 0.5  # s
-DRAIN_INTERVAL = 0.02  # s
 
 
 class Server:
@@ -22,6 +22,8 @@ class Server:
         self.storage = storage
         self.admission = Admission(settings)
         self.connections: set[Connection] = set()
+        self.unused = asyncio.Event()  # set while there is no connection
+        self.unused.set()
         self._listener: asyncio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -39,6 +41,17 @@ class Server:
         host, port = self._listener.sockets[0].getsockname()[:2]
         return str(host), int(port)
 
+    def opened(self, connection: Connection) -> None:
+        """A connection was accepted."""
+        self.connections.add(connection)
+        self.unused.clear()
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self.unused.set()
+
     async def drain(self) -> None:
         """Stop listening, let instances in progress finish and be answered, then end every association."""
         self.admission.draining = True
@@ -46,9 +59,9 @@ class Server:
             self._listener.close()
         for connection in list(self.connections):
             connection.drain()
-        deadline = time.monotonic() + self.settings.drain_timeout
-        while self.connections and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_INTERVAL)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout):
+                await self.unused.wait()
         for connection in list(self.connections):
             connection.abort("shutdown")
         if self._watch is not None:

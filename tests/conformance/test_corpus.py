@@ -118,7 +118,10 @@ def test_what_is_stored_is_what_was_sent(pipeline: Pipeline, path: Path) -> None
         assert after is not None
         assert np.array_equal(before, after)
     dump = subprocess.run(["dcmdump", "-q", str(stored)], capture_output=True, check=False)
-    assert dump.returncode == subprocess.run(["dcmdump", "-q", str(path)], capture_output=True, check=False).returncode
+    assert (
+        dump.returncode
+        == subprocess.run(["dcmdump", "-q", str(path)], capture_output=True, check=False).returncode
+    )
 
 
 def first_of_its_uid(path: Path) -> bool:
