@@ -3,8 +3,13 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from ingest.contract.settings_sources import ENVIRONMENT_PREFIX
+
+# Machines differ and are shared: no test may fail for being slow. pytest's timeout catches what hangs.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
