@@ -129,7 +129,9 @@ class _Lane:
 
 def status_word(status: int) -> str:
     """A C-STORE status as PS3.4 B.2.3 and PS3.7 Annex C name them."""
-    name = _STATUS_NAMES.get(status) or _STATUS_RANGES.get(status >> 8, "")
+    # A range is what its first code has in front of its zeros: A7xxH, but CxxxH.
+    ranges = (_STATUS_RANGES.get(status & mask) for mask in (0xFF00, 0xF000))
+    name = _STATUS_NAMES.get(status) or next(filter(None, ranges), "")
     return f"{status:04X}H {name}".rstrip()
 
 
@@ -144,7 +146,7 @@ _STATUS_NAMES: Final = {
     WARNING_DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "stored, data set does not match SOP class",
 }
 _STATUS_RANGES: Final = {
-    OUT_OF_RESOURCES >> 8: "out of resources",
-    DATA_SET_DOES_NOT_MATCH_SOP_CLASS >> 8: "data set does not match SOP class",
-    CANNOT_UNDERSTAND >> 8: "cannot understand",
+    OUT_OF_RESOURCES: "out of resources",
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "data set does not match SOP class",
+    CANNOT_UNDERSTAND: "cannot understand",
 }
