@@ -110,7 +110,7 @@ class Progress:
             self._open.pop(upload_id, None)
             self._completed.discard(upload_id)
             self._attempts.pop(upload_id, None)
-            self._done[upload_id] = outcome.end_position
+            self._done[bytes(upload_id)] = outcome.end_position
             self._counters[outcome.place] += 1
         self._outcomes_end = outcomes_end
 

@@ -1,0 +1,325 @@
+"""The worker's loops over a log in memory: order, holding, budgets, stopping, attempts, put-off checkpoints."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
+from ingest.contract.settings import WorkerSettings
+from workers.errors import Unavailable
+from workers.log.checkpoint import Announced, Progress
+from workers.log.entries import Entry, LogRecord
+from workers.log.in_hand import InHand
+from workers.log.reassembly import Upload
+from workers.log.scratch import ScratchFolder
+from workers.worker import UPLOADS_AT_ONCE, OwnedPartition, Tries, Worker
+
+
+class ListLog:
+    """Instances of one partition; position n is record n."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.records: list[bytes] = []
+        self.read_to = start
+        self.more = asyncio.Event()
+
+    def add(self, uid: str, data: bytes = b"data", parts: int = 0) -> None:
+        upload_id = UploadId.of(1, 1, len(self.records))
+        instance = Instance(
+            "1.2", uid, "1.2.840.10008.1.2", len(data) * max(parts, 1), xxhash.xxh3_128_digest(data * max(parts, 1)),
+            "A", "B", "::1", 1,
+        )  # fmt: skip
+        for index in range(parts):
+            self.records.append(encode_header(Kind.PART, upload_id, index, None, [memoryview(data)]) + data)
+        if parts:
+            self.records.append(encode_header(Kind.END, upload_id, parts, instance))
+        else:
+            self.records.append(
+                encode_header(Kind.INSTANCE, upload_id, 1, instance, [memoryview(data)]) + data
+            )
+        self.more.set()
+
+    def read(self, size: int) -> Sequence[Entry]:
+        entries = [
+            LogRecord(at, at + 1, 0, decode(self.records[at]))
+            for at in range(self.read_to, min(self.read_to + 8, len(self.records)))
+        ]
+        self.read_to += len(entries)
+        return entries
+
+    async def wait(self, seconds: float) -> None:
+        self.more.clear()
+        await asyncio.wait_for(self.more.wait(), 30)
+
+
+class ListOutcomes:
+    """An outcome log that nothing can go wrong with."""
+
+    def __init__(self) -> None:
+        self.announced: list[Announced] = []
+
+    async def announce(self, outcomes: Sequence[Announced]) -> int:
+        self.announced += outcomes
+        return len(self.announced)
+
+
+class Placer:
+    """Stores everything, after what ``before`` says of an upload."""
+
+    def __init__(self, before: Callable[[Upload, Tries], None] = lambda upload, tries: None) -> None:
+        self.before = before
+        self.placed: list[Upload] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.working = 0
+
+    async def place(self, upload: Upload, tries: Tries) -> Outcome:
+        self.working += 1
+        try:
+            await self.gate.wait()
+            self.before(upload, tries)
+        finally:
+            self.working -= 1
+        self.placed.append(upload)
+        return Outcome(
+            upload.instance.sop_instance_uid, Place.STORED, "", "", "default", "key", 1, upload.end_position
+        )
+
+
+class Bench:
+    """A worker of partition 0 in a folder, which may be started again."""
+
+    def __init__(self, folder: Path, log: ListLog, placer: Placer, **settings: float) -> None:
+        self.folder = folder
+        self.log = log
+        self.placer = placer
+        self.outcomes = ListOutcomes()
+        self.settings = WorkerSettings.model_validate({"checkpoint_interval": 0.01, **settings})
+        (folder / "checkpoints").mkdir(exist_ok=True)
+
+    def worker(self) -> Worker:
+        checkpoint = read_checkpoint(checkpoint_path(self.folder / "checkpoints", 0)) or Checkpoint(
+            partition=0
+        )
+        self.log.read_to = checkpoint.low_water_mark
+        self.progress = Progress(checkpoint)
+        self.in_hand = InHand(self.folder / "marks")
+        return Worker(
+            self.settings,
+            {0: OwnedPartition(self.progress, self.in_hand, self.outcomes)},
+            reader=self.log,
+            checkpoints=self.folder / "checkpoints",
+            scratch=ScratchFolder(self.folder / "scratch", [0]),
+            pipeline=self.placer,
+        )
+
+    def written(self) -> Checkpoint:
+        checkpoint = read_checkpoint(checkpoint_path(self.folder / "checkpoints", 0))
+        assert checkpoint is not None
+        return checkpoint
+
+
+async def until(condition: Callable[[], bool], run: asyncio.Task[None]) -> None:
+    """Wait for something that must come from a worker that runs."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+            if run.done():
+                run.result()
+
+
+def test_each_upload_is_placed_announced_and_counted(tmp_path: Path) -> None:
+    """Small and large instances, the large ones through scratch, leave nothing behind but their counts."""
+
+    async def scenario() -> None:
+        log, placer = ListLog(), Placer()
+        for number in range(20):
+            log.add(f"1.{number}")
+            log.add(f"2.{number}", bytes([number]) * 600_000, parts=4)
+        seen: list[bytes] = []
+        placer.before = lambda upload, _: seen.append(
+            xxhash.xxh3_128_digest(b"".join(upload.payload.blocks()))
+        )
+        bench = Bench(tmp_path, log, placer, memory_limit=1024 * 1024)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 40, run)
+        log.add("3.1")  # the reader waits for more, and gets it
+        await until(lambda: len(placer.placed) == 41, run)
+        worker.stop()
+        await run
+        assert seen == [upload.instance.seal for upload in placer.placed]
+        assert any(upload.scratch for upload in placer.placed)
+        assert not list((tmp_path / "scratch" / "0").iterdir())
+        assert len(bench.outcomes.announced) == 41
+        assert bench.written().counters == {Place.STORED: 41}
+        assert bench.written().low_water_mark == len(log.records)
+        assert not bench.written().done
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_placed_now_waits_while_others_go_on(tmp_path: Path) -> None:
+    """A store that does not answer holds its uploads and the low-water mark, not the others."""
+
+    async def scenario() -> None:
+        log = ListLog()
+        down = True
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if down and upload.instance.sop_instance_uid == "1.1":
+                raise Unavailable("store is away", 0.01)
+
+        placer = Placer(before)
+        log.add("1.1", b"first")
+        log.add("1.1", b"second")
+        for number in range(30):
+            log.add(f"2.{number}")
+        bench = Bench(tmp_path, log, placer)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(
+            lambda: len(placer.placed) == 30 and bench.progress.checkpoint().count(Place.STORED) == 30, run
+        )
+        assert bench.progress.low_water_mark == 0
+        down = False
+        await until(lambda: len(placer.placed) == 32, run)
+        worker.stop()
+        await run
+        assert [upload.first_position for upload in placer.placed[30:]] == [0, 1], "the first stays the first"
+        assert bench.written().counters == {Place.STORED: 32}
+        assert not bench.written().attempts, "the world's fault is not the upload's"
+
+    asyncio.run(scenario())
+
+
+def test_reading_stops_at_the_budget(tmp_path: Path) -> None:
+    """Nothing is read beyond what memory is allowed for, and reading goes on when it is free again."""
+
+    async def scenario() -> None:
+        log, placer = ListLog(), Placer()
+        for number in range(60):
+            log.add(f"1.{number}", bytes(500_000))
+        placer.gate.clear()
+        bench = Bench(tmp_path, log, placer, memory_limit=2 * 1024 * 1024)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: placer.working == UPLOADS_AT_ONCE, run)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert log.read_to == 8, "one read reaches the budget"
+        placer.gate.set()
+        await until(lambda: len(placer.placed) == 60, run)
+        worker.stop()
+        await run
+
+    asyncio.run(scenario())
+
+
+def test_stop_finishes_what_is_in_work_and_leaves_the_rest(tmp_path: Path) -> None:
+    """At SIGTERM the uploads in work are counted; the next start places each of the others once."""
+
+    async def scenario() -> None:
+        log, placer = ListLog(), Placer()
+        for number in range(20):
+            log.add(f"1.{number}")
+        placer.gate.clear()
+        bench = Bench(tmp_path, log, placer)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: placer.working == UPLOADS_AT_ONCE, run)
+        worker.stop()
+        await asyncio.sleep(0)
+        placer.gate.set()
+        await run
+        assert len(placer.placed) == UPLOADS_AT_ONCE
+        assert bench.written().counters == {Place.STORED: UPLOADS_AT_ONCE}
+        worker = bench.worker()
+        assert not bench.in_hand.left
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 20, run)
+        worker.stop()
+        await run
+        assert bench.written().counters == {Place.STORED: 20}
+        assert len({upload.upload_id for upload in placer.placed}) == 20
+
+    asyncio.run(scenario())
+
+
+def test_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
+    """An upload that will not end is given up at the deadline, without an attempt counted against it."""
+
+    async def scenario() -> None:
+        log, placer = ListLog(), Placer()
+        log.add("1.1")
+        placer.gate.clear()
+        bench = Bench(tmp_path, log, placer, stop_timeout=0.05)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: placer.working == 1, run)
+        worker.stop()
+        await run
+        assert bench.progress.low_water_mark == 0
+        bench.worker()
+        assert not bench.in_hand.left
+
+    asyncio.run(scenario())
+
+
+def test_an_upload_that_ends_the_process_has_its_attempts_counted(tmp_path: Path) -> None:
+    """Each death is durable before the next try, and only the culprit of a defect is blamed."""
+
+    async def scenario() -> None:
+        log = ListLog()
+        tries_seen: list[int] = []
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if upload.instance.sop_instance_uid == "1.3":
+                tries_seen.append(tries.count)
+                if tries.count < 2:
+                    assert bench.written().attempts.get(upload.upload_id, 0) == tries.count
+                    raise ZeroDivisionError
+
+        placer = Placer(before)
+        for number in range(10):
+            log.add(f"1.{number}")
+        bench = Bench(tmp_path, log, placer)
+        for _ in range(2):
+            with pytest.raises(ExceptionGroup):
+                await bench.worker().run()
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: bench.progress.checkpoint().count(Place.STORED) == 10, run)
+        worker.stop()
+        await run
+        assert tries_seen == [0, 1, 2]
+        assert not bench.written().attempts
+
+    asyncio.run(scenario())
+
+
+def test_a_checkpoint_that_cannot_be_written_is_put_off(tmp_path: Path) -> None:
+    """Work goes on without its folder; when it is back, everything is counted once."""
+
+    async def scenario() -> None:
+        log, placer = ListLog(), Placer()
+        bench = Bench(tmp_path, log, placer)
+        worker = bench.worker()
+        (tmp_path / "checkpoints").rmdir()
+        for number in range(10):
+            log.add(f"1.{number}")
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 10, run)
+        (tmp_path / "checkpoints").mkdir()
+        await until(lambda: checkpoint_path(tmp_path / "checkpoints", 0).exists(), run)
+        worker.stop()
+        await run
+        assert bench.written().counters == {Place.STORED: 10}
+        assert len(bench.outcomes.announced) == 10
+
+    asyncio.run(scenario())
