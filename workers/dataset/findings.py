@@ -23,6 +23,7 @@ class Finding(enum.StrEnum):
     VALUE_SYNTAX = "value-syntax"  # 6.2: characters or form that its VR does not have
     UID_LEADING_ZERO = "uid-leading-zero"  # 9.1: a component with a superfluous zero
     # identity
+    UID_SHARED = "uid-shared"  # study, series and instance are not told apart by their UIDs
     PATIENT_UNIDENTIFIED = "patient-unidentified"  # no name, ID or accession number: legal in an emergency
     # pixel description, PS3.3 C.7.6.3 and PS3.5 section 8
     PIXEL_ATTRIBUTE_MISSING = "pixel-attribute-missing"

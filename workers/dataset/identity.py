@@ -56,4 +56,13 @@ def identify(values: Mapping[int, tuple[Token, bytes]], findings: Findings) -> I
     for tag in PATIENT_TAGS:
         if tag not in values or not values[tag][1].strip(_EMPTY_NAME):
             findings.note(Finding.PATIENT_UNIDENTIFIED, tag)
-    return Identity(*(_uid(tag, values, findings) for tag in UID_TAGS))
+    identity = Identity(*(_uid(tag, values, findings) for tag in UID_TAGS))
+    seen = {identity.sop_instance_uid}
+    for tag, uid in (
+        (STUDY_INSTANCE_UID, identity.study_instance_uid),
+        (SERIES_INSTANCE_UID, identity.series_instance_uid),
+    ):
+        if uid in seen:
+            findings.note(Finding.UID_SHARED, tag)
+        seen.add(uid)
+    return identity

@@ -36,8 +36,7 @@ def conversions(path: Path, folder: Path) -> list[Path]:
     written = []
     for options in (("+ti", "-e"), ("+te", "+e"), ("+tb", "-e")):
         target = folder / f"{options[0][1:]}.dcm"
-        done = subprocess.run(["dcmconv", *options, path, target], capture_output=True)
-        assert done.returncode == 0
+        subprocess.run(["dcmconv", *options, path, target], check=True, capture_output=True)
         written.append(target)
     return written
 

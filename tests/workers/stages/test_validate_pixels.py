@@ -105,7 +105,7 @@ def test_impossible_attributes_are_a_problem(element: El) -> None:
 
 
 def test_lengths_are_computed_without_overflow() -> None:
-    """65,535 × 65,535 × 3 × 99,999,999,999 frames at 32 bits are simply more bytes than there are."""
+    """The largest sides and frame counts that can be written are simply more bytes than there are."""
     pixels = described(
         x00280002=us(0x0028_0002, 3),
         x00280004=El(0x0028_0004, "CS", b"RGB "),
