@@ -18,11 +18,14 @@ from ingest.association.pdu_items import (
 )
 from ingest.association.storage_classes import STORAGE_CLASSES, STORAGE_SERVICE_CLASS, VERIFICATION
 from ingest.association.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, preference_order
-from ingest.contract.identifiers import InvalidIdentifier, check_ae_title, check_uid
+from ingest.contract.identifiers import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    InvalidIdentifier,
+    check_ae_title,
+    check_uid,
+)
 from ingest.errors import RemoteProtocolError
-
-IMPLEMENTATION_CLASS_UID = "2.25.35441174143524714816653915053526014095"
-IMPLEMENTATION_VERSION_NAME = "DICOM-INGEST"
 
 # PS3.8 Table 9-18, result of a presentation context; 1 user-rejection and 2 no-reason are not used.
 ACCEPTANCE = 0

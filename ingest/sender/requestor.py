@@ -29,7 +29,7 @@ from ingest.association import (
     SendPdu,
     UserInformation,
 )
-from ingest.association.negotiation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ingest.contract.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ingest.dimse import (
     CEchoRequest,
     CEchoResponse,
