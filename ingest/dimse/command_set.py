@@ -29,6 +29,7 @@ CommandSet = Mapping[int, bytes]
 
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<H")
+US_LENGTH = _US.size
 
 
 def malformed(message: str) -> RemoteProtocolError:

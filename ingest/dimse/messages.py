@@ -21,6 +21,7 @@ from ingest.dimse.command_set import (
     OFFENDING_ELEMENT,
     PRIORITY,
     STATUS,
+    US_LENGTH,
     CommandSet,
     decode_text,
     decode_us,
@@ -56,6 +57,11 @@ def _response(
             **(optional or {}),
         }
     )
+
+
+def _optional_us(elements: CommandSet, element: int) -> int | None:
+    """A value that nothing depends on: a malformed one is taken for none, and the message is served."""
+    return decode_us(elements, element) if len(elements.get(element, b"")) == US_LENGTH else None
 
 
 def _uid(element: int, uid: str) -> dict[int, bytes]:
@@ -152,9 +158,7 @@ class CStoreRequest:
             decode_text(elements, AFFECTED_SOP_CLASS_UID),
             decode_text(elements, AFFECTED_SOP_INSTANCE_UID),
             decode_text(elements, MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE),
-            decode_us(elements, MOVE_ORIGINATOR_MESSAGE_ID)
-            if MOVE_ORIGINATOR_MESSAGE_ID in elements
-            else None,
+            _optional_us(elements, MOVE_ORIGINATOR_MESSAGE_ID),
         )
 
     def respond(

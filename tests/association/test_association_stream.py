@@ -31,6 +31,7 @@ from ingest.association import (
 from ingest.association.pdu import (
     MAX_ASSOCIATE_LENGTH,
     Abort,
+    AssociateAccept,
     AssociateReject,
     DataTransfer,
     Pdu,
@@ -45,6 +46,7 @@ from tests.vectors import pdus as vectors
 from tests.vectors.pdus import item, pdu
 
 POLICY = AcceptorPolicy("SCP")
+REPLY = AssociateAccept.decode(memoryview(AC)[6:])
 MAXIMUM = POLICY.maximum_length
 USER, PROVIDER = 0, 2
 
@@ -146,7 +148,7 @@ RECEIVED_IN = {
     ("vector", "side", "state"),
     [
         (v, *where)
-        for v in (*vectors.VECTORS, vectors.Vector("our AC", AC, POLICY))
+        for v in (*vectors.VECTORS, vectors.Vector("our AC", AC, REPLY))
         for where in RECEIVED_IN[v.encoded[0]]
     ],
     ids=str,
@@ -474,7 +476,7 @@ def test_any_bytes_in_any_state(where: tuple[str, int], data: bytes) -> None:
     assert association.state is State.IDLE
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["acceptor", "requestor"]),
     st.lists(st.sampled_from(sorted(HAPPEN)) | PDUS | st.binary(max_size=30), max_size=25),

@@ -222,7 +222,7 @@ def test_secrets_are_not_shown() -> None:
 
 def values_of(encoded: bytes, maximum_length: int) -> list[PresentationDataValue]:
     """Every PDV of a run of P-DATA-TF PDUs, each checked against the maximum length."""
-    values = []
+    values: list[PresentationDataValue] = []
     while encoded:
         kind, length = HEADER.unpack_from(encoded)
         assert kind == P_DATA_TF
