@@ -157,9 +157,10 @@ def test_careless_values_are_findings(element: El, finding: str) -> None:
 
 def test_sound_values_are_no_findings() -> None:
     """Values with padding, several values, private blocks with a creator and text in its character set pass."""
+    group_10 = encode([El(0x0010_0010, "PN", b"Doe^Jane"), El(0x0010_0020, "LO", b"ID 1")], "explicit")
     examination = examined(
-        x00080000=El(0x0008_0000, "UL", (86).to_bytes(4, "little")),
         x00080005=El(0x0008_0005, "CS", b"ISO_IR 192"),
+        x00100000=El(0x0010_0000, "UL", (len(group_10) + 12).to_bytes(4, "little")),
         x00080008=El(0x0008_0008, "CS", b"ORIGINAL\\PRIMARY\\AXIAL"),
         x00080020=El(0x0008_0020, "DA", b"20240101"),
         x00080070=El(0x0008_0070, "LO", "Müller ".encode()),

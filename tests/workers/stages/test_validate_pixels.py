@@ -16,12 +16,12 @@ MPEG_4 = "1.2.840.10008.1.2.4.102"
 PIXELS = 0x7FE0_0010
 
 
-def examined(mode: str = "explicit", **changes: El | None) -> Examination:
+def examined(mode: str = "explicit", /, **changes: El | None) -> Examination:
     data, instance = encoded(mode, **changes)
     return validate(MemoryPayload([data]), instance)
 
 
-def described(mode: str = "explicit", **changes: El | None) -> PixelDescription:
+def described(mode: str = "explicit", /, **changes: El | None) -> PixelDescription:
     pixels = examined(mode, **changes).pixels
     assert pixels is not None
     return pixels
@@ -220,6 +220,7 @@ def encapsulated(
     fragments: list[bytes],
     table: bytes = b"",
     syntax: str = JPEG_2000,
+    /,
     **changes: El | None,
 ) -> Examination:
     """An image whose pixel data is these fragments."""
@@ -256,7 +257,7 @@ def test_sound_encapsulation() -> None:
     assert encapsulated([b"1234", b"56", b"78"], words(0, 22), x00280008=FRAMES_2).findings == ()
     assert encapsulated([b"1234", b"56"]).findings == ()  # one frame in two fragments
     assert encapsulated([b"1234", b"567\0"], x00280008=FRAMES_2, **EXTENDED).findings == ()
-    assert encapsulated([b"12"], syntax=MPEG_4, x00280008=El(0x0028_0008, "IS", b"99")).findings == ()
+    assert encapsulated([b"12"], b"", MPEG_4, x00280008=El(0x0028_0008, "IS", b"99")).findings == ()
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ def test_fragments_against_frames() -> None:
 
 def test_form_must_fit_the_transfer_syntax() -> None:
     """Encapsulated data in a native syntax, and the reverse, is stored but not decoded."""
-    assert "pixel-data-form (7FE0,0010)" in encapsulated([b"12"], syntax="1.2.840.10008.1.2.1").findings
+    assert "pixel-data-form (7FE0,0010)" in encapsulated([b"12"], b"", "1.2.840.10008.1.2.1").findings
     data, _ = encoded("explicit")
     native = validate(MemoryPayload([data]), recorded(data, JPEG_2000))
     assert native.pixels is not None
@@ -305,6 +306,6 @@ def test_form_must_fit_the_transfer_syntax() -> None:
 
 def test_lossy_without_its_mark_is_a_finding() -> None:
     """C.7.6.1.1.5: a lossy syntax asks for (0028,2110)."""
-    assert "lossy-unmarked (0028,2110)" in encapsulated([b"12"], syntax=JPEG_BASELINE).findings
+    assert "lossy-unmarked (0028,2110)" in encapsulated([b"12"], b"", JPEG_BASELINE).findings
     marked = El(0x0028_2110, "CS", b"01")
-    assert encapsulated([b"12"], syntax=JPEG_BASELINE, x00282110=marked).findings == ()
+    assert encapsulated([b"12"], b"", JPEG_BASELINE, x00282110=marked).findings == ()
