@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 import uvloop
 
+from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import (
     ServeFlags,
     ae_title_option,
@@ -42,5 +43,6 @@ def receiver(
         config, serve_flags(ServeFlags(data=data, listen=listen, ae_title=ae_title, workers=None))
     ).settings
     configure_telemetry(settings.telemetry, "receiver")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        raise SystemExit(runner.run(run_receiver(settings)))
+    with clear_failures(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        code = runner.run(run_receiver(settings))
+    raise SystemExit(code)
