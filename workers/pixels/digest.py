@@ -1,0 +1,102 @@
+"""The pixel part of content digest c1: the same for an object sent native and in any lossless syntax.
+
+``native``   SHA-256 over all frames in order, little endian, samples of a pixel together, each in its Bits
+             Allocated with the sign carried up (`frames.py`); for float and other samples the value's bytes
+``encoded``  SHA-256 over the bytes of all fragments in order: for what is lossy, or video, or what no
+             decoder here can read. It never equals a native one
+
+A codestream that could be either (JPEG 2000 in .91 or .203) is native if its wavelet is reversible and the
+instance does not say that it has been lossily compressed.
+"""
+
+import asyncio
+import hashlib
+from typing import Literal, NamedTuple
+
+from workers.pixels.codec import Codec
+from workers.pixels.form import CodecFailed, Coding
+from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_blocks
+
+_EITHER = {
+    "1.2.840.10008.1.2.4.91": Coding.JPEG_2000,
+    "1.2.840.10008.1.2.4.203": Coding.JPEG_2000,
+}
+LOSSLESS = {
+    "1.2.840.10008.1.2.1.98": Coding.UNCOMPRESSED,
+    "1.2.840.10008.1.2.4.57": Coding.JPEG_LOSSLESS,
+    "1.2.840.10008.1.2.4.70": Coding.JPEG_LOSSLESS,
+    "1.2.840.10008.1.2.4.80": Coding.JPEG_LS,
+    "1.2.840.10008.1.2.4.90": Coding.JPEG_2000,
+    "1.2.840.10008.1.2.4.201": Coding.JPEG_2000,
+    "1.2.840.10008.1.2.4.202": Coding.JPEG_2000,
+    "1.2.840.10008.1.2.5": Coding.RLE,
+    "1.2.840.10008.1.2.8.1": Coding.DEFLATED,
+}
+
+
+class PixelDigest(NamedTuple):
+    """A digest of pixels; those of different kind never match, whatever their digits."""
+
+    kind: Literal["native", "encoded"]
+    hex: str  # SHA-256, 64 digits
+
+
+def coding_of(transfer_syntax_uid: str, *, marked_lossy: bool) -> Coding | None:
+    """How frames decode to exact samples; ``None`` where they do not."""
+    coding = LOSSLESS.get(transfer_syntax_uid)
+    return _EITHER.get(transfer_syntax_uid) if coding is None and not marked_lossy else coding
+
+
+async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) -> PixelDigest:
+    """Digest pixel data by c1. ``settle``: take a codec that keeps failing as a fact, and digest the fragments.
+
+    Raises:
+        CodecFailed: with ``again`` set and not ``settle``: the codec crashed or met a limit, so nothing is known.
+    """
+    if not pixels.description.encapsulated:
+        return PixelDigest("native", await _native(pixels))
+    coding = coding_of(pixels.transfer_syntax_uid, marked_lossy=pixels.marked_lossy)
+    if coding is not None and pixels.whole_samples:
+        try:
+            return PixelDigest("native", await _decoded(pixels, coding, codec))
+        except FramesUnknown:
+            pass
+        except CodecFailed as failure:
+            if failure.again and not settle:
+                raise
+    return PixelDigest("encoded", await _encoded(pixels))
+
+
+async def matches(pixels: PixelData, expected: PixelDigest, codec: Codec) -> bool:
+    """Decode every frame of a stored object and compare with its manifest.
+
+    Raises:
+        CodecFailed: the codec crashed or met a limit, so that nothing is known about the object.
+    """
+    if expected.kind == "encoded":
+        return pixels.description.encapsulated and await _encoded(pixels) == expected.hex
+    return await pixel_digest(pixels, codec, settle=False) == expected
+
+
+async def _native(pixels: PixelData) -> str:
+    digest = hashlib.sha256()
+    for block in native_blocks(pixels):
+        digest.update(block)
+        await asyncio.sleep(0)
+    return digest.hexdigest()
+
+
+async def _decoded(pixels: PixelData, coding: Coding, codec: Codec) -> str:
+    digest = hashlib.sha256()
+    frames, form = EncapsulatedFrames(pixels), pixels.form
+    for index in range(pixels.description.number_of_frames):
+        digest.update(await codec.decode(frames.frame(index), coding, form))
+    return digest.hexdigest()
+
+
+async def _encoded(pixels: PixelData) -> str:
+    digest = hashlib.sha256()
+    for block in EncapsulatedFrames(pixels).blocks():
+        digest.update(block)
+        await asyncio.sleep(0)
+    return digest.hexdigest()

@@ -1,0 +1,286 @@
+"""The frames of a data set's pixel data, one at a time, in one canonical form.
+
+Native frames (PS3.5 section 8) come out little endian, the samples of a pixel together, each sample in its
+Bits Allocated; samples of one bit as a byte each. Encapsulated frames (A.4) come out as their codestreams.
+"""
+
+import array
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from workers.dataset.elements import PIXEL_DATA, Element
+from workers.dataset.findings import Finding
+from workers.dataset.payload import BLOCK, Payload
+from workers.dataset.pixel_data import PixelDescription
+from workers.pixels.codestream import JPEG_2000_START, JPEG_START
+from workers.pixels.form import FrameForm
+
+INTEGER_BITS = (1, 8, 16, 32)  # Bits Allocated that have a canonical form here
+LONGEST_CODESTREAM = 256 * 1024 * 1024  # bytes of one encapsulated frame that is read into memory
+
+_ITEM = 0xFFFE_E000
+_ITEM_HEADER = struct.Struct("<HHI")
+_WINDOW = 64 * 1024
+_LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table: two million frames
+
+
+class FramesUnknown(Exception):  # noqa: N818 - says what is the matter
+    """Which fragments make which frame cannot be told, or a frame is larger than we are ready to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelData:
+    """Pixel data and where it lies; positions count within ``data_set``."""
+
+    data_set: Payload
+    transfer_syntax_uid: str
+    description: PixelDescription
+    marked_lossy: bool = False  # (0028,2110) is 01: a lossy step at some time (PS3.3 C.7.6.1.1.5)
+    extended_offsets: Element | None = None  # (7FE0,0001)
+    extended_lengths: Element | None = None  # (7FE0,0002)
+
+    @property
+    def form(self) -> FrameForm:
+        """The form of each frame once it is native."""
+        pixels = self.description
+        return FrameForm(
+            pixels.rows,
+            pixels.columns,
+            pixels.samples_per_pixel,
+            pixels.bits_allocated,
+            pixels.bits_stored,
+            signed=pixels.pixel_representation == 1,
+        )
+
+    @property
+    def whole_samples(self) -> bool:
+        """Whether frames of integers can be told apart by the description, whatever the bytes are."""
+        pixels = self.description
+        return (
+            pixels.tag == PIXEL_DATA
+            and pixels.bits_allocated in INTEGER_BITS
+            and (pixels.bits_allocated > 1 or pixels.samples_per_pixel == 1)
+            and 0 < pixels.bits_stored <= pixels.bits_allocated
+            and bool(pixels.rows and pixels.columns and pixels.samples_per_pixel)
+            and "_42" not in pixels.photometric_interpretation  # chroma of every second pixel
+            and Finding.PIXEL_ATTRIBUTE_INVALID not in pixels.problems
+            and Finding.PIXEL_ATTRIBUTE_MISSING not in pixels.problems
+            and Finding.DUPLICATE_TAG not in pixels.problems
+        )
+
+
+def native_blocks(pixels: PixelData) -> Iterator[memoryview]:
+    """All native samples in canonical form, in blocks of bounded size whatever a frame measures.
+
+    Where the description does not fit the bytes, or holds no integers: the value's bytes, little endian.
+    """
+    description = pixels.description
+    fits = pixels.whole_samples and description.length >= description.native_length
+    length = description.native_length if fits else description.length
+    if not fits or description.bits_allocated == 1 or not _is_planar(description):
+        position = 0
+        remaining = description.rows * description.columns * description.number_of_frames
+        while position < length:
+            block = _native(pixels, position, min(BLOCK, length - position))
+            position += len(block)
+            if fits and description.bits_allocated == 1:
+                bits = np.unpackbits(np.frombuffer(block, np.uint8), bitorder="little")[:remaining]
+                remaining -= len(bits)
+                block = bits.data
+            yield block
+        return
+    for index in range(description.number_of_frames):
+        for start in range(0, description.rows * description.columns, BLOCK):
+            yield _interleaved(pixels, index, start, BLOCK)
+
+
+def native_frame(pixels: PixelData, index: int) -> memoryview:
+    """One native frame of a description that fits its bytes; `FrameForm.size` bytes of whole samples."""
+    description = pixels.description
+    size = description.frame_bits // 8
+    if _is_planar(description):
+        return _interleaved(pixels, index, 0, description.rows * description.columns)
+    return _native(pixels, index * size, size)
+
+
+def _is_planar(description: PixelDescription) -> bool:
+    """PS3.3 C.7.6.3.1.3: all samples of one plane, then the next; without meaning for one sample a pixel."""
+    return description.planar_configuration == 1 and description.samples_per_pixel > 1
+
+
+def _native(pixels: PixelData, position: int, length: int) -> memoryview:
+    """Bytes of the native value as little endian; both bounds are on a word."""
+    description = pixels.description
+    data = pixels.data_set.read(description.value_offset + position, length)
+    if not description.big_endian:
+        return data
+    width = _word(description)
+    whole = length - length % width
+    if width == 1 or not whole:
+        return data
+    turned = np.frombuffer(data[:whole], f">u{width}").astype(f"<u{width}")
+    return memoryview(turned.tobytes() + data[whole:])
+
+
+def _word(description: PixelDescription) -> int:
+    """Bytes of what byte order concerns: whole samples, or the words of OW that hold smaller ones (PS3.5 7.3)."""
+    if description.vr == "OB":
+        return 1
+    return max(2, description.bits_allocated // 8)
+
+
+def _interleaved(pixels: PixelData, index: int, start: int, count: int) -> memoryview:
+    """Pixels ``start`` and on, at most ``count``, of one planar frame, their samples brought together."""
+    description = pixels.description
+    width = description.bits_allocated // 8
+    plane = description.rows * description.columns
+    count = min(count, plane - start)
+    samples = description.samples_per_pixel
+    together = np.empty((count, samples, width), np.uint8)
+    for sample in range(samples):
+        position = ((index * samples + sample) * plane + start) * width
+        values = _native(pixels, position, count * width)
+        together[:, sample, :] = np.frombuffer(values, np.uint8).reshape(count, width)
+    return together.reshape(-1).data
+
+
+class EncapsulatedFrames:
+    """Fragments and the frames they make (PS3.5 A.4, PS3.3 C.7.6.3.1.8)."""
+
+    def __init__(self, pixels: PixelData) -> None:
+        """Read the item headers; nothing else yet."""
+        self._pixels = pixels
+        self._offsets = array.array("Q")  # of each fragment's value
+        self._lengths = array.array("Q")
+        self._table: tuple[int, int] = (0, 0)  # position and length of the Basic Offset Table
+        self._origin = 0  # of the first item behind the table, from which offsets count
+        self._first: array.array[int] = array.array("Q")  # of each frame: its first fragment
+        self._true: array.array[int] = array.array("Q")  # of each frame: its length without padding, if told
+        self._read_items()
+
+    def blocks(self) -> Iterator[memoryview]:
+        """The bytes of all fragments in order, frames or no frames."""
+        data_set = self._pixels.data_set
+        for offset, length in zip(self._offsets, self._lengths, strict=True):
+            for start in range(0, length, BLOCK):
+                yield data_set.read(offset + start, min(BLOCK, length - start))
+
+    def assign(self) -> None:
+        """Find out which fragments make each frame.
+
+        Raises:
+            FramesUnknown: it cannot be told.
+        """
+        if self._first:
+            return
+        frames, fragments = self._pixels.description.number_of_frames, len(self._offsets)
+        if not fragments or fragments < frames:
+            raise FramesUnknown("fewer fragments than frames")
+        if frames == 1:
+            self._first = array.array("Q", [0])
+        elif not (self._by_extended_table(frames) or self._by_basic_table(frames)):
+            if fragments == frames:
+                self._first = array.array("Q", range(frames))
+            else:
+                self._by_markers(frames)
+
+    def frame(self, index: int) -> memoryview:
+        """The codestream of one frame, with the padding of its last fragment unless a table tells its length.
+
+        Raises:
+            FramesUnknown: the frames cannot be told apart, or this one is too long.
+        """
+        self.assign()
+        start = self._first[index]
+        end = self._first[index + 1] if index + 1 < len(self._first) else len(self._offsets)
+        length = sum(self._lengths[start:end])
+        if length > LONGEST_CODESTREAM:
+            raise FramesUnknown("a frame longer than we read into memory")
+        data_set = self._pixels.data_set
+        if end - start == 1:
+            length = self._true[index] if self._true else length
+            return data_set.read(self._offsets[start], length)
+        pieces = [data_set.read(self._offsets[at], self._lengths[at]) for at in range(start, end)]
+        return memoryview(b"".join(pieces))
+
+    def _read_items(self) -> None:
+        """Each fragment's place; the walk of the data set has found them sound and counted them."""
+        data_set, description = self._pixels.data_set, self._pixels.description
+        position = description.value_offset
+        end = position + description.length
+        base, window = position, memoryview(b"")
+        table = True
+        while position + _ITEM_HEADER.size <= end:
+            if not base <= position <= base + len(window) - _ITEM_HEADER.size:
+                base, window = position, data_set.read(position, min(_WINDOW, end - position))
+            group, number, length = _ITEM_HEADER.unpack_from(window, position - base)
+            value = position + _ITEM_HEADER.size
+            if group << 16 | number != _ITEM or value + length > end:
+                break
+            if table:
+                self._table, self._origin, table = (value, length), value + length, False
+            else:
+                self._offsets.append(value)
+                self._lengths.append(length)
+            position = value + length
+
+    def _fragment_numbers(self, table: "array.array[int]", frames: int) -> "array.array[int] | None":
+        """The fragments at which the offsets of ``table`` point; ``None`` if they are no such offsets."""
+        if len(table) != frames or not table or table[0] != 0:
+            return None
+        numbers = array.array("Q")
+        fragment = 0
+        count = len(self._offsets)
+        for entry in table:
+            place = self._origin + entry + _ITEM_HEADER.size
+            while fragment < count and self._offsets[fragment] < place:
+                fragment += 1
+            if fragment == count or self._offsets[fragment] != place or (numbers and fragment == numbers[-1]):
+                return None
+            numbers.append(fragment)
+        return numbers
+
+    def _by_basic_table(self, frames: int) -> bool:
+        """PS3.5 A.4: 32-bit offsets of each frame's first item; believed only if every one points at an item."""
+        offset, length = self._table
+        if not length or length % 4 or length > _LONGEST_TABLE:
+            return False
+        table = array.array("I", self._pixels.data_set.read(offset, length).tobytes())
+        numbers = self._fragment_numbers(table, frames)
+        if numbers is not None:
+            self._first = numbers
+        return numbers is not None
+
+    def _by_extended_table(self, frames: int) -> bool:
+        """PS3.3 C.7.6.3.1.8: 64-bit offsets, one fragment a frame, and true lengths without padding."""
+        offsets = self._extended(self._pixels.extended_offsets)
+        lengths = self._extended(self._pixels.extended_lengths)
+        if len(lengths) != frames or len(self._offsets) != frames:
+            return False
+        numbers = self._fragment_numbers(offsets, frames)
+        if numbers is None or not all(
+            padded - 1 <= true <= padded for true, padded in zip(lengths, self._lengths, strict=True)
+        ):
+            return False
+        self._first, self._true = numbers, lengths
+        return True
+
+    def _extended(self, element: Element | None) -> "array.array[int]":
+        if element is None or element.length % 8 or not 0 < element.length <= _LONGEST_TABLE:
+            return array.array("Q")
+        return array.array("Q", self._pixels.data_set.read(element.value, element.length).tobytes())
+
+    def _by_markers(self, frames: int) -> None:
+        """Without a table a frame begins where a fragment begins like a codestream (SOI, or SOC and SIZ)."""
+        data_set = self._pixels.data_set
+        numbers = array.array("Q")
+        for fragment, (offset, length) in enumerate(zip(self._offsets, self._lengths, strict=True)):
+            head = data_set.read(offset, min(4, length)).tobytes()
+            if head == JPEG_2000_START or (head[:2] == JPEG_START and head[2:3] == b"\xff"):
+                numbers.append(fragment)
+        if len(numbers) != frames or numbers[0]:
+            raise FramesUnknown("more fragments than frames, and nothing that assigns them")
+        self._first = numbers
