@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from workers.dataset.dictionary import is_text
+from workers.dataset.dictionary import TEXT_TAGS, is_text
 from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Limits, Token, Walker
 from workers.dataset.payload import Payload
 from workers.dataset.transfer_syntax import Encoding
@@ -54,12 +54,17 @@ LEFT_OUT = frozenset(
     }
 )
 _PHOTOMETRIC_INTERPRETATION = 0x0028_0004
-_FILE_META_GROUP = 2
+_BEHIND_FILE_META = 0x0003_0000  # groups 0000 and 0002 are not of the data set (PS3.10 7.1)
 _PAD = b" \0"
 
 _WHOLE = 64 * 1024  # bytes; longer values are digested in blocks
 _BLOCK = 1024 * 1024  # a multiple of every number's width
 _HEADER = struct.Struct("<HHI").pack
+_VALUE, _SEQUENCE, _FRAGMENTS = (
+    Kind.VALUE,
+    Kind.SEQUENCE,
+    Kind.FRAGMENTS,
+)  # looked up once: this is a hot path
 _ITEM = _HEADER(0xFFFE, 0xE000, UNDEFINED)
 _ITEM_END = _HEADER(0xFFFE, 0xE00D, 0)
 _SEQUENCE_END = _HEADER(0xFFFE, 0xE0DD, 0)
@@ -109,7 +114,9 @@ class _Sink:
         self._size = 0
 
     def add(self, header: bytes, value: bytes | memoryview = b"") -> None:
-        self._pieces += (header, value)
+        pieces = self._pieces
+        pieces.append(header)
+        pieces.append(value)
         self._size += len(value) + 8
         if self._size > _WHOLE:
             self.flush()
@@ -132,28 +139,25 @@ class _Canonical:
 
     def add(self, token: Token) -> None:
         """The next token of the walk."""
-        kind, tag, _, _, _, length, depth, _ = token
-        if not depth and (kind is Kind.VALUE or kind is Kind.SEQUENCE or kind is Kind.FRAGMENTS):
+        kind, tag, vr, _, _, length, depth, big = token
+        if not depth and (kind is _VALUE or kind is _SEQUENCE or kind is _FRAGMENTS):
             self._sink = self._select(tag)
         sink = self._sink
         if sink is None:
             return
-        if kind is Kind.VALUE:
-            if not tag & 0xFFFF:
-                return  # PS3.5 7.2: group lengths are retired
-            if length > _WHOLE:
-                self._add_long(sink, token)
-                return
+        if kind is not _VALUE:
+            self._add_structure(sink, token)
+        elif length > _WHOLE:
+            self._add_long(sink, token)
+        elif number := tag & 0xFFFF:  # PS3.5 7.2: group lengths are retired
             value: bytes | memoryview = self._walker.value(token)
-            if token.big:
-                value = little_endian(value, token.vr)
-            if is_text(tag):
+            if big:
+                value = little_endian(value, vr)
+            if tag in TEXT_TAGS or is_text(tag):
                 value = bytes(value).rstrip(_PAD)
                 if tag == _PHOTOMETRIC_INTERPRETATION and not depth and value == b"YBR_RCT":
                     value = b"RGB"
-            sink.add(_HEADER(tag >> 16, tag & 0xFFFF, len(value)), value)
-        else:
-            self._add_structure(sink, token)
+            sink.add(_HEADER(tag >> 16, number, len(value)), value)
 
     def _add_structure(self, sink: _Sink, token: Token) -> None:
         """Starts and ends of sequences and items; fragments of pixel data in an icon."""
@@ -213,7 +217,7 @@ class ContentDigester:
         self.add = _Canonical(walker, payload, self._select).add
 
     def _select(self, tag: int) -> _Sink | None:
-        if tag in LEFT_OUT or tag >> 16 in (0, _FILE_META_GROUP):
+        if tag in LEFT_OUT or tag < _BEHIND_FILE_META:
             return None
         return self._identity if tag in IDENTITY_TAGS else self._elements
 
@@ -254,7 +258,7 @@ def _digest_by_tag(payload: Payload, encoding: Encoding, limits: Limits | None) 
 
     def select(tag: int) -> _Sink | None:
         close()
-        if tag in LEFT_OUT or tag >> 16 in (0, _FILE_META_GROUP) or not tag & 0xFFFF:
+        if tag in LEFT_OUT or tag < _BEHIND_FILE_META or not tag & 0xFFFF:
             return None
         current.append((tag, _Sink()))
         return current[0][1]

@@ -64,6 +64,9 @@ class Kind(enum.IntEnum):
     FRAGMENTS_END = 7
 
 
+_VALUE = Kind.VALUE  # looked up once: this is a hot path
+
+
 class Token(NamedTuple):
     """One step of the walk. Positions are bytes from the start of the payload."""
 
@@ -251,7 +254,7 @@ class Walker:
         if length and ((not vr and tag in SEQUENCE_TAGS) or self._holds_items(vr, value, length)):
             return self._open(Kind.SEQUENCE, tag, vr, value, end, _IMPLICIT)
         self._position = end
-        return Token(Kind.VALUE, tag, vr, position, value, length, self._depth, level.big)
+        return Token(_VALUE, tag, vr, position, value, length, self._depth, level.big)
 
     def _long_length(self, level: _Level, at: int, tag: int, vr: bytes) -> int:
         """The 32-bit length behind a VR and two reserved bytes (PS3.5 7.1.2)."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from workers.dataset.dictionary import public_vr
-from workers.dataset.elements import Element, Token
+from workers.dataset.elements import Element
 from workers.dataset.findings import Finding, Findings
 
 SPECIFIC_CHARACTER_SET = 0x0008_0005
@@ -32,6 +32,7 @@ _VALID = {
 _AGE = re.compile(rb"(?:[0-9]{3}[DWMY])?(?:\\[0-9]{3}[DWMY])*[ \0]*\Z").match
 _VALID[b"AS"] = _AGE
 _WIDTHS = {b"AT": 4, b"FD": 8, b"FL": 4, b"SL": 4, b"SS": 2, b"SV": 8, b"UL": 4, b"US": 2, b"UV": 8}
+_UNSAID = frozenset({b"", b"UN"})
 _TEXT = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 _LONGEST_TEXT = {b"LO": 64, b"SH": 16}  # characters of one value
 
@@ -55,19 +56,19 @@ class ValueCheck:
         self._codec: str | None = _DEFAULT
         self._creators: set[int] = set()  # group and block: the upper 24 bits of their elements' tags
 
-    def check(self, token: Token, value: memoryview) -> None:
+    def check(self, tag: int, vr: bytes, value: memoryview) -> None:
         """The next element; ``value`` is its whole value, of at most `LONGEST` bytes."""
-        tag = token.tag
         if tag & 0x1_0000:
             self._private(tag)
-        vr = token.vr if token.vr and token.vr != b"UN" else public_vr(tag).encode("ascii")
+        if vr in _UNSAID:
+            vr = public_vr(tag).encode("ascii")
         valid = _VALID.get(vr)
         if valid is not None:
             if valid(value) is None:
                 self._findings.note(_fault(vr, bytes(value)), tag)
         elif vr in _TEXT:
             self._text(tag, vr, bytes(value))
-        elif token.length % _WIDTHS.get(vr, 1):
+        elif len(value) % _WIDTHS.get(vr, 1):
             self._findings.note(Finding.VALUE_LENGTH, tag)
         if tag == SPECIFIC_CHARACTER_SET:
             self._character_set(bytes(value))

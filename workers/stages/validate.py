@@ -30,6 +30,8 @@ from workers.errors import Reason, Rejected
 
 _NEEDED = frozenset((*UID_TAGS, *PATIENT_TAGS, *DESCRIBING_TAGS))
 _LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table; two million frames
+_BEHIND_FILE_META = 0x0003_0000
+_VALUE = Kind.VALUE  # looked up once: this is a hot path
 _LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 
 
@@ -76,48 +78,52 @@ class _Reading:
         """
         digest = self._digester.add
         opened: Token | None = None
+        in_fragments = False
         for token in self._walker:
             digest(token)
             if token.depth:
-                if token.kind is Kind.FRAGMENT and opened is not None and opened.kind is Kind.FRAGMENTS:
+                if in_fragments:
                     self.fragments.add(token)
-            elif token.kind is Kind.VALUE:
+            elif token.kind is _VALUE:
                 self._top_level(token, token.value + token.length)
             elif opened is None:
                 opened = token
+                in_fragments = token.kind is Kind.FRAGMENTS
             else:
                 self._top_level(opened, token.value)
                 opened = None
+                in_fragments = False
         if self._group_lengths:
             check_group_lengths(self.elements, self._group_lengths, self.findings)
         return self._digester.digests()
 
     def _top_level(self, token: Token, end: int) -> None:
         """Keep where a top-level element lies, and its value if it is needed."""
-        tag = token.tag
-        group = tag >> 16
-        if group in (0, 2):
+        kind, tag, vr, offset, value_offset, length, _, big = token
+        if tag < _BEHIND_FILE_META:
             # Stored behind our file meta, these would pass for it (PS3.10 7.1).
-            reason = Reason.GROUP_0000 if group == 0 else Reason.GROUP_0002
-            raise Rejected(reason, token.offset, f"an element of group {group:04X} in the data set")
+            reason = Reason.GROUP_0000 if tag >> 16 == 0 else Reason.GROUP_0002
+            raise Rejected(reason, offset, f"an element of group {tag >> 16:04X} in the data set")
         if len(self.elements) == self._limits.top_level:
-            raise Rejected(
-                Reason.LIMIT, token.offset, f"more than {self._limits.top_level} top-level elements"
-            )
-        self.elements.append(Element(tag, token.vr, token.offset, token.value, token.length, end, token.big))
+            raise Rejected(Reason.LIMIT, offset, f"more than {self._limits.top_level} top-level elements")
+        self.elements.append(Element(tag, vr, offset, value_offset, length, end, big))
         if tag in self._seen:
-            self.repeated.add(tag)
-            self.findings.note(Finding.DUPLICATE_TAG, tag)
-            if tag in UID_TAGS:
-                raise Rejected(Reason.IDENTITY, token.offset, "a UID of the instance occurs twice")
+            self._again(tag, offset)
         self._seen.add(tag)
-        if token.kind is Kind.VALUE and token.length <= LONGEST:
+        if length <= LONGEST and kind is _VALUE:
             value = self._walker.value(token)
-            self._check.check(token, value)
+            self._check.check(tag, vr, value)
             if tag in _NEEDED:
                 self.values[tag] = token, bytes(value)
             elif not tag & 0xFFFF:
-                self._group_lengths[tag] = int.from_bytes(value, "big" if token.big else "little")
+                self._group_lengths[tag] = int.from_bytes(value, "big" if big else "little")
+
+    def _again(self, tag: int, offset: int) -> None:
+        """An element that was there before: readers differ which of the two counts."""
+        self.repeated.add(tag)
+        self.findings.note(Finding.DUPLICATE_TAG, tag)
+        if tag in UID_TAGS:
+            raise Rejected(Reason.IDENTITY, offset, "a UID of the instance occurs twice")
 
     def table(self, tag: int) -> memoryview:
         """The value of an offset table as little endian; empty where absent or too long to be one."""
