@@ -1,0 +1,392 @@
+"""A folder as a store: ``ROOT/<key>``, each object created by one link(2) of a complete, synced file.
+
+An object is written to a file without a name (O_TMPFILE), synced, linked to its name, and its folder synced;
+so nothing incomplete ever has a name, and a kill leaves nothing behind. Where the file system has no
+O_TMPFILE, a file in ``ROOT/tmp`` stands in, locked by its writer; what a killed writer left there is swept.
+Never O_EXCL on the final name: that would show an object before its bytes.
+
+Whoever finds an object syncs file and folder before it counts: the one that linked it may have died before
+its own sync.
+"""
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, ParamSpec, TypeVar
+
+from workers.dataset.payload import FilePayload
+from workers.errors import Unavailable
+from workers.storage.layout import SHARDS, Area, Key, shards
+from workers.storage.object_store import Listed, Pieces, Start
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRY_AFTER: Final = 2.0  # seconds; space comes back by an administrator's hand, other trouble often sooner
+TEMPORARY: Final = "tmp"
+_FILE_MODE: Final = 0o640  # images are for the service and its group
+_FOLDER_MODE: Final = 0o750
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
+# open(2): what a file system or kernel without O_TMPFILE answers.
+_NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+_TRIES: Final = 3  # a folder that is removed while it is used is made again
+
+
+class DirectoryStore:
+    """See `ObjectStore`. All work is done off the event loop, one hop a call."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """``root``: an existing folder.
+
+        It is held open: should a file system be mounted over it or vanish, nothing goes to the wrong place.
+
+        Raises:
+            OSError: it is not there.
+        """
+        self.name: str = name
+        self.root: Path = root
+        self._folder = os.open(root, _FOLDER)
+        self._made: set[str] = set()  # folders known to be there, durably
+        self._nameless = True  # O_TMPFILE works here
+
+    def close(self) -> None:
+        """Give the folder back; may be called again."""
+        if self._folder >= 0:
+            os.close(self._folder)
+            self._folder = -1
+
+    async def put_new(self, key: Key, pieces: Pieces) -> bool:
+        """See `ObjectStore.put_new`."""
+        return await _off_loop(self._put_new, key, pieces)
+
+    async def start(self, key: Key, length: int) -> Start | None:
+        """See `ObjectStore.start`."""
+        return await _off_loop(self._start, key, length)
+
+    async def open(self, key: Key) -> FilePayload | None:
+        """See `ObjectStore.open`."""
+        return await _off_loop(self._open, key)
+
+    async def find(self, area: Area, shard: str, below: str = "") -> list[Listed]:
+        """See `ObjectStore.find`."""
+        return await _off_loop(self._find, area, shard, below)
+
+    async def filled(self, area: Area) -> list[str]:
+        """See `ObjectStore.filled`."""
+        return await _off_loop(self._filled, area)
+
+    async def move(self, source: Key, target: Key) -> bool:
+        """See `ObjectStore.move`."""
+        return await _off_loop(self._move, source, target)
+
+    async def replace(self, key: Key, pieces: Pieces) -> None:
+        """See `ObjectStore.replace`."""
+        await _off_loop(self._replace, key, pieces)
+
+    async def remove(self, key: Key) -> None:
+        """See `ObjectStore.remove`."""
+        await _off_loop(self._remove, key)
+
+    @asynccontextmanager
+    async def lock(self, shard: str) -> AsyncIterator[None]:
+        """See `ObjectStore.lock`: flock(2) on the shard's folder, which the kernel frees if we die."""
+        descriptor = await _off_loop(self._lock, shard)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def sweep(self) -> int:
+        """Remove what killed writers left in ``ROOT/tmp``; the number of files.
+
+        Raises:
+            OSError: the file system's.
+        """
+        swept = 0
+        try:
+            temporary = os.open(TEMPORARY, _FOLDER, dir_fd=self._folder)
+        except FileNotFoundError:
+            return 0
+        try:
+            for name in os.listdir(temporary):  # noqa: PTH208 - of a descriptor
+                swept += _remove_if_unlocked(name, temporary)
+        finally:
+            os.close(temporary)
+        return swept
+
+    # What follows blocks.
+
+    def _put_new(self, key: Key, pieces: Pieces) -> bool:
+        if self._sync_found(key):  # spares the write; the link decides all the same
+            return False
+        folder, name = self._open_folder(key)
+        try:
+            with self._written(folder, pieces) as source:
+                try:
+                    os.link(source, name, dst_dir_fd=folder)
+                except FileExistsError:
+                    created = False
+                else:
+                    created = True
+            if created:
+                os.fsync(folder)
+                return True
+        finally:
+            os.close(folder)
+        if not self._sync_found(key):
+            raise Unavailable("an object was removed while it was written anew", RETRY_AFTER)
+        return False
+
+    def _replace(self, key: Key, pieces: Pieces) -> None:
+        folder, name = self._open_folder(key)
+        try:
+            temporary = self._open_temporary()
+            try:
+                beside = secrets.token_hex(16)
+                with self._written(folder, pieces) as source:
+                    os.link(source, beside, dst_dir_fd=temporary)
+                try:
+                    os.rename(beside, name, src_dir_fd=temporary, dst_dir_fd=folder)
+                except OSError:
+                    os.unlink(beside, dir_fd=temporary)
+                    raise
+            finally:
+                os.close(temporary)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def _written(self, folder: int, pieces: Pieces) -> Iterator[str]:
+        """A complete and synced file without a final name; the path to link(2) it by, while in the context."""
+        descriptor = self._open_nameless(folder)
+        if descriptor is None:
+            with self._written_named(pieces) as path:
+                yield path
+            return
+        try:
+            _write(descriptor, pieces)
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+
+    def _open_nameless(self, folder: int) -> int | None:
+        if self._nameless:
+            try:
+                return os.open(".", os.O_TMPFILE | _WRITE, _FILE_MODE, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
+                self._nameless = False
+        return None
+
+    @contextlib.contextmanager
+    def _written_named(self, pieces: Pieces) -> Iterator[str]:
+        temporary = self._open_temporary()
+        name = secrets.token_hex(16)
+        try:
+            descriptor = os.open(name, os.O_CREAT | os.O_EXCL | _WRITE, _FILE_MODE, dir_fd=temporary)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # while it is held, no sweep takes the file
+                _write(descriptor, pieces)
+                yield f"/proc/self/fd/{temporary}/{name}"
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=temporary)
+                os.close(descriptor)
+        finally:
+            os.close(temporary)
+
+    def _start(self, key: Key, length: int) -> Start | None:
+        descriptor = self._open_found(key)
+        if descriptor is None:
+            return None
+        try:
+            size = os.fstat(descriptor).st_size
+            return Start(os.pread(descriptor, length, 0), size)
+        finally:
+            os.close(descriptor)
+
+    def _open(self, key: Key) -> FilePayload | None:
+        try:
+            return FilePayload(os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _sync_found(self, key: Key) -> bool:
+        descriptor = self._open_found(key)
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
+
+    def _open_found(self, key: Key) -> int | None:
+        """Open what is under a key after syncing it and the folders above; None where there is nothing."""
+        try:
+            descriptor = os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            os.fsync(descriptor)
+            folder, _ = self._open_folder(key)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _find(self, area: Area, shard: str, below: str) -> list[Listed]:
+        top = str(Key(area, shard, "")).rstrip("/")
+        return sorted(
+            Listed(Key(area, shard, name), size)
+            for name, size in self._walk(top, "")
+            if name.startswith(below)
+        )
+
+    def _walk(self, path: str, prefix: str) -> Iterator[tuple[str, int]]:
+        try:
+            folder = os.open(path, _FOLDER, dir_fd=self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        yield from self._walk(f"{path}/{entry.name}", f"{prefix}{entry.name}/")
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        yield prefix + entry.name, entry.stat(follow_symlinks=False).st_size
+        finally:
+            os.close(folder)
+
+    def _filled(self, area: Area) -> list[str]:
+        path = str(area) or "."
+        try:
+            folder = os.open(path, _FOLDER, dir_fd=self._folder)
+        except FileNotFoundError:
+            return []
+        try:
+            present = set(os.listdir(folder))  # noqa: PTH208 - of a descriptor
+        finally:
+            os.close(folder)
+        return [shard for shard in shards() if shard in present]
+
+    def _move(self, source: Key, target: Key) -> bool:
+        origin, origin_name = self._open_folder(source)
+        try:
+            folder, name = self._open_folder(target)
+            try:
+                if self._sync_found(target):
+                    raise Unavailable("an object is where another is to be set aside", RETRY_AFTER)
+                os.rename(origin_name, name, src_dir_fd=origin, dst_dir_fd=folder)
+                os.fsync(folder)
+            except FileNotFoundError:
+                return False
+            finally:
+                os.close(folder)
+            os.fsync(origin)
+        finally:
+            os.close(origin)
+        return True
+
+    def _remove(self, key: Key) -> None:
+        try:
+            os.unlink(str(key), dir_fd=self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        path = os.path.dirname(str(key))  # noqa: PTH120 - relative to a descriptor, which Path has no word for
+        _sync_folder(path, self._folder)
+        if "/" in key.name:  # a UID's folder in a lane; the shard's stays
+            with contextlib.suppress(OSError):
+                os.rmdir(path, dir_fd=self._folder)
+
+    def _lock(self, shard: str) -> int:
+        descriptor, _ = self._open_folder(Key(Area.OBJECTS, shard, ""))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _open_temporary(self) -> int:
+        self._make(TEMPORARY)
+        return os.open(TEMPORARY, _FOLDER, dir_fd=self._folder)
+
+    def _open_folder(self, key: Key) -> tuple[int, str]:
+        """The folder of a key, made and durable where it was missing, and the name in it."""
+        path, _, name = str(key).rpartition("/")
+        for _ in range(_TRIES):
+            self._make(path)
+            try:
+                return os.open(path, _FOLDER, dir_fd=self._folder), name
+            except FileNotFoundError:
+                self._made.clear()
+        raise Unavailable("a folder of the store is removed while it is used", RETRY_AFTER)
+
+    def _make(self, path: str) -> None:
+        """Make a folder and those above it, each synced into its parent.
+
+        One that is there may have been made by a process that died before its sync, so each is synced once.
+        """
+        if path in self._made:
+            return
+        parent, _, _ = path.rpartition("/")
+        if parent:
+            self._make(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, _FOLDER_MODE, dir_fd=self._folder)
+        _sync_folder(parent or ".", self._folder)
+        if path.count("/") < 2 and len(self._made) <= 8 * SHARDS:  # noqa: PLR2004 - lanes' UID folders come and go
+            self._made.add(path)
+
+
+async def _off_loop(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run blocking work in a thread; what the file system refuses is `Unavailable`."""
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except OSError as error:
+        # strerror alone: the path holds a UID.
+        raise Unavailable(f"store: {error.strerror or type(error).__name__}", RETRY_AFTER) from error
+
+
+def _write(descriptor: int, pieces: Pieces) -> None:
+    """Write all and sync."""
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)
+
+
+def _sync_folder(path: str, root: int) -> None:
+    folder = os.open(path, _FOLDER, dir_fd=root)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _remove_if_unlocked(name: str, folder: int) -> bool:
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(name, dir_fd=folder)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(descriptor)
+    return True

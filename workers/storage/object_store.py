@@ -1,0 +1,80 @@
+"""What a store can do, whatever it is made of: one conditional create, ranged reads, a listing, a lock.
+
+The bytes under a key never change after they become visible. The recorded exceptions are `move`, which sets
+a damaged object aside, and `replace`, for a conflict that an administrator resolves.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol, Self
+
+from workers.dataset.payload import Payload
+from workers.storage.layout import Area, Key
+
+Pieces = Iterable[bytes | memoryview]
+
+
+class Start(NamedTuple):
+    """The beginning of an object; what is found is durable."""
+
+    data: bytes
+    size: int  # bytes of the whole object
+
+
+class Listed(NamedTuple):
+    """One object of a listing."""
+
+    key: Key
+    size: int  # bytes
+
+
+class StoredBytes(Payload, Protocol):
+    """An object opened for ranged reads, which block."""
+
+    def close(self) -> None:
+        """Give back what was opened."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+class ObjectStore(Protocol):
+    """One store. Every method raises `Unavailable` when the store cannot serve now; nothing is left behind."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the shard map and in outcomes."""
+
+    async def put_new(self, key: Key, pieces: Pieces) -> bool:
+        """Create the object, whole and durable, or find the key taken: True if this call created it.
+
+        Either way what is under the key is durable when this returns. Of an object that is not complete,
+        nothing is ever visible. A False may mean our own earlier write: the manifest tells.
+        """
+
+    async def start(self, key: Key, length: int) -> Start | None:
+        """Up to ``length`` first bytes of an object, made durable as found; None where there is none."""
+
+    async def open(self, key: Key) -> StoredBytes | None:
+        """Open for ranged reads; None where there is none."""
+
+    async def find(self, area: Area, shard: str, below: str = "") -> list[Listed]:
+        """The objects of an area and shard whose name begins with ``below``, in order of their keys."""
+
+    async def filled(self, area: Area) -> list[str]:
+        """The shards that may hold objects of an area, in order."""
+
+    async def move(self, source: Key, target: Key) -> bool:
+        """Set an object aside, whole, at a key that nobody else uses; False where there is none.
+
+        The caller holds the lock of the shard.
+        """
+
+    async def replace(self, key: Key, pieces: Pieces) -> None:
+        """Put other bytes under a key, atomically and durably."""
+
+    async def remove(self, key: Key) -> None:
+        """Remove an object, durably; one that is not there is removed already."""
+
+    def lock(self, shard: str) -> AbstractAsyncContextManager[None]:
+        """Hold back all others that change the lanes of a shard."""
