@@ -1,0 +1,77 @@
+"""Our pipeline step by step: instances put into a spool while nobody takes them, then workers alone."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from benchmarks.load import Load, send
+from benchmarks.peers import OURS
+from benchmarks.processes import ChildProcess, free_port, python
+from ingest.contract.settings import LogSettings
+
+_POLL: Final = 0.05  # s
+
+
+@contextmanager
+def receiver(data: Path) -> Iterator[tuple[ChildProcess, tuple[str, int]]]:
+    """Our receiver on ``data``, which stays."""
+    port = free_port()
+    data.mkdir(parents=True, exist_ok=True)
+    command = [part.format(port=port, folder=data) for part in OURS.command]
+    with ChildProcess(command, data.with_name(f"{data.name}-receiver.log"), OURS.environment) as process:
+        process.wait_listening(port)
+        yield process, ("127.0.0.1", port)
+
+
+@contextmanager
+def workers(data: Path, count: int, cores: Sequence[int]) -> Iterator[list[ChildProcess]]:
+    """``count`` workers that share the partitions of ``data``, they and their codecs on ``cores`` only."""
+    partitions = LogSettings().partitions
+    with contextlib.ExitStack() as stack:
+        started = []
+        for number in range(count):
+            owned = ",".join(map(str, range(number, partitions, count)))
+            command = python("-m", "ingest", "worker", "--data", str(data), "--partitions", owned)
+            log = data.with_name(f"{data.name}-worker-{number}.log")
+            process = stack.enter_context(ChildProcess(command, log, OURS.environment))
+            os.sched_setaffinity(process.pid, cores)
+            started.append(process)
+        yield started
+
+
+def spool(data: Path, load: Load) -> None:
+    """Put the load into the spool, durably, and stop the receiver."""
+    with receiver(data) as (_, address):
+        send(address, load)
+    os.sync()
+
+
+def stored(data: Path) -> list[Path]:
+    """The objects in the store."""
+    return list((data / "store").glob("[0-9a-f][0-9a-f][0-9a-f]/*.dcm"))
+
+
+def wait_stored(
+    data: Path, count: int, processes: Sequence[ChildProcess], watch: Callable[[], None] = lambda: None
+) -> list[Path]:
+    """Return the objects once there are ``count``; ``watch`` is called at each look.
+
+    Raises:
+        RuntimeError: a worker ended before.
+    """
+    while len(found := stored(data)) < count:
+        for process in processes:
+            process.check()
+        watch()
+        time.sleep(_POLL)
+    return found
+
+
+def steady_rate(objects: Sequence[Path], data_set_size: int) -> float:
+    """Bytes of data sets a second, first object to last by their times, so that no start is counted."""
+    times = sorted(path.stat().st_mtime_ns for path in objects)
+    return (len(times) - 1) * data_set_size / ((times[-1] - times[0]) / 1e9)

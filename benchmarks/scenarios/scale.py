@@ -1,0 +1,33 @@
+"""How much is measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.arms import Comparison
+from benchmarks.data import KINDS
+
+_GB: Final = 1e9
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Volume, rounds, and where to write.
+
+    ``gigabytes`` is what each arm of each comparison handles over all rounds (10^9 bytes of data sets).
+    """
+
+    gigabytes: float
+    rounds: int
+    scratch: Path
+    quick: bool
+    progress: Callable[[str], None] = lambda _: None
+
+    def instances(self, kind: str, associations: int, share: float = 1.0) -> int:
+        """Instances of one round, at least one an association."""
+        volume = self.gigabytes * share / self.rounds * _GB
+        return max(associations, round(volume / KINDS[kind].pixel_size))
+
+
+Scenario = Callable[[Scale], list[Comparison]]

@@ -1,0 +1,57 @@
+"""Transcode and proof by our workers from spool to store, against the bare codec calls on the same cores."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
+from benchmarks.bare_codec import transcode
+from benchmarks.data import KINDS, template
+from benchmarks.load import Load
+from benchmarks.pipeline import spool, steady_rate, wait_stored, workers
+from benchmarks.scenarios.network import next_run
+from benchmarks.scenarios.scale import Scale
+
+OURS = "ours, spool to store"
+BARE = "bare codec calls"
+AIM = 0.95
+
+
+def run(scale: Scale) -> list[Comparison]:
+    """One core with one worker; all cores with a worker each."""
+    cores = sorted(os.sched_getaffinity(0))
+    if scale.quick:
+        return [_compare(scale, "ct", cores[:1], 0.1)]
+    comparisons = [_compare(scale, "ct", cores[:1], 0.2), _compare(scale, "ct", cores, 1.0)]
+    return [*comparisons, _compare(scale, "dx", cores, 0.4)]
+
+
+def _compare(scale: Scale, kind: str, cores: Sequence[int], share: float) -> Comparison:
+    count = max(2, scale.instances(kind, 2, share))
+    size = template(KINDS[kind]).size
+
+    def ours() -> Sample:
+        data = scale.scratch / "worker"
+        try:
+            return {RATE: _drain(data, kind, count, cores)}
+        finally:
+            shutil.rmtree(data, ignore_errors=True)
+
+    def bare() -> Sample:
+        return {RATE: count * size / transcode(kind, count * KINDS[kind].frames, cores)}
+
+    title = f"Transcode and proof, {len(cores)} core{'s' * (len(cores) > 1)}, {KINDS[kind].label}"
+    scale.progress(title)
+    arms = [Arm(OURS, ours), Arm(BARE, bare)]
+    comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
+    comparison.add_ratio(OURS, BARE, AIM)
+    return comparison
+
+
+def _drain(data: Path, kind: str, count: int, cores: Sequence[int]) -> float:
+    """Fill a fresh spool, then let workers alone empty it."""
+    spool(data, Load(kind, count, associations=2, run=next_run()))
+    with workers(data, len(cores), cores) as started:
+        objects = wait_stored(data, count, started)
+    return steady_rate(objects, template(KINDS[kind]).size)
