@@ -8,10 +8,8 @@ Goals, each with its cost:
 - A byte is looked at once, however the stream is cut.
 """
 
-import struct
-
 from ingest.association.events import Fragment
-from ingest.association.pdu import HEADER, P_DATA_TF, PDV_HEADER, PDV_OVERHEAD, check_pdv
+from ingest.association.pdu import HEADER, ONE_PDV, P_DATA_TF, PDV_HEADER, PDV_OVERHEAD, check_pdv
 from ingest.association.pdu_items import invalid
 from ingest.errors import LocalProtocolError
 
@@ -20,10 +18,8 @@ from ingest.errors import LocalProtocolError
 OVERSHOOT = 2
 
 _NOTHING = memoryview(b"")
+_HEADERS_SIZE = ONE_PDV.size
 _FOR_EVER = 1 << 63
-# A P-DATA-TF header and the header of its first PDV: the two that start nearly every PDU.
-_P_DATA = struct.Struct(">BxIIBB")
-_P_DATA_SIZE = _P_DATA.size
 # (is_command, is_last) of a message control header; PS3.8 E.2: bits 2 to 7 are not checked.
 _CONTROL = ((False, False), (True, False), (False, True), (True, True)) * 64
 
@@ -84,11 +80,11 @@ class ReceiveBuffer:
         if self._pdu_left or self._held or self._header or self._skip:
             return self._piece() if self._pdu_left else None
         at = self._at
-        start = at + _P_DATA_SIZE
+        start = at + _HEADERS_SIZE
         if start > self._end:
             return None
         # The tight path: a whole PDU of one PDV lies in the buffer.
-        kind, length, pdv_length, context_id, control = _P_DATA.unpack_from(self._view, at)
+        kind, length, pdv_length, context_id, control = ONE_PDV.unpack_from(self._view, at)
         stop = at + 6 + length
         if (
             kind != P_DATA_TF

@@ -37,6 +37,7 @@ RELEASE_RP = 0x06
 ABORT = 0x07
 
 HEADER = struct.Struct(">BxI")
+ONE_PDV = struct.Struct(">BxIIBB")  # the header of a P-DATA-TF and that of its first PDV
 PDV_HEADER = struct.Struct(">IBB")  # item-length, presentation-context-ID, message control header
 _LAST = 2  # bit 1 of the message control header (PS3.8 E.2)
 PDV_OVERHEAD = PDV_HEADER.size  # what a PDV costs of a PDU-length beside its fragment
@@ -410,12 +411,14 @@ def fragment_limit(maximum_length: int) -> int:
 
 
 def _fragment_header(context_id: int, control: int, length: int) -> bytes:
-    return HEADER.pack(P_DATA_TF, length + PDV_OVERHEAD) + PDV_HEADER.pack(length + 2, context_id, control)
+    return ONE_PDV.pack(P_DATA_TF, length + PDV_OVERHEAD, length + 2, context_id, control)
 
 
 def encode_command(context_id: int, command: bytes, maximum_length: int) -> bytes:
     """A command set as P-DATA-TF PDUs, one bytes object, so that it leaves in one segment."""
     limit = fragment_limit(maximum_length)
+    if len(command) <= limit:
+        return _fragment_header(context_id, 1 | _LAST, len(command)) + command
     pieces: list[bytes] = []
     for start in range(0, len(command), limit):
         piece = command[start : start + limit]

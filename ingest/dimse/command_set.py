@@ -39,12 +39,12 @@ def malformed(message: str) -> RemoteProtocolError:
 
 def encode_command_set(elements: CommandSet) -> bytes:
     """Encode with ascending tags, even lengths and the group length in front."""
-    body = b""
-    for element in sorted(elements):
-        value = elements[element]
-        body += _ELEMENT.pack(0, element, len(value) + (len(value) & 1)) + value
-        if len(value) & 1:
-            body += b"\0"  # PS3.5 6.2: UIDs are padded with NUL; other text here is padded by its maker
+    pieces: list[bytes] = []
+    for element, unpadded in sorted(elements.items()):
+        # PS3.5 6.2: UIDs are padded with NUL; other text here is padded by its maker
+        value = unpadded + b"\0" if len(unpadded) & 1 else unpadded
+        pieces += (_ELEMENT.pack(0, element, len(value)), value)
+    body = b"".join(pieces)
     return _ELEMENT.pack(0, COMMAND_GROUP_LENGTH, 4) + len(body).to_bytes(4, "little") + body
 
 
@@ -55,11 +55,13 @@ def decode_command_set(data: bytes | bytearray | memoryview) -> dict[int, bytes]
         RemoteProtocolError: it does not start with (0000,0000), leaves group 0000H, is not in ascending
             order (PS3.7 6.3.1), or an element overruns the end.
     """
+    data = bytes(data)
+    size = len(data)
     elements: dict[int, bytes] = {}
     position = 0
     previous = -1
-    while position < len(data):
-        if len(data) - position < _ELEMENT.size:
+    while position < size:
+        if size - position < _ELEMENT.size:
             raise malformed("a command set ends within an element")
         group, element, length = _ELEMENT.unpack_from(data, position)
         position += _ELEMENT.size
@@ -67,9 +69,9 @@ def decode_command_set(data: bytes | bytearray | memoryview) -> dict[int, bytes]
             raise malformed("a command set is not in ascending order within group 0000H")
         if previous < 0 and element != COMMAND_GROUP_LENGTH:
             raise malformed("a command set does not start with its group length")
-        if length > len(data) - position:
+        if length > size - position:
             raise malformed("an element of a command set overruns its end")
-        elements[element] = bytes(data[position : position + length])
+        elements[element] = data[position : position + length]
         position += length
         previous = element
     return elements
