@@ -1,0 +1,168 @@
+"""The segments of a log: made, filled, and used again once every partition is past them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ingest.contract.spool.disk import Disk, write_all
+from ingest.contract.spool.errors import SpoolFull
+from ingest.contract.spool.layout import Layout
+
+_MiB: Final = 1 << 20
+# Zeros would do on most file systems, but some keep no blocks for them.
+_FILLER: Final = b"\x5a" * _MiB
+_RESERVE_SHARE: Final = 10  # at most a tenth of the file system is held back
+
+
+class PoolLimits(NamedTuple):
+    """What the segments of one log may take."""
+
+    segment_size: int  # bytes
+    maximum_size: int  # bytes, all segments together
+    reserve: int  # bytes of the file system that segments leave free
+
+
+class SegmentPool:
+    """Gives the writer its next segment; not for two threads at once.
+
+    ``low_water_mark`` tells below which position everything is settled, durably.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        layout: Layout,
+        limits: PoolLimits,
+        low_water_mark: Callable[[], int],
+        first_unused: int,
+    ) -> None:
+        """Segments from the number ``first_unused`` on hold nothing."""
+        self._disk = disk
+        self._layout = layout
+        self.limits = limits
+        self._low_water_mark = low_water_mark
+        there = layout.segment_numbers(disk)
+        self._used = {number for number in there if number < first_unused}
+        self._spare = sorted(there - self._used)
+        self._retired = layout.retired_ends(disk)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all segments."""
+        return (len(self._used) + len(self._spare) + len(self._retired)) * self.limits.segment_size
+
+    def take(self, number: int) -> int:
+        """A descriptor of the segment ``number``, whose file is durable under that name and full of old bytes.
+
+        Raises:
+            SpoolFull: there is none, and none may be made.
+            OSError: the disk's.
+        """
+        path = self._layout.segment(number)
+        if number in self._spare:
+            self._spare.remove(number)
+        elif self._spare:
+            self._rename(self._layout.segment(self._spare.pop()), path)
+        elif (recycled := self._recyclable()) is not None:
+            self._rename(self._layout.segment(recycled), path)
+            self._used.discard(recycled)
+        else:
+            self._make(path)
+        self._used.add(number)
+        return self._disk.open(path, write=True)
+
+    def renumber(self, first: int) -> None:
+        """See that no spare segment has a number below ``first``: readers take each that they meet for the log's."""
+        for number in [number for number in self._spare if number < first]:
+            self._spare.remove(number)
+            free = max([first - 1, *self._spare, *self._used]) + 1
+            self._rename(self._layout.segment(number), self._layout.segment(free))
+            self._spare.append(free)
+        self._spare.sort()
+
+    def release(self, number: int, fd: int) -> None:
+        """A segment that was taken is not needed after all."""
+        self._disk.close(fd)
+        self._used.discard(number)
+        self._spare.append(number)
+
+    def lacks_space(self) -> str | None:
+        """Why the file system must not be filled further, None while there is space."""
+        space = self._disk.space(self._layout.folder)
+        reserve = self._reserve(space.total)
+        if space.available >= reserve:
+            return None
+        return f"free space {space.available // _MiB} MiB is below the reserve of {reserve // _MiB} MiB"
+
+    def shrink(self) -> None:
+        """Give space back: remove segments that hold nothing any more."""
+        for number in self._spare[1:]:
+            self._disk.unlink(self._layout.segment(number))
+        del self._spare[1:]
+        while len(self._used) > 2 and (settled := self._recyclable()) is not None:  # noqa: PLR2004 - current and next
+            self._disk.unlink(self._layout.segment(settled))
+            self._used.discard(settled)
+        self.drop_retired()
+
+    def drop_retired(self) -> None:
+        """Remove retired segments that nobody needs any more; they are never written again."""
+        if not self._retired:
+            return
+        mark = self._low_water_mark()
+        for number, end in list(self._retired.items()):
+            if end <= mark:
+                self._disk.unlink(self._layout.retired_segment(number, end))
+                del self._retired[number]
+
+    def _recyclable(self) -> int | None:
+        """The oldest segment, if everything in it is settled."""
+        oldest = min(self._used, default=None)
+        if oldest is None or oldest == max(self._used):
+            return None
+        return oldest if (oldest + 1) * self.limits.segment_size <= self._low_water_mark() else None
+
+    def _reserve(self, total: int) -> int:
+        return min(self.limits.reserve, total // _RESERVE_SHARE)
+
+    def _make(self, path: Path) -> None:
+        size = self.limits.segment_size
+        self.drop_retired()
+        if self.size + size > self.limits.maximum_size:
+            raise SpoolFull(f"all {self.size // _MiB} MiB of segments are in use")
+        space = self._disk.space(self._layout.folder)
+        if space.available - size < self._reserve(space.total):
+            raise SpoolFull("a further segment would take the free space kept for the store")
+        temporary = self._layout.segments / "new"
+        fd = self._disk.open(temporary, write=True, create=True)
+        try:
+            for position in range(0, size, _MiB):
+                write_all(self._disk, fd, [memoryview(_FILLER)[: size - position]], position)
+            self._disk.fdatasync(fd)
+        except OSError:
+            self._disk.unlink(temporary)
+            raise
+        finally:
+            self._disk.close(fd)
+        self._rename(temporary, path)
+
+    def _rename(self, source: Path, target: Path) -> None:
+        """The name must be durable before the first group is: a group without its name is lost."""
+        self._disk.rename(source, target)
+        self._disk.sync_folder(self._layout.segments)
+
+
+def chosen_segment_size(disk: Disk, folder: Path, wanted: int, maximum_size: int, reserve: int) -> int:
+    """The segment size of a log that is being made: smaller than wanted where few would fit.
+
+    A segment comes free only as a whole, so with too few of them the log is full while mostly settled.
+    """
+    space = disk.space(folder)
+    usable = min(maximum_size, space.total - min(reserve, space.total // _RESERVE_SHARE))
+    size = wanted
+    while size > _SMALLEST and size * _WANTED_SEGMENTS > usable:
+        size //= 2
+    return max(_SMALLEST, size // _SMALLEST * _SMALLEST)
+
+
+_SMALLEST: Final = 2 * _MiB  # two records of the largest size
+_WANTED_SEGMENTS: Final = 16

@@ -1,0 +1,163 @@
+"""The writing end of a log: groups appended, synced, and taken back when the disk refuses them."""
+
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ingest.contract.spool.disk import IOV_MAX, Disk, write_all
+from ingest.contract.spool.errors import SyncFailed, WriteFailed
+from ingest.contract.spool.format import (
+    GROUP,
+    PAGE,
+    Appended,
+    GroupHeader,
+    encode_group,
+    framed_size,
+)
+from ingest.contract.spool.layout import Layout, Meta
+from ingest.contract.spool.slots import write_slot
+
+# Measured: past 8 MiB a group gains nothing, and its first record only waits longer.
+MAX_GROUP: Final = 16 << 20
+
+
+class SegmentLog:
+    """Appends to one log. One thread at a time; made by `recovery.open_log`.
+
+    ``take_segment`` gives a descriptor of the segment with a number, or raises SpoolFull.
+    """
+
+    def __init__(
+        self, disk: Disk, layout: Layout, meta: Meta, *, end: int, fd: int | None, number: int,
+        take_segment: Callable[[int], int],
+    ) -> None:  # fmt: skip
+        """Go on at ``end``, in the segment ``number`` open at ``fd``; None when a new segment must follow it."""
+        self._disk = disk
+        self._layout = layout
+        self.meta = meta
+        self.take_segment = take_segment
+        self._number = number
+        self._fd = fd
+        self._end = end
+        self._next = end  # where the next group goes: at the end, or at the start of a segment just taken
+        self._durable_end = end
+        self._counter = disk.counter(layout.durable_end, write=True)
+        self._counter.store(end)
+        self._broken = False
+
+    @property
+    def end(self) -> int:
+        """The position behind the last group written."""
+        return self._end
+
+    @property
+    def durable_end(self) -> int:
+        """The position behind the last group that is durable."""
+        return self._durable_end
+
+    @property
+    def segment(self) -> int:
+        """The number of the segment being written."""
+        return self._number
+
+    def append(self, waiting: Sequence[Appended]) -> int:
+        """Write one group of the first records of ``waiting``; returns how many it took, at least one.
+
+        Raises:
+            SpoolFull: the segment is full and there is no other.
+            WriteFailed: the disk refused; the log is as before.
+            SyncFailed: the log is broken, see `sync`.
+        """
+        self._check()
+        count = self._fitting(waiting)
+        if count == 0:
+            self._roll()
+            count = self._fitting(waiting)
+            assert count, "a record is smaller than a segment"
+        header = GroupHeader(0, self._next, 0, self._end, self._durable_end, time.time_ns())
+        self._write(encode_group(self.meta.log_id, header, waiting[:count]))
+        return count
+
+    def sync(self) -> int:
+        """Make everything written durable, publish it to readers, and return the durable end.
+
+        Raises:
+            SyncFailed: nothing since the durable end may be acknowledged, and the process must end: after a
+                failed sync the kernel calls pages clean that are not on the disk.
+        """
+        self._check()
+        if self._end != self._durable_end:
+            self._sync_segment()
+            self._durable_end = self._end
+            self._counter.store(self._end)
+        return self._durable_end
+
+    def close(self) -> None:
+        """Let go of the files; what was not synced may be lost."""
+        if self._fd is not None:
+            self._disk.close(self._fd)
+            self._fd = None
+        self._counter.close()
+        self._broken = True
+
+    def _check(self) -> None:
+        if self._broken:
+            raise SyncFailed("an earlier sync failed, or the log is closed")
+
+    def _fitting(self, waiting: Sequence[Appended]) -> int:
+        """How many of the first records fit in one group in the rest of the segment."""
+        if self._fd is None:
+            return 0
+        space = min((self._number + 1) * self.meta.segment_size - self._next, MAX_GROUP) - GROUP.size
+        buffers = IOV_MAX - 2
+        for count, record in enumerate(waiting):
+            space -= framed_size(record.size)
+            buffers -= 1 + len(record.payload)
+            if space < 0 or (buffers < 0 and count):
+                return count
+        return len(waiting)
+
+    def _roll(self) -> None:
+        """Go to the start of the next segment.
+
+        fdatasync is per file: what an upload has in this segment must be durable before its next record is.
+        """
+        self.sync()
+        fd = self.take_segment(self._number + 1)
+        if self._fd is not None:
+            self._disk.close(self._fd)
+        self._fd = fd
+        self._number += 1
+        self._next = self._number * self.meta.segment_size
+
+    def _write(self, buffers: Sequence[bytes | memoryview]) -> None:
+        fd = self._fd
+        assert fd is not None
+        offset = self._next % self.meta.segment_size
+        try:
+            written = write_all(self._disk, fd, buffers, offset)
+        except OSError as error:
+            # The next group may start elsewhere, and then this one's header must not stand.
+            try:
+                write_all(self._disk, fd, [bytes(PAGE)], offset)
+            except OSError:
+                self._fail()
+                raise SyncFailed(f"cannot take a group back: {error}") from error
+            raise WriteFailed(f"write: {error}") from error
+        self._next += written - offset
+        self._end = self._next
+
+    def _sync_segment(self) -> None:
+        assert self._fd is not None
+        try:
+            self._disk.fdatasync(self._fd)
+        except OSError as error:
+            self._fail()
+            raise SyncFailed(f"fdatasync: {error}") from error
+
+    def _fail(self) -> None:
+        """Note, on another file, where recovery must cut; if not even that works, recovery writes again."""
+        self._broken = True
+        with contextlib.suppress(OSError):
+            write_slot(self._disk, self._layout.cut, self._number, self._durable_end)

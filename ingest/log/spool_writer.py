@@ -1,0 +1,258 @@
+"""The log on one machine: whatever waits is one group, one write, one sync, in a thread of its own.
+
+Steps of a group: 1. appended, 2. synced, 3. its end published to the readers, 4. its publishers told. So a
+reader never sees what a power cut can take back, and a publisher never hears of what is not durable.
+"""
+
+import asyncio
+import contextlib
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Final
+
+import structlog
+
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Kind, encode_header
+from ingest.contract.settings import Settings
+from ingest.contract.spool import (
+    Appended,
+    Disk,
+    Layout,
+    OsDisk,
+    PoolLimits,
+    SpoolError,
+    SpoolFull,
+    SpoolLocked,
+    SyncFailed,
+    WakeUps,
+    WriteFailed,
+    make_log,
+    open_log,
+)
+from ingest.errors import IngestError, LogUnavailable, OutOfResources
+from ingest.log.epoch import next_epoch
+from ingest.log.marks import committed_end, read_marks
+from ingest.log.segment_supply import SegmentSupply
+
+logger = structlog.get_logger(__name__)
+
+# A full log may be drained within the patience of a peer; past it, A700H lets the peer decide.
+FULL_PATIENCE: Final = 5.0  # s
+_AFTER_ERROR: Final = 0.1  # s, so that a failing disk does not make a busy loop
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_GROUP_GATHER: Final = 512  # records looked at for one group; a group holds fewer
+
+_Waiting = tuple[Appended, "asyncio.Future[None] | None"]
+
+
+class SpoolWriter:
+    """Publishes records to the spool in ``settings.data``. Owned by one event loop."""
+
+    def __init__(
+        self, settings: Settings, disk: Disk | None = None, *, patience: float = FULL_PATIENCE
+    ) -> None:
+        self._settings = settings.log
+        self._disk = disk or OsDisk()
+        self._layout = Layout(settings.data / "spool")
+        self._checkpoints = settings.data / "checkpoints"
+        self._patience = patience
+        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
+        self._started = threading.Event()
+        self._resources = ExitStack()
+        self._refusal: str | None = "the log is not open"
+        self.epoch = 0
+        self.receiver_id = 0
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the log has."""
+        return self._settings.partitions
+
+    @property
+    def failed(self) -> asyncio.Future[SpoolError]:
+        """Done when a sync has failed: nothing can be acknowledged any more, and the process must end."""
+        return self._failed
+
+    def refusal(self) -> str | None:
+        """Why no new instance should be taken now; None when there is room."""
+        return self._refusal or self._supply.refusal
+
+    async def start(self) -> None:
+        """Recover the log and open it. Done when the start is in every partition, or the log turns out full.
+
+        Raises:
+            SpoolLocked, SpoolMismatch: see `ingest.contract.spool.errors`.
+            OSError: the file system's.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._failed = self._loop.create_future()
+        await asyncio.to_thread(self._open)
+        self._refusal = None
+        self._thread.start()
+        await asyncio.to_thread(self._started.wait)
+
+    def publish(self, partition: int, header: bytes, payload: Sequence[memoryview]) -> asyncio.Future[None]:
+        """Append one record: ``header`` of `records.encode_header`, and the payload it was made for.
+
+        The future is done when the record is durable; only then, whoever waits for it, may the payload's
+        buffers be used again. It fails with OutOfResources when there is no room, with LogUnavailable when
+        the log cannot tell any more what is durable. To be called from the event loop's thread.
+        """
+        future = self._loop.create_future()
+        if self._refusal is None:
+            self._queue.put((Appended(partition, header, payload), future))
+        else:
+            future.set_exception(LogUnavailable(self._refusal))
+        return future
+
+    async def close(self) -> None:
+        """Write what waits, and close the log."""
+        self._refusal = self._refusal or "the log is closed"
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # the last futures are set by a callback of this loop
+        await asyncio.to_thread(self._resources.close)
+
+    def _open(self) -> None:
+        with ExitStack() as resources:
+            self._disk.make_folder(self._layout.folder)
+            lock = self._disk.lock(self._layout.lock)
+            if lock is None:
+                raise SpoolLocked(f"another receiver writes to {self._layout.folder}")
+            resources.callback(self._disk.close, lock)
+            settings = self._settings
+            meta = make_log(
+                self._disk, self._layout, settings.partitions, self._limits(settings.segment_size)
+            )
+            committed = committed_end(read_marks(self._checkpoints, meta.partitions))
+            log, pool, recovered = open_log(
+                self._disk,
+                self._layout,
+                meta,
+                self._limits(meta.segment_size),
+                low_water_mark=self._low_water_mark,
+                committed=committed,
+            )
+            resources.callback(log.close)
+            logger.info(
+                "spool recovered", end=recovered.end, torn=len(recovered.torn), retired=recovered.retired
+            )
+            for damage in recovered.damaged:
+                logger.error("acknowledged records are damaged", position=damage.position, end=damage.end)
+            if recovered.skipped_to is not None:
+                logger.error(
+                    "the spool ends before what was settled", end=recovered.end, next=recovered.skipped_to
+                )
+            self.epoch = next_epoch(self._disk, self._layout, time.time_ns())
+            self.receiver_id = meta.receiver_id
+            self._wake_ups = WakeUps(self._layout, meta.partitions)
+            resources.callback(self._wake_ups.close)
+            self._log = log
+            self._supply = SegmentSupply(pool, log.segment + 1)
+            log.take_segment = self._take_segment
+            self._supply.start()
+            resources.callback(self._supply.close)
+            self._resources = resources.pop_all()
+
+    def _limits(self, segment_size: int) -> PoolLimits:
+        return PoolLimits(segment_size, self._settings.maximum_size, self._settings.reserve)
+
+    def _low_water_mark(self) -> int:
+        marks = read_marks(self._checkpoints, self._settings.partitions)
+        return min(checkpoint.low_water_mark for checkpoint in marks)
+
+    def _take_segment(self, number: int) -> int:
+        return self._supply.take(number, self._patience)
+
+    def _run(self) -> None:
+        """The writer's thread."""
+        waiting: deque[_Waiting] = deque((record, None) for record in self._epoch_records())
+        closing = False
+        while waiting or not closing:
+            closing = self._gather(waiting, closing=closing)
+            if waiting and not self._write_group(waiting) and closing:
+                break
+        self._started.set()
+
+    def _epoch_records(self) -> list[Appended]:
+        """Uploads of older starts that have no end are dead from here on, in every partition."""
+        header = encode_header(Kind.EPOCH, UploadId.of(self.receiver_id, self.epoch, 0))
+        return [Appended(partition, header, ()) for partition in range(self.partitions)]
+
+    def _gather(self, waiting: deque[_Waiting], *, closing: bool) -> bool:
+        """Add all that is published; wait for it when there is nothing to do. True when the end has come."""
+        while not closing and len(waiting) < _GROUP_GATHER and (not waiting or not self._queue.empty()):
+            item = self._queue.get()
+            if item is None:
+                return True
+            waiting.append(item)
+        return closing
+
+    def _write_group(self, waiting: deque[_Waiting]) -> bool:
+        """Make the first records durable and tell everybody; False when they could not be written."""
+        log = self._log
+        try:
+            count = log.append([record for record, _ in waiting])
+            log.sync()
+        except (SpoolFull, WriteFailed, SyncFailed, OSError) as error:
+            self._refuse(waiting, error)
+            return False
+        group = [waiting.popleft() for _ in range(count)]
+        self._wake_ups.wake({record.partition for record, _ in group})
+        self._tell([future for _, future in group if future is not None], None)
+        self._started.set()
+        return True
+
+    def _refuse(self, waiting: deque[_Waiting], error: Exception) -> None:
+        """Tell all that wait; only the start's own records stay, unless the log is broken."""
+        futures = [future for _, future in waiting if future is not None]
+        own = [item for item in waiting if item[1] is None]
+        waiting.clear()
+        if isinstance(error, SyncFailed):
+            self._refusal = "the log has failed"
+            self._call(self._fail, error)
+        else:
+            waiting.extend(own)
+        if not isinstance(error, SpoolFull):
+            logger.error("a group was not written", error=str(error), records=len(futures))
+            time.sleep(_AFTER_ERROR)
+        self._tell(futures, _published_error(error))
+        self._started.set()
+
+    def _tell(self, futures: list[asyncio.Future[None]], error: IngestError | None) -> None:
+        self._call(_settle, futures, error)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _fail(self, error: SpoolError) -> None:
+        if not self._failed.done():
+            self._failed.set_result(error)
+
+
+def _published_error(error: Exception) -> IngestError:
+    cause = error.__cause__ if isinstance(error, WriteFailed) else error
+    if isinstance(cause, SpoolFull):
+        return OutOfResources(f"log full: {cause}")
+    if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+        return OutOfResources("no space for the log")
+    return LogUnavailable("the log cannot be written")
+
+
+def _settle(futures: list[asyncio.Future[None]], error: IngestError | None) -> None:
+    """In the event loop's thread, all at once: one wake-up of the loop for a group."""
+    for future in futures:
+        if future.done():  # cancelled by its waiter
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
