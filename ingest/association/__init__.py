@@ -17,7 +17,7 @@
 ``transitions``  Table 9-10 as data              ``buffer``       the one owner of unparsed bytes
 ``pdu``          the seven PDUs                   ``pdu_items``    the items inside A-ASSOCIATE
 ``negotiation``  request + policy -> answer       ``events``       what happened, what is asked
-``association``  puts them together
+``p_data``       commands and data sets cut       ``association``  puts them together
 """
 
 from ingest.association.association import Association

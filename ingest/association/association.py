@@ -33,6 +33,7 @@ from ingest.association.events import (
     StopArtim,
 )
 from ingest.association.negotiation import AcceptedContext, Answer, confirm, send_limit
+from ingest.association.p_data import encode_command, encode_data_set
 from ingest.association.pdu import (
     Abort,
     AssociateAccept,
@@ -169,13 +170,13 @@ class Association:
     def send_command(self, context_id: int, command: bytes) -> None:
         """P-DATA request: a whole command set, sent as one bytes object."""
         self._check_context(context_id)
-        send = SendPdu(pdus.encode_command(context_id, command, self._send_limit))
+        send = SendPdu(encode_command(context_id, command, self._send_limit))
         self._fire(Evt.P_DATA_REQUEST, send=send)
 
     def send_data_set(self, context_id: int, data: memoryview, *, last: bool) -> None:
         """P-DATA request: the next bytes of a data set, an even number; sent as views, not joined."""
         self._check_context(context_id)
-        send = SendData(pdus.encode_data_set(context_id, data, self._send_limit, last=last))
+        send = SendData(encode_data_set(context_id, data, self._send_limit, last=last))
         self._fire(Evt.P_DATA_REQUEST, send=send)
 
     def release(self) -> None:

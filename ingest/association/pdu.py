@@ -26,7 +26,7 @@ from ingest.association.pdu_items import (
     encode_item,
     invalid,
 )
-from ingest.errors import AbortReason, AbortSource, LocalProtocolError, RemoteProtocolError
+from ingest.errors import AbortReason, AbortSource, RemoteProtocolError
 
 ASSOCIATE_RQ = 0x01
 ASSOCIATE_AC = 0x02
@@ -39,7 +39,7 @@ ABORT = 0x07
 HEADER = struct.Struct(">BxI")
 ONE_PDV = struct.Struct(">BxIIBB")  # the header of a P-DATA-TF and that of its first PDV
 PDV_HEADER = struct.Struct(">IBB")  # item-length, presentation-context-ID, message control header
-_LAST = 2  # bit 1 of the message control header (PS3.8 E.2)
+LAST = 2  # bit 1 of the message control header (PS3.8 E.2)
 PDV_OVERHEAD = PDV_HEADER.size  # what a PDV costs of a PDU-length beside its fragment
 SHORT_LENGTH = 4  # PDU-length of RJ, RELEASE-RQ, RELEASE-RP and ABORT
 # DCMTK's own limit of an A-ASSOCIATE. 128 contexts of 64 transfer syntaxes of 64 characters are 557 KiB.
@@ -291,7 +291,7 @@ class DataTransfer:
             length, context_id, control = PDV_HEADER.unpack_from(body, position)
             end = position + 4 + length
             data = bytes(body[position + PDV_OVERHEAD : end])
-            values.append(PresentationDataValue(context_id, bool(control & 1), bool(control & _LAST), data))
+            values.append(PresentationDataValue(context_id, bool(control & 1), bool(control & LAST), data))
             position = end
             if position == len(body):
                 return cls(tuple(values))
@@ -396,59 +396,3 @@ def decode_pdu(kind: int, body: memoryview) -> Pdu:
     if decoder is None:
         raise RemoteProtocolError("unknown PDU type", AbortReason.UNRECOGNIZED_PDU)
     return decoder.decode(body)
-
-
-def fragment_limit(maximum_length: int) -> int:
-    """The longest fragment for a peer that announced ``maximum_length`` (PS3.8 D.1, E.2): even.
-
-    Raises:
-        LocalProtocolError: not even two bytes fit; negotiation refuses such a peer.
-    """
-    limit = (maximum_length - PDV_OVERHEAD) & ~1
-    if limit < 2:  # noqa: PLR2004 - the shortest even fragment that carries anything
-        raise LocalProtocolError(f"no fragment fits in PDUs of {maximum_length} bytes")
-    return limit
-
-
-def _fragment_header(context_id: int, control: int, length: int) -> bytes:
-    return ONE_PDV.pack(P_DATA_TF, length + PDV_OVERHEAD, length + 2, context_id, control)
-
-
-def encode_command(context_id: int, command: bytes, maximum_length: int) -> bytes:
-    """A command set as P-DATA-TF PDUs, one bytes object, so that it leaves in one segment."""
-    limit = fragment_limit(maximum_length)
-    if len(command) <= limit:
-        return _fragment_header(context_id, 1 | _LAST, len(command)) + command
-    pieces: list[bytes] = []
-    for start in range(0, len(command), limit):
-        piece = command[start : start + limit]
-        last = start + limit >= len(command)
-        pieces += (_fragment_header(context_id, 1 | last << 1, len(piece)), piece)
-    return b"".join(pieces)
-
-
-def encode_data_set(
-    context_id: int, data: memoryview, maximum_length: int, *, last: bool
-) -> list[bytes | memoryview]:
-    """A piece of a data set as P-DATA-TF PDUs: headers and views into ``data`` by turns, nothing joined.
-
-    Args:
-        context_id: where the command went.
-        data: the next bytes of the data set, an even number of them.
-        maximum_length: what the peer announced.
-        last: whether the data set ends with them; an empty last piece is one empty fragment.
-
-    Raises:
-        LocalProtocolError: ``data`` is odd (PS3.8 E.2: fragments are even).
-    """
-    if len(data) & 1:
-        raise LocalProtocolError("a piece of a data set has an odd length")
-    limit = fragment_limit(maximum_length)
-    rest = len(data) % limit or min(limit, len(data))
-    header = _fragment_header(context_id, 0, limit)
-    buffers: list[bytes | memoryview] = []
-    for start in range(0, len(data) - rest, limit):
-        buffers += (header, data[start : start + limit])
-    if data or last:
-        buffers += (_fragment_header(context_id, last << 1, rest), data[len(data) - rest :])
-    return buffers

@@ -28,6 +28,7 @@ from ingest.association import (
     UserInformation,
     negotiate,
 )
+from ingest.association.p_data import encode_command, encode_data_set
 from ingest.association.pdu import (
     MAX_ASSOCIATE_LENGTH,
     Abort,
@@ -36,8 +37,6 @@ from ingest.association.pdu import (
     DataTransfer,
     Pdu,
     PresentationDataValue,
-    encode_command,
-    encode_data_set,
 )
 from ingest.errors import AbortReason, LocalProtocolError, RemoteProtocolError
 from tests.association.strategies import PDUS

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.association.p_data import encode_command, encode_data_set
 from ingest.association.pdu import (
     ABORT,
     ASSOCIATE_AC,
@@ -25,8 +26,6 @@ from ingest.association.pdu import (
     ReleaseRequest,
     ReleaseResponse,
     decode_pdu,
-    encode_command,
-    encode_data_set,
 )
 from ingest.association.pdu_items import (
     MAX_ITEMS,
