@@ -120,12 +120,11 @@ def _say_ready(settings: Settings, workers: int) -> None:
     receiver = next((found for found in running_processes(settings.data) if found.name == "receiver"), None)
     if receiver is None:
         return  # it ended in this very moment; the supervisor starts another
-    stores = settings.store.directories or (settings.data / "store",)
     data = settings.data.resolve()
     click.echo(
         f"dicom-ingest {version('dicom-ingest')} is ready\n"
         f"  listening   {receiver.host}:{receiver.port}, AE title {receiver.ae_title}\n"
-        f"  objects     {', '.join(str(store.resolve()) for store in stores)}/SSS/<SOP Instance UID>.dcm\n"
+        f"  objects     {', '.join(str(store.resolve()) for store in settings.store_directories)}/SSS/<SOP Instance UID>.dcm\n"
         f"  processes   1 receiver, {workers} workers\n"
         f"  try         storescu -aec {receiver.ae_title} {receiver.host} {receiver.port} FILE.dcm\n"
         f"              dicom-ingest status --data {data}\n"

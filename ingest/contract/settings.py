@@ -196,3 +196,8 @@ class Settings(Section):
     transcode: TranscodeSettings = TranscodeSettings()
     store: StoreSettings = StoreSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def store_directories(self) -> tuple[Path, ...]:
+        """The store directories in effect."""
+        return self.store.directories or (self.data / "store",)
