@@ -195,8 +195,6 @@ class Reassembler:
 
     async def _damaged(self, entry: DamagedRecord, progress: Progress) -> list[Upload]:
         """Keep what can be kept. Its header may name the wrong upload: no sound one may suffer from that."""
-        if len(entry.data) <= HEADER.size:
-            return []  # no room for an instance: it was ABORT or EPOCH
         record = _legible(entry.data)
         if record is not None and record.kind is Kind.PART:
             if not progress.knows(record.upload_id):
@@ -208,7 +206,9 @@ class Reassembler:
             for pending in self._pending.values():
                 pending.suspect |= pending.partition == entry.partition
         upload_id = _unnamed(entry.position)
-        return [] if progress.knows(upload_id) else [_remains(entry, upload_id, record)]
+        if len(entry.data) <= HEADER.size or progress.knows(upload_id):
+            return []  # no room for an instance: it was ABORT or EPOCH, or all that was there is lost
+        return [_remains(entry, upload_id, record)]
 
     def _seals(self, record: Record) -> bool:
         """Whether a damaged END fits the upload that it names."""
@@ -303,6 +303,8 @@ def _instance(record: Record) -> Instance | None:
 
 def _legible(data: memoryview) -> Record | None:
     """A record that fails its check, read by its header, if that fits the bytes and the kind."""
+    if len(data) < HEADER.size:
+        return None
     version, kind, metadata_size, payload_size, _, upload_id, index = HEADER.unpack_from(data)
     body = HEADER.size + metadata_size
     if version != VERSION or body + payload_size != len(data):
