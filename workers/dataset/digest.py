@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from workers.dataset.dictionary import TEXT_TAGS, is_text
-from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Limits, Token, Walker
+from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Limits, Token, Walker, is_group_length
 from workers.dataset.payload import Payload
 from workers.dataset.transfer_syntax import Encoding
 
@@ -58,6 +58,7 @@ _BEHIND_FILE_META = 0x0003_0000  # groups 0000 and 0002 are not of the data set 
 _PAD = b" \0"
 
 _WHOLE = 64 * 1024  # bytes; longer values are digested in blocks
+_NOTHING = hashlib.sha256().digest()
 _BLOCK = 1024 * 1024  # a multiple of every number's width
 _HEADER = struct.Struct("<HHI").pack
 _VALUE, _SEQUENCE, _FRAGMENTS = (
@@ -149,7 +150,7 @@ class _Canonical:
             self._add_structure(sink, token)
         elif length > _WHOLE:
             self._add_long(sink, token)
-        elif number := tag & 0xFFFF:  # PS3.5 7.2: group lengths are retired
+        elif (number := tag & 0xFFFF) or not is_group_length(tag, length):
             value: bytes | memoryview = self._walker.value(token)
             if big:
                 value = little_endian(value, vr)
@@ -253,12 +254,14 @@ def _digest_by_tag(payload: Payload, encoding: Encoding, limits: Limits | None) 
     def close() -> None:
         for tag, sink in current:
             sink.flush()
-            digests[tag] = sink.hash.digest() if tag not in digests else digests[tag] + sink.hash.digest()
+            digest = sink.hash.digest()
+            if digest != _NOTHING:  # a group length
+                digests[tag] = digests.get(tag, b"") + digest
         current.clear()
 
     def select(tag: int) -> _Sink | None:
         close()
-        if tag in LEFT_OUT or tag < _BEHIND_FILE_META or not tag & 0xFFFF:
+        if tag in LEFT_OUT or tag < _BEHIND_FILE_META:
             return None
         current.append((tag, _Sink()))
         return current[0][1]

@@ -132,6 +132,14 @@ _READERS = {
 }
 
 
+def is_group_length(tag: int, length: int) -> bool:
+    """Whether an element is a group length (PS3.5 7.2): retired, and told by its number and its four bytes.
+
+    Anything else under such a number would be lost with it if it were taken for one.
+    """
+    return not tag & 0xFFFF and length == 4  # noqa: PLR2004 - bytes of an UL
+
+
 def _is_vr(vr: bytes) -> bool:
     return vr.isalpha() and vr.isupper()
 

@@ -14,7 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from workers.dataset.dictionary import TEXT_VRS, private_vr, public_vr
 from workers.dataset.digest import little_endian
-from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Element, Kind, Limits, Token, Walker
+from workers.dataset.elements import (
+    PIXEL_DATA,
+    UNDEFINED,
+    Element,
+    Kind,
+    Limits,
+    Token,
+    Walker,
+    is_group_length,
+)
 from workers.dataset.payload import BLOCK, JoinedPayload, MemoryPayload, Payload, SlicePayload, check_range
 from workers.dataset.transfer_syntax import Encoding
 
@@ -46,7 +55,7 @@ _WIDTHS = {
 
 
 class CannotReencode(Exception):  # noqa: N818 - the instance is sound, it only stays as it was received
-    """The data set is too large in its small elements to be written anew in memory."""
+    """The data set has two Pixel Data elements, or is too large in its small elements to be written anew."""
 
 
 def explicit_header(tag: int, vr: str, length: int) -> bytes:
@@ -216,8 +225,8 @@ class _Writer:
 
     def _write_value(self, token: Token) -> None:
         tag = token.tag
-        if not tag & 0xFFFF:
-            return  # a group length
+        if is_group_length(tag, token.length):
+            return
         vr = self._vr(token)
         if (
             (
@@ -268,7 +277,7 @@ def _spliced(
     start = 0
     for element in elements:
         tag = element.tag
-        stale = not tag & 0xFFFF and tag >> 16 in groups
+        stale = is_group_length(tag, element.length) and tag >> 16 in groups
         if tag != PIXEL_DATA and tag not in changes and not stale:
             continue
         segments.append(SlicePayload(payload, start, element.offset - start))
@@ -299,10 +308,13 @@ def explicit_vr(
     when the result is read.
 
     Raises:
-        CannotReencode: the elements are not explicit little endian already, and too many to write anew.
+        CannotReencode: Pixel Data occurs twice, or the elements are not explicit little endian already and
+            too many to write anew.
         Rejected: the data set cannot be walked, which its validation would have found.
     """
     changes = changes or {}
+    if sum(element.tag == PIXEL_DATA for element in elements) > 1:
+        raise CannotReencode("Pixel Data occurs twice")
     if encoding is Encoding.EXPLICIT_LITTLE:
         return _spliced(payload, elements, changes)
     walker = Walker(payload, encoding, limits)

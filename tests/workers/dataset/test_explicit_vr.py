@@ -205,6 +205,17 @@ def test_group_lengths_go() -> None:
     assert [element.tag for element in result[0x0008_1140].value[0]] == [0x0008_0060]
 
 
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("length", [0, 2, 8, 100_000])
+def test_what_only_looks_like_a_group_length_stays(mode: str, length: int) -> None:
+    """Another value under a group length's number is an element: digested and carried over."""
+    tree = [El(0x0008_0060, "CS", b"CT"), El(0x0009_0000, "UN", bytes(length))]
+    result = reencoded(tree, mode)
+    assert result == encode(tree, "explicit")
+    without = content_digests(MemoryPayload([encode(tree[:1], mode)]), MODES[mode])
+    assert content_digests(MemoryPayload([encode(tree, mode)]), MODES[mode]) != without
+
+
 def test_icon_fragments_are_kept() -> None:
     """Encapsulated pixel data inside a sequence is carried over fragment by fragment."""
     items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) + struct.pack("<HHI", 0xFFFE, 0xE000, 5000) + bytes(5000)
@@ -229,3 +240,11 @@ def test_memory_is_bounded() -> None:
     long = encode([El(0x0009_1001, "UN", bytes(4100))], "implicit") * 17_000
     before, after = explicit_vr(MemoryPayload([long]), Encoding.IMPLICIT_LITTLE, [])
     assert JoinedPayload([before, after]).size == len(long) + 4 * 17_000
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_pixel_data_twice_is_refused(mode: str) -> None:
+    """Of two Pixel Data elements neither may vanish: the instance stays as it was received."""
+    tree = image()
+    with pytest.raises(CannotReencode):
+        sides(encode([*tree, tree[-1]], mode), mode)
