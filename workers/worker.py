@@ -23,11 +23,11 @@ from workers.log.checkpoint import Announcer, Progress, commit, write_to
 from workers.log.entries import Entry
 from workers.log.in_hand import InHand
 from workers.log.reassembly import Reassembler, Scratch, Upload
+from workers.pipeline import Tries
 from workers.turns import Turns
 
 # The codec, in a process of its own, sets the pace; the others read, prove and write meanwhile.
 UPLOADS_AT_ONCE: Final = 4
-READ_SIZE: Final = 4 * 1024 * 1024  # bytes of log a read
 UPLOADS_AHEAD: Final = 256  # completed uploads in memory, whatever their size
 COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
@@ -36,27 +36,23 @@ _log = structlog.get_logger()
 
 
 class Reader(Protocol):
-    """The log, read by several partitions at once from where each has come to."""
-
-    def read(self, size: int) -> Sequence[Entry]:
-        """About ``size`` bytes of further entries; none when there are none. Views are good until the next call."""
-        ...
-
-    async def wait(self, seconds: float) -> None:
-        """Return when there may be more, at the latest after ``seconds``."""
-        ...
-
-
-class Tries(Protocol):
-    """How often an upload has taken its worker or codec with it."""
+    """The log, read for several partitions at once, each from where its checkpoint says."""
 
     @property
-    def count(self) -> int:
-        """Times so far."""
+    def position(self) -> int:
+        """Everything below was read, in all of these partitions."""
         ...
 
-    def failed(self) -> None:
-        """It did so again."""
+    def read(self) -> Sequence[Entry]:
+        """Some further entries; none when there are none.
+
+        Raises:
+            OSError: the disk's; the next read tries the same again.
+        """
+        ...
+
+    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on idleness, not on an operation
+        """Return when there may be more, at the latest after ``timeout`` seconds."""
         ...
 
 
@@ -140,6 +136,7 @@ class Worker:
         await self._commit()
         for partition in self._partitions.values():  # only now that the attempts are durable
             partition.in_hand.clear_left()
+        _log.info("worker started", partitions=len(self._partitions))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._commit_regularly())
             await self._read(group)
@@ -153,15 +150,29 @@ class Worker:
                 self._left.clear()
                 await self._until_stopping(self._left.wait())
                 continue
-            entries = self._reader.read(READ_SIZE)
-            if not entries:
-                await self._until_stopping(self._reader.wait(self._settings.checkpoint_interval))
-            for entry in entries:
-                for upload in await self._reassembled(entry):
+            for entry in await self._entries():
+                uploads = await self._reassembled(entry)
+                if uploads is None:
+                    return  # so that nothing counts as read that was not
+                for upload in uploads:
                     task = group.create_task(self._place(upload))
                     self._uploads[task] = upload
                     task.add_done_callback(self._gone)
+            for partition in self._partitions.values():
+                partition.progress.read_up_to(self._reader.position)
             await asyncio.sleep(0)  # entries in plenty must not keep the others waiting
+
+    async def _entries(self) -> Sequence[Entry]:
+        """What the log has next; after a while nothing."""
+        try:
+            entries = self._reader.read()
+        except OSError as error:
+            _log.warning("log cannot be read", errno=error.errno)
+            await self._pause(RETRY_AFTER)
+            return ()
+        if not entries:
+            await self._until_stopping(self._reader.wait(self._settings.checkpoint_interval))
+        return entries
 
     def _is_full(self) -> bool:
         uploads = self._uploads.values()
@@ -175,15 +186,16 @@ class Worker:
         del self._uploads[task]
         self._left.set()
 
-    async def _reassembled(self, entry: Entry) -> list[Upload]:
-        """The uploads that an entry completes; waits while the scratch folder has no room."""
-        while not self._stopping.is_set():
+    async def _reassembled(self, entry: Entry) -> list[Upload] | None:
+        """The uploads that an entry completes; None when stopped before the scratch folder had room."""
+        while True:
             try:
                 return await self._reassembler.add(entry)
             except OSError as error:
                 _log.warning("scratch is unavailable", errno=error.errno)
-                await self._pause(RETRY_AFTER)
-        return []
+            await self._pause(RETRY_AFTER)
+            if self._stopping.is_set():
+                return None
 
     async def _place(self, upload: Upload) -> None:
         """Take one upload to its place, in its turn; leaves it to the next start when stopping."""

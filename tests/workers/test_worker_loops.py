@@ -17,7 +17,8 @@ from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
 from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
-from workers.worker import UPLOADS_AT_ONCE, OwnedPartition, Tries, Worker
+from workers.pipeline import Tries
+from workers.worker import UPLOADS_AT_ONCE, OwnedPartition, Worker
 
 
 class ListLog:
@@ -44,7 +45,11 @@ class ListLog:
             )
         self.more.set()
 
-    def read(self, size: int) -> Sequence[Entry]:
+    @property
+    def position(self) -> int:
+        return self.read_to
+
+    def read(self) -> Sequence[Entry]:
         entries = [
             LogRecord(at, at + 1, 0, decode(self.records[at]))
             for at in range(self.read_to, min(self.read_to + 8, len(self.records)))
@@ -52,7 +57,7 @@ class ListLog:
         self.read_to += len(entries)
         return entries
 
-    async def wait(self, seconds: float) -> None:
+    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - as the real one's
         self.more.clear()
         await asyncio.wait_for(self.more.wait(), 30)
 
@@ -66,6 +71,9 @@ class ListOutcomes:
     async def announce(self, outcomes: Sequence[Announced]) -> int:
         self.announced += outcomes
         return len(self.announced)
+
+    def counted(self, position: int) -> None:
+        pass
 
 
 class Placer:

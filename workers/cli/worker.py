@@ -1,13 +1,16 @@
 """Run one worker alone: the given partitions of the log into the store."""
 
+import asyncio
 from pathlib import Path
 
 import click
 
+from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import config_option, data_option, settings_or_exit
 from ingest.contract.supervision import die_with, supervisor_option
 from ingest.contract.telemetry import configure_telemetry
-from workers.worker import run_worker
+from workers.process import run_worker
+from workers.storage.shard_map import WrongStores
 
 
 @click.command()
@@ -30,7 +33,12 @@ def worker(config: Path | None, data: Path | None, partitions: str, supervisor: 
     settings = settings_or_exit(config, {"data": data}).settings
     owned = partitions_of(partitions, settings.log.partitions)
     configure_telemetry(settings.telemetry, f"worker-{owned[0]}")
-    raise SystemExit(run_worker(settings, owned))
+    with clear_failures(settings):
+        try:
+            code = asyncio.run(run_worker(settings, owned))
+        except WrongStores as error:
+            raise click.ClickException(str(error)) from None
+    raise SystemExit(code)
 
 
 def partitions_of(text: str, count: int) -> tuple[int, ...]:

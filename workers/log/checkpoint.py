@@ -35,6 +35,10 @@ class Announcer(Protocol):
         """Make outcomes durable; return the position behind the last one in the outcome log."""
         ...
 
+    def counted(self, position: int) -> None:
+        """A durable checkpoint counts everything below ``position``."""
+        ...
+
 
 class Progress:
     """One partition's account between two checkpoints. Pure; positions only grow."""
@@ -85,6 +89,10 @@ class Progress:
         """Everything below ``position`` was read and, where it begins an upload, begun."""
         assert position >= self._read_to
         self._read_to = position
+
+    def read_up_to(self, position: int) -> None:
+        """Nothing more of this partition is below ``position``; one that is passed already changes nothing."""
+        self._read_to = max(self._read_to, position)
 
     def settle(self, upload_id: UploadId, outcome: Outcome) -> None:
         """An upload is durable at its place (step 1); it is counted by the next `commit`."""
@@ -156,6 +164,7 @@ async def commit(
     if checkpoint is not None:
         await write(checkpoint)
         progress.written(checkpoint)
+        announcer.counted(checkpoint.outcomes_end)
 
 
 async def write_to(folder: Path, checkpoint: Checkpoint) -> None:

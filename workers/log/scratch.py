@@ -28,6 +28,10 @@ class ScratchFolder:
             for left in mine.iterdir():
                 left.unlink()
 
+    def of(self, partition: int) -> Path:
+        """The folder of a partition, for whatever large and passing a stage makes."""
+        return self._folder / str(partition)
+
     def path(self, name: str) -> Path:
         """Where the file ``name`` is."""
         return self._folder / name.partition("-")[0] / name

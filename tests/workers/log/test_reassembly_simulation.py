@@ -164,6 +164,9 @@ class World:
         self.maybe_crash(0.05)
         return len(self.outcomes)
 
+    def counted(self, position: int) -> None:
+        assert position <= len(self.outcomes)
+
     async def write(self, checkpoint: Checkpoint) -> None:
         self.maybe_crash(0.05)
         unplaced = [at for at in range(checkpoint.low_water_mark) if self.loses(self.log.entry(at))]

@@ -1,0 +1,134 @@
+"""A worker's process: what it locks and opens, in order, and how it ends."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
+from ingest.contract.running import announce, withdraw
+from ingest.contract.settings import Settings
+from ingest.contract.spool import SpoolMissing
+from workers.log.checkpoint import Progress
+from workers.log.in_hand import InHand
+from workers.log.outcome_producer import OutcomeProducer
+from workers.log.scratch import ScratchFolder
+from workers.log.spool_reader import SpoolReader
+from workers.pipeline import Pipeline
+from workers.pixels.codec import Codec
+from workers.storage.stores import open_stores, store_directories
+from workers.worker import OwnedPartition, Worker
+
+_AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
+_FAILURE: Final = 1
+
+_log = structlog.get_logger()
+
+
+async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
+    """Own ``partitions`` until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        SpoolError: another worker has one of them, or the log is not the one of the settings.
+        WrongStores: the stores are not those that the shard map names.
+        OSError: the file system's, at the start.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as resources:
+        owned = await _own(settings.data, partitions, stop, resources)
+        if owned is None:
+            return 0
+        reader, opened = owned
+        stores = resources.enter_context(open_stores(store_directories(settings)))
+        scratch = ScratchFolder(settings.data / "scratch", partitions)
+        codec = await resources.enter_async_context(
+            Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
+        )
+        worker = Worker(
+            settings.worker,
+            opened,
+            checkpoints=settings.data / "checkpoints",
+            reader=reader,
+            scratch=scratch,
+            pipeline=Pipeline(stores, codec, settings, scratch.of(partitions[0])),
+        )
+        file = announce(settings.data, f"worker-{partitions[0]}", partitions=tuple(partitions))
+        resources.callback(withdraw, file)
+        return await _run(worker, stop)
+
+
+async def _run(worker: Worker, stop: asyncio.Event) -> int:
+    stopper = asyncio.create_task(stop.wait())
+    stopper.add_done_callback(lambda _: worker.stop())
+    try:
+        await worker.run()
+    except Exception as error:  # noqa: BLE001 - whatever it is, a new process is the remedy
+        for cause in _leaves(error):
+            _log.error("worker ends", exc_info=cause)
+        return _FAILURE
+    finally:
+        stopper.cancel()
+    _log.info("worker stopped")
+    return 0
+
+
+async def _own(
+    data: Path, partitions: Sequence[int], stop: asyncio.Event, resources: contextlib.AsyncExitStack
+) -> tuple[SpoolReader, dict[int, OwnedPartition]] | None:
+    """Lock the partitions and open all that is kept of them; None when stopped before there was a log."""
+    for folder in ("checkpoints", "scratch"):
+        (data / folder).mkdir(mode=0o750, parents=True, exist_ok=True)
+    while True:
+        checkpoints = _read_checkpoints(data, partitions)
+        marks = {partition: checkpoint.low_water_mark for partition, checkpoint in checkpoints.items()}
+        try:
+            reader = SpoolReader(data / "spool", marks)
+        except SpoolMissing:
+            if await _stopped_within(stop, _AFTER_MISSING):
+                return None
+            continue
+        # Until its locks were ours, another worker may have written further checkpoints.
+        if _read_checkpoints(data, partitions) == checkpoints:
+            break
+        reader.close()
+    resources.callback(reader.close)
+    opened = {}
+    for partition, checkpoint in checkpoints.items():
+        outcomes = OutcomeProducer(data / "outcomes" / str(partition), checkpoint.outcomes_end)
+        resources.callback(outcomes.close)
+        progress = Progress(checkpoint)
+        progress.count(*outcomes.uncounted())
+        in_hand = InHand(data / "scratch" / f"in-hand-{partition}")
+        resources.callback(in_hand.close)
+        opened[partition] = OwnedPartition(progress, in_hand, outcomes)
+    return reader, opened
+
+
+def _read_checkpoints(data: Path, partitions: Sequence[int]) -> dict[int, Checkpoint]:
+    paths = {partition: checkpoint_path(data / "checkpoints", partition) for partition in partitions}
+    return {
+        partition: read_checkpoint(path) or Checkpoint(partition=partition)
+        for partition, path in paths.items()
+    }
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    return stop.is_set()
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """The exceptions of a group and of the groups within it; one alone as it is."""
+    if isinstance(error, ExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
