@@ -46,7 +46,10 @@ def main(
     begun = time.monotonic()
     facts = machine.describe(scratch)
     try:
-        scale = Scale(volume, times, scratch, quick, lambda line: print(line, file=sys.stderr))
+        large = "multi-frame" if quick else "huge"
+        scale = Scale(
+            volume, times, scratch, quick, large, progress=lambda line: print(line, file=sys.stderr)
+        )
         comparisons = run(scale, only or _NAMES)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -66,6 +66,7 @@ KINDS: Final = {
         Kind("mr", _MR, "MR", 256, 256, 12, 14.0),  # 128 KiB
         Kind("ct", _CT, "CT", 512, 512, 12, 16.0),  # 512 KiB
         Kind("dx", _DX, "DX", 3072, 2560, 14, 20.0),  # 15 MiB
+        Kind("cine", _MULTI_FRAME, "OT", 512, 512, 12, 16.0, frames=16),  # 8 MiB
         Kind("multi-frame", _MULTI_FRAME, "OT", 512, 512, 12, 16.0, frames=512),  # 256 MiB
         Kind("huge", _MULTI_FRAME, "OT", 512, 512, 12, 16.0, frames=4095),  # 2 GiB less one frame
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 SEGMENT_SIZE: Final = 32 * 1024 * 1024  # the spool's
-_SEGMENTS: Final = 16  # so that no write finds its pages in the last sync's hands
+MOST_SEGMENTS: Final = 16  # so that no write finds its pages in the last sync's hands
 _PAGE: Final = 4096  # a commit starts on a page of its own, so that none is written twice
 _GROUP_LIMIT: Final = 16 * 1024 * 1024  # bytes of one commit
 
@@ -17,7 +17,7 @@ _GROUP_LIMIT: Final = 16 * 1024 * 1024  # bytes of one commit
 class Disk:
     """Recycled segments below ``folder``."""
 
-    def __init__(self, folder: Path, segments: int = _SEGMENTS) -> None:
+    def __init__(self, folder: Path, segments: int = MOST_SEGMENTS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [
             os.open(folder / f"segment-{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)

@@ -20,11 +20,12 @@ _MiB: Final = 1024 * 1024
 _RECEIVER_GROWTH: Final = 64.0  # MiB
 _WORKER_LIMIT: Final = 512.0  # MiB
 SENDERS: Final = 64
+_FIRST: Final = 16  # small instances before the large one, so that no first association is in its figure
 
 
 def run(scale: Scale) -> list[Comparison]:
     """Peaks in MiB, each over its limit."""
-    kind = "multi-frame" if scale.quick else "huge"
+    kind = scale.large
     data = scale.scratch / "memory"
     label = KINDS[kind].label
     scale.progress(f"Memory, {label}")
@@ -54,7 +55,7 @@ def run(scale: Scale) -> list[Comparison]:
 def _receive_one(data: Path, kind: str) -> float:
     """The receiver's peak above its start while one instance comes."""
     with receiver(data) as (process, address):
-        send(address, Load("small", 16, run=next_run()))  # what any first association costs is not this one's
+        send(address, Load("small", _FIRST, run=next_run()))
         before = resident(process.pid)
         reset_peak(process.pid)
         send(address, Load(kind, 1, run=next_run()))
@@ -70,7 +71,7 @@ def _work_one(data: Path) -> tuple[float, float]:
             nonlocal together
             together = max(together, _sum(started))
 
-        wait_stored(data, 17, started, watch)
+        wait_stored(data, _FIRST + 1, started, watch)
         return peak_resident(started[0].pid), together
 
 
@@ -82,5 +83,5 @@ def _receive_many(scale: Scale, data: Path) -> float:
     """The receiver's peak with many senders of large instances at once."""
     count = SENDERS if scale.quick else SENDERS * 4
     with receiver(data) as (process, address), Releaser(data):
-        send(address, Load("dx", count, SENDERS, 2, run=next_run()))
+        send(address, Load(scale.many, count, SENDERS, 2, run=next_run()))
         return peak_resident(process.pid)

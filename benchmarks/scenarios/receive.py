@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import KINDS, UidSeries, template
-from benchmarks.disk import Disk
+from benchmarks.disk import MOST_SEGMENTS, SEGMENT_SIZE, Disk
 from benchmarks.peers import (
     OURS,
     OURS_WITHOUT_LOG,
@@ -38,7 +38,8 @@ def run(scale: Scale) -> list[Comparison]:
 def recycled_segments(scale: Scale) -> Iterator[Disk]:
     """Segments that were written once, deleted at the end."""
     folder = scale.scratch / "segments"
-    disk = Disk(folder)
+    needed = int(scale.gigabytes / scale.rounds * 1e9) // SEGMENT_SIZE + 2
+    disk = Disk(folder, min(needed, MOST_SEGMENTS))
     try:
         yield disk
     finally:

@@ -13,8 +13,9 @@ _GB: Final = 1e9
 
 @dataclass(frozen=True)
 class Scale:
-    """Volume, rounds, and where to write.
+    """Volume, rounds, and where to write; ``quick`` leaves cases out.
 
+    ``large`` and ``many`` name the kinds of the memory scenario: of its one instance, and of what many send.
     ``gigabytes`` is what each arm of each comparison handles over all rounds (10^9 bytes of data sets).
     """
 
@@ -22,6 +23,8 @@ class Scale:
     rounds: int
     scratch: Path
     quick: bool
+    large: str = "huge"
+    many: str = "dx"
     progress: Callable[[str], None] = lambda _: None
 
     def instances(self, kind: str, associations: int, share: float = 1.0) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
-from benchmarks.bare_codec import transcode
+from benchmarks.codec_calls import bare_seconds, pool_seconds
 from benchmarks.data import KINDS, template
 from benchmarks.load import Load
 from benchmarks.pipeline import spool, steady_rate, wait_stored, workers
@@ -14,6 +14,7 @@ from benchmarks.scenarios.network import next_run
 from benchmarks.scenarios.scale import Scale
 
 OURS = "ours, spool to store"
+POOL = "our codec processes alone"
 BARE = "bare codec calls"
 AIM = 0.95
 
@@ -28,7 +29,7 @@ def run(scale: Scale) -> list[Comparison]:
 
 
 def _compare(scale: Scale, kind: str, cores: Sequence[int], share: float) -> Comparison:
-    count = max(2, scale.instances(kind, 2, share))
+    count = max(8, scale.instances(kind, 2, share))
     size = template(KINDS[kind]).size
 
     def ours() -> Sample:
@@ -38,14 +39,18 @@ def _compare(scale: Scale, kind: str, cores: Sequence[int], share: float) -> Com
         finally:
             shutil.rmtree(data, ignore_errors=True)
 
+    def pool() -> Sample:
+        return {RATE: count * size / pool_seconds(kind, count * KINDS[kind].frames, cores)}
+
     def bare() -> Sample:
-        return {RATE: count * size / transcode(kind, count * KINDS[kind].frames, cores)}
+        return {RATE: count * size / bare_seconds(kind, count * KINDS[kind].frames, cores)}
 
     title = f"Transcode and proof, {len(cores)} core{'s' * (len(cores) > 1)}, {KINDS[kind].label}"
     scale.progress(title)
-    arms = [Arm(OURS, ours), Arm(BARE, bare)]
+    arms = [Arm(OURS, ours), Arm(POOL, pool), Arm(BARE, bare)]
     comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
     comparison.add_ratio(OURS, BARE, AIM)
+    comparison.add_ratio(POOL, BARE)
     return comparison
 
 

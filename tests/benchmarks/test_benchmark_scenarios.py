@@ -1,0 +1,81 @@
+"""Every scenario runs at a tiny size, so that none can rot unseen. No figure is judged here."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import micro
+from benchmarks.__main__ import main
+from benchmarks.arms import Comparison
+from benchmarks.peers import OURS, PYNETDICOM, STORESCP
+from benchmarks.scenarios import SCENARIOS, Scale
+from benchmarks.scenarios.receive import DISK, SERIAL_LIMIT
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Scale:
+    return Scale(0.002, 1, tmp_path, quick=True, large="cine", many="mr")
+
+
+def run(name: str, scale: Scale) -> list[Comparison]:
+    comparisons = SCENARIOS[name](scale)
+    for comparison in comparisons:
+        assert all(value > 0 for arm in comparison.samples for value in comparison.values(arm)), comparison
+        assert comparison.ratios
+    assert not [path for path in scale.scratch.iterdir() if path.is_dir()]
+    return comparisons
+
+
+def test_protocol_runs(tiny: Scale) -> None:
+    """Protocol alone: ours and the discarding peer answer all instances."""
+    assert len(run("protocol", tiny)) == 2
+
+
+def test_receive_runs(tiny: Scale) -> None:
+    """Durable receive: every peer and both limits have their arms; the serial limit is that of one sender."""
+    one, many = run("receive", tiny)
+    assert {OURS.name, STORESCP.name, PYNETDICOM.name, DISK, SERIAL_LIMIT} <= set(one.samples)
+    assert SERIAL_LIMIT not in many.samples
+
+
+def test_worker_runs(tiny: Scale) -> None:
+    """Spool to store by our worker, and both ways of calling the codec."""
+    (comparison,) = run("worker", tiny)
+    assert len(comparison.samples) == 3
+
+
+def test_memory_runs(tiny: Scale) -> None:
+    """Receiver and worker are watched while a multi-frame instance passes."""
+    (comparison,) = run("memory", tiny)
+    assert len(comparison.ratios) == 3
+
+
+def test_micro_runs(tiny: Scale) -> None:
+    """Each pure part is timed."""
+    comparison = micro.run(tiny)
+    assert all(value > 0 for arm in comparison.samples for value in comparison.values(arm))
+
+
+def test_command_prints_and_keeps_the_report(tmp_path: Path) -> None:
+    """`python -m benchmarks` prints Markdown, keeps JSON, and leaves no other file."""
+    kept = tmp_path / "kept.json"
+    arguments = [
+        "--quick",
+        "--only",
+        "micro",
+        "--rounds",
+        "1",
+        "--folder",
+        str(tmp_path),
+        "--json",
+        str(kept),
+    ]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "## Micro" in result.stdout
+    assert json.loads(kept.read_text())["comparisons"][0]["title"] == "Micro"
+    assert list(tmp_path.iterdir()) == [kept]
