@@ -5,6 +5,7 @@ BIN := .venv/bin
 DATA ?= data
 LISTEN ?= 127.0.0.1:11112
 WORKERS ?= 0
+BENCH ?= --quick
 # As root on a Debian-like machine, a missing system package is installed; else the command says which.
 APT := .ci/apt-install
 
@@ -17,7 +18,7 @@ install: .venv/installed
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(APT) python3-venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
 	@touch $@
 
 serve: install
@@ -39,7 +40,7 @@ check: install
 
 bench: install
 	@command -v storescp >/dev/null || $(APT) dcmtk
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
