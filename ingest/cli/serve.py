@@ -98,7 +98,7 @@ async def _supervise(settings: Settings, given: tuple[list[str], list[str]]) -> 
         )
         for name, share in ((f"worker-{share[0]}", share) for share in shares)
     ]
-    supervisor = Supervisor([receiver, *workers])
+    supervisor = Supervisor([receiver], workers)
     return await supervisor.run(lambda: _say_ready(settings, len(workers)))
 
 

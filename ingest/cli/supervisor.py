@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 import structlog
@@ -40,9 +41,9 @@ class Child:
 class Supervisor:
     """Runs children until it is told to stop or one of them cannot run."""
 
-    def __init__(self, children: Sequence[Child]) -> None:
-        """Take the children in the order of their start; each waits until the one before is ready."""
-        self._children = children
+    def __init__(self, *stages: Sequence[Child]) -> None:
+        """Take the children in stages: those of one start together, once all of the one before are ready."""
+        self._stages = stages
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._code = 0
@@ -62,14 +63,16 @@ class Supervisor:
             starting = tasks.create_task(self._start(tasks, when_ready))
             await self._stop.wait()
             starting.cancel()
-            for child in self._children:
+            for child in chain(*self._stages):
                 tasks.create_task(self._end(child))
         return self._code
 
     async def _start(self, tasks: asyncio.TaskGroup, when_ready: Callable[[], None]) -> None:
-        for child in self._children:
-            tasks.create_task(self._keep(child))
-            await child.ready.wait()
+        for stage in self._stages:
+            for child in stage:
+                tasks.create_task(self._keep(child))
+            for child in stage:
+                await child.ready.wait()
         when_ready()
 
     async def _keep(self, child: Child) -> None:
@@ -79,6 +82,8 @@ class Supervisor:
             child.process = await asyncio.create_subprocess_exec(
                 *child.command, stdin=asyncio.subprocess.DEVNULL, process_group=0
             )
+            if self._stop.is_set():
+                await self._end(child)  # the stop came while it was being started, and has not seen it
             child.ready.clear()
             watching = asyncio.create_task(self._watch_for_ready(child, child.process.pid))
             code = await child.process.wait()

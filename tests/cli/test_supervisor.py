@@ -66,6 +66,24 @@ def test_stop_is_clean(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_stop_during_the_start(tmp_path: Path) -> None:
+    """A stop at any moment of the start ends it, and no child is left."""
+    folder = Folder(tmp_path)
+
+    async def scenario(turns: int) -> None:
+        supervisor = Supervisor([folder.child("a", WAIT)], [folder.child("b", WAIT)])
+        running = asyncio.create_task(supervisor.run(lambda: None))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        supervisor.stop()
+        async with asyncio.timeout(60):
+            assert await running == 0
+        assert gone(folder.starts("a") + folder.starts("b"))
+
+    for turns in range(12):
+        asyncio.run(scenario(turns))
+
+
 def test_sigterm_to_the_supervisor_is_a_stop(tmp_path: Path) -> None:
     """The signals of a service manager and of a terminal both end it well."""
     folder = Folder(tmp_path)
