@@ -2,8 +2,8 @@
 
 OpenJPEG (through pylibjpeg-openjpeg) for JPEG 2000 and its High-Throughput form, libjpeg-turbo and CharLS
 (through imagecodecs) for JPEG lossless and JPEG-LS. None converts colours: samples come out as they went in.
-Their extension modules are loaded by name: the packages around them load lazily, which a confined process
-cannot do any more.
+The extension modules of imagecodecs are loaded by name: the package loads them when they are first called,
+which a confined process cannot do any more.
 """
 
 import io
@@ -11,12 +11,12 @@ import struct
 import zlib
 
 import numpy as np
-from _openjpeg import decode as openjpeg_decode
-from _openjpeg import encode_array as openjpeg_encode
 from imagecodecs._imcd import packbits_decode
 from imagecodecs._jpeg8 import jpeg8_decode
 from imagecodecs._jpegls import jpegls_decode
 from numpy.typing import NDArray
+from openjpeg.utils import decode as openjpeg_decode
+from openjpeg.utils import encode_array as openjpeg_encode
 
 from workers.pixels.codestream import Header, check, read_jpeg_2000, unboxed
 from workers.pixels.form import CodecFailed, Coding, Failure, FrameForm
@@ -24,6 +24,7 @@ from workers.pixels.form import CodecFailed, Coding, Failure, FrameForm
 Samples = NDArray[np.integer]
 
 _RGB = 1  # `photometric_interpretation` that lets the wrapper apply the component transform
+_JCS_RGB = 2  # libjpeg's number for it
 _RLE_SLACK = 256  # bytes that padding behind a segment may seem to hold
 _RLE_HEADER = struct.Struct("<16I")  # PS3.5 G.5: number of segments and 15 offsets
 
@@ -45,13 +46,14 @@ def encode_proved(frame: memoryview, form: FrameForm, *, transform: bool) -> byt
     samples = np.frombuffer(frame, sample_type(form)).reshape(shape)
     _check_unused_bits(samples, form)
     try:
-        code, codestream = openjpeg_encode(
-            samples, form.bits_stored, _RGB if transform else 0, transform, [], [], 0, False, False
+        codestream = openjpeg_encode(
+            samples,
+            bits_stored=form.bits_stored,
+            photometric_interpretation=_RGB if transform else 0,
+            use_mct=transform,
         )
     except (ValueError, RuntimeError) as error:
         raise CodecFailed(Failure.REFUSED, "the encoder does not take this frame") from error
-    if code:
-        raise CodecFailed(Failure.REFUSED, f"the encoder returned {code}")
     prove(codestream, samples, form, transform=transform)
     return bytes(codestream)
 
@@ -116,11 +118,9 @@ def decode(data: memoryview, coding: Coding, form: FrameForm) -> bytes:
 
 def _decode_jpeg_2000(data: memoryview, form: FrameForm, header: Header) -> Samples:
     try:
-        code, decoded = openjpeg_decode(io.BytesIO(data), 0, True)
-    except RuntimeError as error:
-        raise CodecFailed(Failure.DAMAGED, "the decoder cannot read the header") from error
-    if code:
-        raise CodecFailed(Failure.DAMAGED, f"the decoder returned {code}")
+        decoded = openjpeg_decode(io.BytesIO(data), j2k_format=0, reshape=False)
+    except (ValueError, RuntimeError) as error:
+        raise CodecFailed(Failure.DAMAGED, "the decoder cannot read it") from error
     width = 1 if header.precision <= 8 else 2 if header.precision <= 16 else 4  # noqa: PLR2004 - bits
     return _widen(decoded.view(f"<{'i' if header.signed else 'u'}{width}"), form, header)
 
@@ -134,7 +134,9 @@ def _decode_jpeg_ls(data: memoryview, form: FrameForm, header: Header) -> Sample
 
 def _decode_jpeg_lossless(data: memoryview, form: FrameForm, header: Header) -> Samples:
     try:
-        return _widen(jpeg8_decode(data), form, header)
+        # Saying that colours are what they should become is how the library is told not to convert them.
+        colours = _JCS_RGB if header.components == 3 else None  # noqa: PLR2004 - three components
+        return _widen(jpeg8_decode(data, colorspace=colours, outcolorspace=colours), form, header)
     except (RuntimeError, ValueError) as error:
         raise CodecFailed(Failure.DAMAGED, "the decoder cannot read it") from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workers.dataset.digest import little_endian
 from workers.dataset.elements import PIXEL_DATA, Element
 from workers.dataset.findings import Finding
 from workers.dataset.payload import BLOCK, Payload
@@ -112,24 +113,13 @@ def _is_planar(description: PixelDescription) -> bool:
 
 
 def _native(pixels: PixelData, position: int, length: int) -> memoryview:
-    """Bytes of the native value as little endian; both bounds are on a word."""
+    """Bytes of the native value as little endian; both bounds are on a word unless the value ends."""
     description = pixels.description
     data = pixels.data_set.read(description.value_offset + position, length)
     if not description.big_endian:
         return data
-    width = _word(description)
-    whole = length - length % width
-    if width == 1 or not whole:
-        return data
-    turned = np.frombuffer(data[:whole], f">u{width}").astype(f"<u{width}")
-    return memoryview(turned.tobytes() + data[whole:])
-
-
-def _word(description: PixelDescription) -> int:
-    """Bytes of what byte order concerns: whole samples, or the words of OW that hold smaller ones (PS3.5 7.3)."""
-    if description.vr == "OB":
-        return 1
-    return max(2, description.bits_allocated // 8)
+    # PS3.5 7.3: byte order concerns the 16-bit words of OW, whatever samples they hold, and no bytes of OB.
+    return memoryview(little_endian(data, description.vr.encode("ascii", "replace")))
 
 
 def _interleaved(pixels: PixelData, index: int, start: int, count: int) -> memoryview:

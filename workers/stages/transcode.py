@@ -200,6 +200,9 @@ def _around(examination: Examination, fragments: _FragmentFile, *, transform: bo
         raise _NotCarried from error
     head, end = fragments.encapsulation.head(), SEQUENCE_DELIMITATION
     result = JoinedPayload([before, MemoryPayload([head]), fragments.payload(), MemoryPayload([end]), behind])
-    if content_digests(result, Encoding.EXPLICIT_LITTLE) != examination.digests:
+    # What is spliced is the source's own bytes; what was written anew is walked again and compared.
+    if examination.encoding is not Encoding.EXPLICIT_LITTLE and (
+        content_digests(result, Encoding.EXPLICIT_LITTLE) != examination.digests
+    ):
         raise _NotCarried
     return result
