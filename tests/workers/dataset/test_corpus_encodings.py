@@ -1,22 +1,28 @@
 """Real files in every encoding that DCMTK writes: one digest, one set of values."""
 
+import contextlib
 import io
+import random
 import subprocess
 import warnings
 from pathlib import Path
 
+import msgspec
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from tests.support.datasets import data_set_bytes, has_file_meta, transfer_syntax
+from tests.support.datasets import data_set_bytes, has_file_meta, read, transfer_syntax
 from tests.support.element_trees import WIDTHS, swapped
+from tests.support.instances import recorded
 from tests.support.pipeline import CORPUS
 from workers.dataset.digest import content_digests, differing_tags
 from workers.dataset.elements import Element, Kind, Token, Walker
 from workers.dataset.explicit_vr import explicit_vr
 from workers.dataset.payload import JoinedPayload, MemoryPayload
 from workers.dataset.transfer_syntax import Encoding, encoding_of, is_encapsulated
+from workers.errors import Rejected
+from workers.stages.validate import validate
 
 pytestmark = pytest.mark.real
 
@@ -110,3 +116,56 @@ def test_every_encoding_of_a_real_file(path: Path, tmp_path: Path) -> None:
             big = encoding is Encoding.EXPLICIT_BIG
             # pydicom reads LUT descriptors of undefined-length items before it knows their sign.
             assert [d for d in differences(source, written, big=big) if "00283002" not in d] == []
+
+
+# What readers stumble over: undefined lengths, items and delimiters where none belong, other VRs.
+SPLINTERS = (
+    b"\xff\xff\xff\xff",
+    b"\xfe\xff\x00\xe0",
+    b"\xfe\xff\x0d\xe0\0\0\0\0",
+    b"\xfe\xff\xdd\xe0\0\0\0\0",
+    b"\xe0\x7f\x10\x00",
+    b"SQ",
+    b"UN",
+    b"",
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_damaged_forms_of_a_real_file(path: Path) -> None:
+    """Splinters written over, put into and cut out of its head: examined or rejected, and nothing else."""
+    chance = random.Random(path.stem)
+    data = data_set_bytes(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        names = read(path)
+        record = msgspec.structs.replace(
+            recorded(b"", str(transfer_syntax(path))),
+            sop_class_uid=str(names.get("SOPClassUID", "")),
+            sop_instance_uid=str(names.get("SOPInstanceUID", "")),
+        )
+    for _ in range(30):
+        head = bytearray(data[:6000])
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(head) - 8)
+            head[at : at + chance.choice((0, 4, 8))] = chance.choice(SPLINTERS)
+        with contextlib.suppress(Rejected):
+            examination = validate(MemoryPayload([head, memoryview(data)[6000:]]), record)
+            assert examination.identity.sop_instance_uid == record.sop_instance_uid
+
+
+def test_a_deflated_file_of_another_toolkit(tmp_path: Path) -> None:
+    """What DCMTK deflates is examined as what it was, with the same content digest."""
+    path = CORPUS / "LittleEndianExplicit_CT_small.dcm"
+    target = tmp_path / "deflated.dcm"
+    subprocess.run(["dcmconv", "+td", path, target], check=True, capture_output=True)
+    names = read(path)
+    record = msgspec.structs.replace(
+        recorded(b"", "1.2.840.10008.1.2.1.99"),
+        sop_class_uid=str(names.SOPClassUID),
+        sop_instance_uid=str(names.SOPInstanceUID),
+    )
+    examination = validate(MemoryPayload([data_set_bytes(target)]), record, None, tmp_path)
+    assert examination.digests == content_digests(*loaded(path))
+    assert examination.pixels is not None
+    assert not examination.pixels.problems
