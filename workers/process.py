@@ -20,7 +20,7 @@ from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
 from workers.pipeline import Pipeline
 from workers.pixels.codec import Codec
-from workers.storage.stores import open_stores, store_directories
+from workers.storage.stores import open_stores
 from workers.worker import OwnedPartition, Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
@@ -45,7 +45,7 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
         if owned is None:
             return 0
         reader, opened = owned
-        stores = resources.enter_context(open_stores(store_directories(settings)))
+        stores = resources.enter_context(open_stores(settings.store_directories))
         scratch = ScratchFolder(settings.data / "scratch", partitions)
         codec = await resources.enter_async_context(
             Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)

@@ -29,6 +29,9 @@ from workers.turns import Turns
 # The codec, in a process of its own, sets the pace; the others read, prove and write meanwhile.
 UPLOADS_AT_ONCE: Final = 4
 UPLOADS_AHEAD: Final = 256  # completed uploads in memory, whatever their size
+UPLOADS_PUT_BY: Final = 1024  # that wait for a store, in scratch files; beyond, all wait
+DONE_AT_MOST: Final = 50_000  # uploads done above a low-water mark that one upload holds; a megabyte or two
+LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
 COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
@@ -115,7 +118,9 @@ class Worker:
         self._reassembler = Reassembler(progress, scratch, settings.memory_limit)
         self._turns = Turns(UPLOADS_AT_ONCE)
         self._uploads: dict[asyncio.Task[None], Upload] = {}  # completed and not yet settled
-        self._left = asyncio.Event()  # one of them has gone
+        self._put_by: set[asyncio.Task[None]] = set()  # those that wait for the world
+        self._left = asyncio.Event()  # one of either has gone
+        self._probing = asyncio.Lock()
         self._due = asyncio.Event()  # a commit should not wait for the timer
         self._stopping = asyncio.Event()
         self._drained = False
@@ -179,11 +184,14 @@ class Worker:
         return (
             len(uploads) >= UPLOADS_AHEAD
             or sum(upload.held for upload in uploads) >= self._settings.memory_limit
-            or sum(bool(upload.scratch) for upload in uploads) >= UPLOADS_AT_ONCE
+            or sum(bool(upload.file) for upload in uploads) >= UPLOADS_AT_ONCE
+            or len(self._put_by) >= UPLOADS_PUT_BY
+            or any(partition.progress.done >= DONE_AT_MOST for partition in self._partitions.values())
         )
 
     def _gone(self, task: asyncio.Task[None]) -> None:
-        del self._uploads[task]
+        self._uploads.pop(task, None)
+        self._put_by.discard(task)
         self._left.set()
 
     async def _reassembled(self, entry: Entry) -> list[Upload] | None:
@@ -201,7 +209,14 @@ class Worker:
         """Take one upload to its place, in its turn; leaves it to the next start when stopping."""
         partition = self._partitions[upload.partition]
         async with self._turns.of(upload.instance.sop_instance_uid):
-            outcome = await self._placed(upload, partition)
+            outcome = await self._try(upload, partition)
+            retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
+            while isinstance(outcome, Unavailable):
+                _log.warning("upload held", partition=upload.partition, reason=str(outcome))
+                upload = await self._wait_with(upload, max(retry_after, outcome.retry_after))
+                retry_after = min(2 * retry_after, LONGEST_RETRY)
+                async with self._probing:  # one at a time, so that those that wait leave room for the others
+                    outcome = await self._try(upload, partition)
         if outcome is None:
             return
         partition.progress.settle(upload.upload_id, outcome)
@@ -210,21 +225,29 @@ class Worker:
         if self._settled >= COMMIT_AFTER:
             self._due.set()
 
-    async def _placed(self, upload: Upload, partition: OwnedPartition) -> Outcome | None:
-        tries = _Tries(upload, partition.progress)
+    async def _try(self, upload: Upload, partition: OwnedPartition) -> Outcome | Unavailable | None:
+        """One try in a slot; None when stopping."""
         alone = upload.upload_id in partition.in_hand.left
-        while not self._stopping.is_set():
-            async with self._turns.slot(alone=alone):
-                if self._stopping.is_set():
-                    break
-                try:
-                    with _marked(partition.in_hand, upload):
-                        return await self._pipeline.place(upload, tries)
-                except Unavailable as error:
-                    retry_after = error.retry_after
-                    _log.warning("upload held", partition=upload.partition, reason=str(error))
-            await self._pause(retry_after)
-        return None
+        async with self._turns.slot(alone=alone):
+            if self._stopping.is_set():
+                return None
+            try:
+                with _marked(partition.in_hand, upload):
+                    return await self._pipeline.place(upload, _Tries(upload, partition.progress))
+            except Unavailable as error:
+                return error
+
+    async def _wait_with(self, upload: Upload, seconds: float) -> Upload:
+        """Wait for the world with an upload, out of memory and out of the others' way."""
+        with contextlib.suppress(OSError):  # without room for it, it stays in memory and in the budget
+            upload = await self._reassembler.put_by(upload)
+            task = asyncio.current_task()
+            assert task is not None
+            self._uploads.pop(task, None)
+            self._put_by.add(task)
+            self._left.set()
+        await self._pause(seconds)
+        return upload
 
     async def _commit_regularly(self) -> None:
         while not self._drained:
@@ -250,8 +273,9 @@ class Worker:
 
     async def _drain(self) -> None:
         """What is in work may end within the deadline; the rest is the next start's."""
-        if self._uploads:
-            _, late = await asyncio.wait(self._uploads, timeout=self._settings.stop_timeout)
+        tasks = self._uploads.keys() | self._put_by
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=self._settings.stop_timeout)
             for task in late:
                 task.cancel()
         self._drained = True

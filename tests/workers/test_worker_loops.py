@@ -162,7 +162,7 @@ def test_each_upload_is_placed_announced_and_counted(tmp_path: Path) -> None:
         worker.stop()
         await run
         assert seen == [upload.instance.seal for upload in placer.placed]
-        assert any(upload.scratch for upload in placer.placed)
+        assert any(upload.file for upload in placer.placed)
         assert not list((tmp_path / "scratch" / "0").iterdir())
         assert len(bench.outcomes.announced) == 41
         assert bench.written().counters == {Place.STORED: 41}

@@ -66,6 +66,11 @@ class Progress:
         """The first record of the oldest open upload; where reading has come to when none is open."""
         return min(self._open.values(), default=self._read_to)
 
+    @property
+    def done(self) -> int:
+        """How many uploads are counted of those that end above the last checkpoint's mark."""
+        return len(self._done)
+
     def knows(self, upload_id: UploadId) -> bool:
         """Whether all of this upload was read already: further records of it mean nothing."""
         return upload_id in self._done or upload_id in self._completed

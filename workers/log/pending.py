@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ingest.contract.identifiers import UploadId
-from workers.dataset.payload import FilePayload, JoinedPayload, MemoryPayload, Payload
+from workers.dataset.payload import JoinedPayload, MemoryPayload, Payload, SlicePayload
 
 
 @dataclass
@@ -27,7 +26,7 @@ class PendingUpload:
     @property
     def scratch(self) -> str:
         """The name of its scratch file."""
-        return f"{self.partition}-{self.upload_id.hex()}"
+        return scratch_name(self.partition, self.upload_id)
 
     def has(self, index: int, *, sound: bool) -> bool:
         """Whether a part is there under this index: with ``sound`` one from a sound record, else any."""
@@ -77,13 +76,19 @@ class PendingUpload:
         )
         return "" if found == size else f"{found} of {size} bytes are there"
 
-    def payload(self, scratch: Path) -> Payload:
-        """All parts in the order of their indexes; they are either all held or all written."""
-        if not self.written:
+    def payload(self, file: Payload | None) -> Payload:
+        """All parts in the order of their indexes, which are all held or, with ``file``, all in that."""
+        if file is None:
             return MemoryPayload(self.pieces())
         extents = _merged(self.written[index] for index in sorted(self.written))
-        files: list[Payload] = [FilePayload(scratch, offset, size) for offset, size in extents]
-        return files[0] if len(files) == 1 else JoinedPayload(files)
+        if extents == [(0, file.size)]:
+            return file
+        return JoinedPayload([SlicePayload(file, offset, size) for offset, size in extents])
+
+
+def scratch_name(partition: int, upload_id: UploadId) -> str:
+    """The name of an upload's scratch file."""
+    return f"{partition}-{upload_id.hex()}"
 
 
 def _merged(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -10,7 +10,6 @@ Memory is bounded over all uploads together: above the limit the largest goes to
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import xxhash
@@ -20,7 +19,8 @@ from ingest.contract.records import HEADER, VERSION, CorruptRecord, Instance, Ki
 from workers.dataset.payload import MemoryPayload, Payload
 from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
-from workers.log.pending import PendingUpload
+from workers.log.pending import PendingUpload, scratch_name
+from workers.log.scratch import ScratchPayload
 
 # Upload ids of what damage has cut off from its own; no receiver has these numbers.
 _DAMAGE = b"\xff\xff\xff\xff"  # then the position of a record that names no upload
@@ -38,18 +38,18 @@ class Upload:
     first_position: int
     end_position: int  # behind its last record
     damage: str = ""  # what the log lost of it; empty when nothing
-    scratch: str = ""  # its scratch file; empty when it is in memory
+    file: ScratchPayload | None = None  # where the payload is, when it is not in memory
 
     @property
     def held(self) -> int:
         """Bytes of memory that its payload takes."""
-        return 0 if self.scratch else self.payload.size
+        return 0 if self.file else self.payload.size
 
 
 class Scratch(Protocol):
     """Where large uploads wait; its files need not survive the process."""
 
-    async def write(self, name: str, offset: int, pieces: Iterable[bytes]) -> None:
+    async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
         """Write ``pieces`` at ``offset``; after an error the same call may come again.
 
         Raises:
@@ -57,8 +57,8 @@ class Scratch(Protocol):
         """
         ...
 
-    def path(self, name: str) -> Path:
-        """The file's path."""
+    def payload(self, name: str, size: int) -> ScratchPayload:
+        """The file, of ``size`` bytes, as a payload."""
         ...
 
     async def remove(self, name: str) -> None:
@@ -99,8 +99,23 @@ class Reassembler:
 
     async def release(self, upload: Upload) -> None:
         """The upload's payload is not needed any more."""
-        if upload.scratch:
-            await self._scratch.remove(upload.scratch)
+        if upload.file:
+            upload.file.close()
+            await self._scratch.remove(upload.file.name)
+
+    async def put_by(self, upload: Upload) -> Upload:
+        """The same upload without its payload in memory, since it has to wait.
+
+        Raises:
+            OSError: the scratch sink's.
+        """
+        if upload.file:
+            upload.file.close()
+            return upload
+        name = scratch_name(upload.partition, upload.upload_id)
+        await self._scratch.write(name, 0, upload.payload.blocks())
+        file = self._scratch.payload(name, upload.payload.size)
+        return replace(upload, payload=file, file=file)
 
     async def _record(self, entry: LogRecord, record: Record, progress: Progress) -> list[Upload]:
         if record.kind is Kind.EPOCH:
@@ -151,15 +166,16 @@ class Reassembler:
         if pending.written and pending.held:
             await self._move(pending)
         self._forget(pending)
+        file = self._scratch.payload(pending.scratch, pending.scratch_size) if pending.written else None
         return Upload(
             upload_id=pending.upload_id,
             partition=pending.partition,
             instance=_unknown(pending.size),
-            payload=pending.payload(self._scratch.path(pending.scratch)),
+            payload=pending.payload(file),
             first_position=pending.first_position,
             end_position=end,
             damage=damage,
-            scratch=pending.scratch if pending.written else "",
+            file=file,
         )
 
     async def _epoch(self, entry: LogRecord, started: UploadId, progress: Progress) -> list[Upload]:

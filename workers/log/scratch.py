@@ -5,11 +5,43 @@ worker empties the folders of its partitions when it starts.
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import aiofiles
 import aiofiles.os
+
+from workers.dataset.payload import BLOCK, FilePayload
+
+
+class ScratchPayload:
+    """A scratch file as a payload: opened when it is read, so that many may wait without a descriptor each."""
+
+    def __init__(self, name: str, path: Path, size: int) -> None:
+        """``size``: of the file, which exists when it is first read."""
+        self.name = name
+        self.size: int = size
+        self._path = path
+        self._file: FilePayload | None = None
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """See `Payload.read`."""
+        return self._opened().read(offset, length)
+
+    def blocks(self, size: int = BLOCK) -> Iterator[memoryview]:
+        """See `Payload.blocks`."""
+        return self._opened().blocks(size)
+
+    def close(self) -> None:
+        """Give the descriptor back until the next read."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _opened(self) -> FilePayload:
+        if self._file is None:
+            self._file = FilePayload(self._path, 0, self.size)
+        return self._file
 
 
 class ScratchFolder:
@@ -32,17 +64,17 @@ class ScratchFolder:
         """The folder of a partition, for whatever large and passing a stage makes."""
         return self._folder / str(partition)
 
-    def path(self, name: str) -> Path:
-        """Where the file ``name`` is."""
-        return self._folder / name.partition("-")[0] / name
+    def payload(self, name: str, size: int) -> ScratchPayload:
+        """The file ``name``, of ``size`` bytes, as a payload."""
+        return ScratchPayload(name, self._path(name), size)
 
-    async def write(self, name: str, offset: int, pieces: Iterable[bytes]) -> None:
+    async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
         """Write ``pieces`` one behind the other at ``offset``; after an error the same call may come again.
 
         Raises:
             OSError: the file system's, as when it is full.
         """
-        path = self.path(name)
+        path = self._path(name)
         # Not kept open: hundreds of uploads may wait, and at a megabyte a write opening costs nothing.
         async with aiofiles.open(path, "r+b" if offset else "wb", buffering=0) as file:
             await file.seek(offset)
@@ -54,4 +86,7 @@ class ScratchFolder:
     async def remove(self, name: str) -> None:
         """Remove the file, which may not exist."""
         with contextlib.suppress(FileNotFoundError):
-            await aiofiles.os.unlink(self.path(name))
+            await aiofiles.os.unlink(self._path(name))
+
+    def _path(self, name: str) -> Path:
+        return self._folder / name.partition("-")[0] / name

@@ -19,6 +19,7 @@ from ingest.contract.records import Instance, Kind, Outcome, Place, decode, enco
 from workers.log.checkpoint import Announced, Progress, commit
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.reassembly import Reassembler, Upload
+from workers.log.scratch import ScratchPayload
 
 T = TypeVar("T")
 MEMORY_LIMIT = 300
@@ -44,18 +45,18 @@ class Scratch:
         self.folder = folder
         self.files: set[str] = set()
 
-    async def write(self, name: str, offset: int, pieces: Iterable[bytes]) -> None:
+    async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
         self.files.add(name)
-        with self.path(name).open("r+b" if offset else "wb") as file:
+        with (self.folder / name).open("r+b" if offset else "wb") as file:
             file.seek(offset)
             file.writelines(pieces)
 
-    def path(self, name: str) -> Path:
-        return self.folder / name
+    def payload(self, name: str, size: int) -> ScratchPayload:
+        return ScratchPayload(name, self.folder / name, size)
 
     async def remove(self, name: str) -> None:
         self.files.discard(name)
-        self.path(name).unlink(missing_ok=True)
+        (self.folder / name).unlink(missing_ok=True)
 
 
 class Log:
