@@ -36,6 +36,7 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
 # open(2): what a file system or kernel without O_TMPFILE answers.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+_LOCK_EVERY: Final = 0.01  # seconds between tries
 _TRIES: Final = 3  # a folder that is removed while it is used is made again
 
 
@@ -97,11 +98,18 @@ class DirectoryStore:
     @asynccontextmanager
     async def lock(self, shard: str) -> AsyncIterator[None]:
         """See `ObjectStore.lock`: flock(2) on the shard's folder, which the kernel frees if we die."""
-        descriptor = await _off_loop(self._lock, shard)
+        descriptor, _ = await _off_loop(self._open_folder, Key(Area.OBJECTS, shard, ""))
         try:
+            # Waiting in a thread would hold one that the holder of the lock may need.
+            while not _try_lock(descriptor):  # noqa: ASYNC110 - another process holds it, and sets no Event
+                await asyncio.sleep(_LOCK_EVERY)
             yield
         finally:
             os.close(descriptor)
+
+    def locate(self, key: Key) -> str:
+        """See `ObjectStore.locate`: a path."""
+        return str(self.root / str(key))
 
     def sweep(self) -> int:
         """Remove what killed writers left in ``ROOT/tmp``; the number of files.
@@ -246,10 +254,10 @@ class DirectoryStore:
         return descriptor
 
     def _find(self, area: Area, shard: str, below: str) -> list[Listed]:
-        top = str(Key(area, shard, "")).rstrip("/")
+        folder, slash, _ = below.rpartition("/")
         return sorted(
             Listed(Key(area, shard, name), size)
-            for name, size in self._walk(top, "")
+            for name, size in self._walk(f"{Key(area, shard, folder)}".rstrip("/"), folder + slash)
             if name.startswith(below)
         )
 
@@ -310,15 +318,6 @@ class DirectoryStore:
             with contextlib.suppress(OSError):
                 os.rmdir(path, dir_fd=self._folder)
 
-    def _lock(self, shard: str) -> int:
-        descriptor, _ = self._open_folder(Key(Area.OBJECTS, shard, ""))
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
     def _open_temporary(self) -> int:
         self._make(TEMPORARY)
         return os.open(TEMPORARY, _FOLDER, dir_fd=self._folder)
@@ -377,15 +376,24 @@ def _sync_folder(path: str, root: int) -> None:
         os.close(folder)
 
 
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _remove_if_unlocked(name: str, folder: int) -> bool:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _try_lock(descriptor):
+            return False
         os.unlink(name, dir_fd=folder)
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return False
     finally:
         os.close(descriptor)

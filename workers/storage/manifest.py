@@ -46,8 +46,11 @@ class UnreadableManifest(ValueError):  # noqa: N818 - states what was found
 class PixelProof(msgspec.Struct, frozen=True, omit_defaults=True):
     """The pixel part of content digest c1."""
 
-    kind: str  # native: of decoded frames; encoded: of codestreams that cannot be decoded without loss
-    digest: str  # SHA-256, 64 hex digits
+    kind: str  # native: of decoded frames; encoded: of codestreams as they are; none: there are no pixels
+    digest: str = ""  # SHA-256, 64 hex digits; of none: empty
+
+
+NO_PIXELS: Final = PixelProof("none")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,12 +76,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size: int  # bytes of the data set
     digest: str  # SHA-256 of the data set, 64 hex digits
     placed_at: int = 0  # nanoseconds since 1970-01-01 UTC, worker's clock
-    passed_through: str = ""  # why the data set was not transcoded; empty where it was or has no pixels
+    repaired: bool = False  # took the place of a damaged object
+    passed_through: str = ""  # why the data set was not transcoded; empty where it was
     # content
     scheme: str = "c1"
     identity_digest: str = ""  # empty: not computed, as for elements out of order
     elements_digest: str = ""
-    pixels: PixelProof | None = None  # None: no pixels, or not computed when it was stored
+    pixels: PixelProof | None = None  # None: not computed
     photometric_interpretation: str = ""  # of the source
     planar_configuration: int | None = None
     findings: tuple[str, ...] = ()

@@ -78,3 +78,6 @@ class ObjectStore(Protocol):
 
     def lock(self, shard: str) -> AbstractAsyncContextManager[None]:
         """Hold back all others that change the lanes of a shard."""
+
+    def locate(self, key: Key) -> str:
+        """Where an administrator finds what is under a key: a path or URL."""

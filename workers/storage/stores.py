@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from ingest.contract.settings import Settings
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, Key, shards
 from workers.storage.object_store import Listed, ObjectStore
@@ -67,11 +66,6 @@ class Stores:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def store_directories(settings: Settings) -> tuple[Path, ...]:
-    """The folders that are the stores."""
-    return settings.store.directories or (settings.data / "store",)
 
 
 def open_stores(directories: Sequence[Path]) -> Stores:

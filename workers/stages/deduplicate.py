@@ -1,0 +1,237 @@
+"""Deduplicate: is the instance known already, and is a second copy the same object or a conflict?
+
+The first answer needs only the head of what is stored. The second, for bytes that differ, compares content
+digest c1: the same elements and pixels in another encoding are a duplicate, all else is a conflict, classed
+by what differs.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ingest.contract.records import Place
+from workers.dataset.digest import IDENTITY_TAGS, ContentDigests, differing_tags
+from workers.dataset.elements import PIXEL_DATA
+from workers.dataset.findings import tag_text
+from workers.dataset.payload import SlicePayload
+from workers.errors import Rejected, Unavailable
+from workers.pixels.codec import Codec
+from workers.pixels.digest import PixelDigest, pixel_digest
+from workers.stages.transcode import pixel_data_of
+from workers.stages.validate import Examination, validate
+from workers.storage.damage import Damaged, Found, check_data_set, find_object, set_aside, was_set_aside
+from workers.storage.lanes import Settled, known_conflict
+from workers.storage.layout import Key, lane_shard, object_key
+from workers.storage.manifest import NO_PIXELS, Manifest, PixelProof
+from workers.storage.moves import find_move
+from workers.storage.object_store import ObjectStore
+from workers.storage.stores import Stores
+
+REPAIRED = "repaired"  # reason of a stored instance that took the place of a damaged object
+
+# The classes of a conflict, the loudest first: another patient under the same UIDs is the commonest real one.
+IDENTITY = "identity"
+ELEMENTS = "elements"
+PIXELS = "pixels"
+_MOST_TAGS = 1024  # of a conflict; the manifest cuts the list, with a count, if it finds no room
+_RETRY = 1.0  # seconds
+_REPLACED = "the object was replaced while it was looked at"
+
+
+class Fresh(NamedTuple):
+    """No object has the key; ``repaired``: a damaged one had it."""
+
+    repaired: bool
+
+
+class Other(NamedTuple):
+    """An object of other bytes has the key."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Why a second copy is a conflict with ``first``, the object that is stored."""
+
+    first: Manifest
+    classes: tuple[str, ...]
+    tags: tuple[str, ...]  # as the standard prints them; those of the identity first
+    pixels: PixelDigest | None  # of the second copy
+
+
+class _Content(NamedTuple):
+    digests: ContentDigests | None
+    pixels: PixelDigest | None
+
+
+async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
+    """Whether the upload or its bytes are known; ``manifest``: as `received` makes it, with a valid UID.
+
+    `Settled`: nothing is left to do for this upload. `Other`: see `compare`.
+
+    Raises:
+        Unavailable: the store.
+    """
+    uid = manifest.sop_instance_uid
+    shard = lane_shard(uid, manifest.source_digest)
+    store = stores.of(shard)
+    move = await find_move(store, shard, manifest.upload)
+    if move is not None:  # counted before an administrator moved it, or to be counted so now
+        return Settled(move.source, "", store.name, object_key(uid))
+    key = object_key(uid)
+    try:
+        found = await find_object(store, key)
+    except Damaged:
+        if not await _put_aside(store, key):
+            raise Unavailable(_REPLACED, _RETRY) from None
+        return Fresh(repaired=True)
+    if found is None:
+        return Fresh(await was_set_aside(store, key))
+    stored = found.manifest
+    if stored.upload_id == manifest.upload_id:  # our own write, before a crash
+        return Settled(Place.STORED, REPAIRED if stored.repaired else "", store.name, key)
+    if (stored.source_digest, stored.source_transfer_syntax_uid) == (
+        manifest.source_digest,
+        manifest.source_transfer_syntax_uid,
+    ):
+        return Settled(Place.DUPLICATE, "", store.name, key)
+    return await known_conflict(stores, manifest) or Other(stored)
+
+
+async def compare(
+    stores: Stores, other: Other, examination: Examination, codec: Codec, scratch: Path, *, settle: bool
+) -> Settled | Difference | Fresh:
+    """Compare an instance with the object that has its key.
+
+    ``scratch``: folder for what a deflated data set inflates to. ``settle``: take a codec that keeps failing
+    as a fact about the pixels.
+
+    Raises:
+        CodecFailed: not ``settle``, and the codec crashed or met a limit, so nothing is known.
+        Unavailable: the store.
+    """
+    first = other.manifest
+    key = object_key(first.sop_instance_uid)
+    store = stores.of(key)
+    mine = _Content(examination.digests, await _pixels(examination, codec, settle=settle))
+    if _proved(first) == mine and mine.digests is not None:
+        return Settled(Place.DUPLICATE, "", store.name, key)
+    try:
+        async with _opened(stores, first, scratch) as stored:
+            theirs = _Content(stored.digests, await _pixels(stored, codec, settle=settle))
+            if theirs == mine and mine.digests is not None:
+                return Settled(Place.DUPLICATE, "", store.name, key)
+            return await asyncio.to_thread(_difference, first, (stored, theirs), (examination, mine))
+    except Damaged as damage:
+        async with store.lock(key.shard):
+            with contextlib.suppress(Damaged):
+                await _unchanged(store, key, first)
+            await set_aside(store, key, Place.STORED, str(damage))
+        return Fresh(repaired=True)
+
+
+def _proved(manifest: Manifest) -> _Content | None:
+    """What a manifest says of its object's content; None where it does not say all."""
+    if not manifest.elements_digest or manifest.pixels is None:
+        return None
+    digests = ContentDigests(manifest.identity_digest, manifest.elements_digest)
+    return _Content(digests, digest_of(manifest.pixels))
+
+
+def proof_of(pixels: PixelDigest | None) -> PixelProof:
+    """A pixel digest for a manifest; None where the instance has no pixels."""
+    return NO_PIXELS if pixels is None else PixelProof(pixels.kind, pixels.hex)
+
+
+def digest_of(proof: PixelProof) -> PixelDigest | None:
+    """The pixel digest in a manifest; None where the instance has no pixels."""
+    if proof == NO_PIXELS:
+        return None
+    return PixelDigest("native" if proof.kind == "native" else "encoded", proof.digest)
+
+
+async def _pixels(examination: Examination, codec: Codec, *, settle: bool) -> PixelDigest | None:
+    pixels = pixel_data_of(examination)
+    return None if pixels is None else await pixel_digest(pixels, codec, settle=settle)
+
+
+@asynccontextmanager
+async def _opened(stores: Stores, first: Manifest, scratch: Path) -> AsyncIterator[Examination]:
+    """The stored object examined, its bytes proved.
+
+    Raises:
+        Damaged: they are not what was stored.
+    """
+    key = object_key(first.sop_instance_uid)
+    store = stores.of(key)
+    found = await _unchanged(store, key, first)
+    payload = await store.open(key)
+    if payload is None:
+        raise Unavailable(_REPLACED, _RETRY)
+    with payload:
+        data_set = await asyncio.to_thread(check_data_set, payload, found)
+        yield await asyncio.to_thread(_examine, data_set, found.manifest, scratch)
+
+
+async def _unchanged(store: ObjectStore, key: Key, first: Manifest) -> Found:
+    """The head of the object at a key, which must still be ``first``.
+
+    Raises:
+        Damaged: its head, by now.
+        Unavailable: it is another object.
+    """
+    found = await find_object(store, key)
+    if found is None or found.manifest.upload_id != first.upload_id:
+        raise Unavailable(_REPLACED, _RETRY)
+    return found
+
+
+def _examine(data_set: SlicePayload, manifest: Manifest, scratch: Path) -> Examination:
+    """Examine a stored data set; blocks.
+
+    Raises:
+        Damaged: it cannot be read any more.
+    """
+    instance = msgspec.structs.replace(
+        manifest.instance, transfer_syntax_uid=manifest.transfer_syntax_uid, size=manifest.size
+    )
+    try:
+        return validate(data_set, instance, None, scratch)
+    except Rejected as rejected:
+        raise Damaged(f"the data set cannot be read any more: {rejected.reason}") from None
+
+
+def _difference(
+    first: Manifest, theirs: tuple[Examination, _Content], mine: tuple[Examination, _Content]
+) -> Difference:
+    """What differs; blocks."""
+    one, other = theirs[0], mine[0]
+    tags = differing_tags((one.data_set, one.encoding), (other.data_set, other.encoding), _MOST_TAGS)
+    classes = []
+    if any(tag in IDENTITY_TAGS for tag in tags):
+        classes.append(IDENTITY)
+    if any(tag not in IDENTITY_TAGS for tag in tags):
+        classes.append(ELEMENTS)
+    if theirs[1].pixels != mine[1].pixels:
+        classes.append(PIXELS)
+        tags = (*tags, PIXEL_DATA)
+    # Elements out of order (PS3.5 7.1) have no c1 to compare by, even where none of them differs.
+    texts = tuple(tag_text(tag) for tag in tags)
+    return Difference(first, tuple(classes) or (ELEMENTS,), texts, mine[1].pixels)
+
+
+async def _put_aside(store: ObjectStore, key: Key) -> bool:
+    """Set the object at a key aside, unless it is sound, having been replaced meanwhile."""
+    async with store.lock(key.shard):
+        try:
+            return await find_object(store, key) is None
+        except Damaged as damage:
+            await set_aside(store, key, Place.STORED, str(damage))
+            return True
