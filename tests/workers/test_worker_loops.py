@@ -206,6 +206,67 @@ def test_what_cannot_be_placed_now_waits_while_others_go_on(tmp_path: Path) -> N
     asyncio.run(scenario())
 
 
+def test_a_store_that_is_away_does_not_fill_the_memory_of_the_others(tmp_path: Path) -> None:
+    """Far more than the budget waits for one store, and what goes to another is placed all the same."""
+
+    async def scenario() -> None:
+        log = ListLog()
+        down = True
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if down and upload.instance.sop_instance_uid.startswith("1."):
+                raise Unavailable("store is away", 0.01)
+
+        placer = Placer(before)
+        for number in range(20):
+            log.add(f"1.{number}", bytes([number]) * 500_000)
+            log.add(f"1.9.{number}", bytes([number]) * 500_000, parts=3)
+            log.add(f"2.{number}", bytes(500_000))
+        bench = Bench(tmp_path, log, placer, memory_limit=1024 * 1024)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 20, run)
+        assert {upload.instance.sop_instance_uid[:2] for upload in placer.placed} == {"2."}
+        down = False
+        await until(lambda: len(placer.placed) == 60, run)
+        worker.stop()
+        await run
+        for upload in placer.placed[20:]:
+            assert upload.file is not None
+        assert not list((tmp_path / "scratch" / "0").iterdir())
+        assert bench.written().counters == {Place.STORED: 60}
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_while_scratch_is_full_passes_nothing(tmp_path: Path) -> None:
+    """Parts that found no room are read again by the next start: the mark stays below them."""
+
+    async def scenario() -> None:
+        log, placer = ListLog(), Placer()
+        log.add("1.1", bytes(600_000), parts=3)
+        for number in range(5):
+            log.add(f"2.{number}")
+        bench = Bench(tmp_path, log, placer, memory_limit=1024 * 1024)
+        worker = bench.worker()
+        (tmp_path / "scratch" / "0").rmdir()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: log.read_to > 0, run)
+        await asyncio.sleep(0.05)
+        worker.stop()
+        await run
+        assert bench.progress.low_water_mark == 0
+        assert not placer.placed
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 6, run)
+        worker.stop()
+        await run
+        assert bench.written().counters == {Place.STORED: 6}
+
+    asyncio.run(scenario())
+
+
 def test_reading_stops_at_the_budget(tmp_path: Path) -> None:
     """Nothing is read beyond what memory is allowed for, and reading goes on when it is free again."""
 
