@@ -23,7 +23,7 @@ class SegmentSupply:
         self._fd: int | None = None
         self._full: str | None = None
         self._lacks_space: str | None = None
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool-supply", daemon=True)
 
     def start(self) -> None:
@@ -57,7 +57,7 @@ class SegmentSupply:
     def close(self) -> None:
         """Stop; a segment made ready stays for the next start."""
         with self._changed:
-            self._stopping = True
+            self._stopping.set()
             self._changed.notify_all()
         self._thread.join()
         if self._fd is not None:
@@ -65,13 +65,13 @@ class SegmentSupply:
             self._fd = None
 
     def _settled(self) -> bool:
-        return self._fd is not None or self._stopping
+        return self._fd is not None or self._stopping.is_set()
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             self._step()
             with self._changed:
-                if not self._stopping and (self._fd is not None or self._full is not None):
+                if not self._stopping.is_set() and (self._fd is not None or self._full is not None):
                     self._changed.wait(WATCH_INTERVAL)
 
     def _step(self) -> None:

@@ -116,7 +116,8 @@ class SpoolWriter:
         """Write what waits, and close the log."""
         self._refusal = self._refusal or "the log is closed"
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:  # it was started
+            await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # the last futures are set by a callback of this loop
         await asyncio.to_thread(self._resources.close)
 

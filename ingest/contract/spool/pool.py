@@ -1,5 +1,6 @@
 """The segments of a log: made, filled, and used again once every partition is past them."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -8,6 +9,7 @@ from ingest.contract.spool.disk import Disk, write_all
 from ingest.contract.spool.errors import SpoolFull
 from ingest.contract.spool.layout import Layout
 
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MiB: Final = 1 << 20
 # Zeros would do on most file systems, but some keep no blocks for them.
 _FILLER: Final = b"\x5a" * _MiB
@@ -138,8 +140,10 @@ class SegmentPool:
             for position in range(0, size, _MiB):
                 write_all(self._disk, fd, [memoryview(_FILLER)[: size - position]], position)
             self._disk.fdatasync(fd)
-        except OSError:
+        except OSError as error:
             self._disk.unlink(temporary)
+            if error.errno in NO_SPACE:
+                raise SpoolFull(f"no space for a further segment: {error.strerror}") from error
             raise
         finally:
             self._disk.close(fd)

@@ -49,7 +49,8 @@ class _Survey:
 class Recovery:
     """Recovers one log, whose lock the caller holds."""
 
-    def __init__(self, disk: Disk, layout: Layout, meta: Meta) -> None:
+    def __init__(self, disk: Disk, layout: Layout, meta: Meta, low_water_mark: int) -> None:
+        self._settled = low_water_mark
         self._disk = disk
         self._layout = layout
         self._meta = meta
@@ -66,7 +67,7 @@ class Recovery:
             OSError: the disk's; the log is not usable then, and running again is safe.
         """
         cut = read_slot(self._disk, self._layout.cut) or None
-        survey = self._survey(max(self._hint(), cut[1] if cut else 0))
+        survey = self._survey(max([self._hint(), cut[1] if cut else 0, *self._files.retired.values()]))
         end = max(survey.synced, survey.acknowledged_end)
         if survey.acknowledged_end < end:
             self._result.damaged.append(Damage(survey.acknowledged_end, end))
@@ -80,7 +81,8 @@ class Recovery:
             write_slot(self._disk, self._layout.cut)
         self._files.close()
         self._result.end = end
-        self._result.damaged += survey.damaged
+        damaged = self._result.damaged + survey.damaged
+        self._result.damaged = [damage for damage in damaged if damage.end > self._settled]
         return self._result
 
     def _hint(self) -> int:
@@ -198,8 +200,8 @@ class Recovery:
     def _retire(self, number: int, end: int) -> None:
         """A segment whose sync failed is read to its durable end, and never written again."""
         self._result.retired = number
-        if number in self._files.retired:
-            return  # an interrupted recovery did this
+        if number in self._files.retired or number not in self._files.numbers:
+            return  # an interrupted recovery did this, and it may be settled and removed since
         self._disk.make_folder(self._layout.retired)
         self._disk.sync_folder(self._layout.folder)
         self._disk.rename(self._layout.segment(number), self._layout.retired_segment(number, end))
@@ -225,7 +227,7 @@ def open_log(
     Raises:
         OSError: the disk's.
     """
-    recovered = Recovery(disk, layout, meta).run()
+    recovered = Recovery(disk, layout, meta, low_water_mark()).run()
     end = recovered.end
     size = meta.segment_size
     number = max([(end - 1) // size, *layout.retired_ends(disk)])  # -1 while nothing was ever written

@@ -1,0 +1,209 @@
+"""The spool on a disk that does its worst: thousands of seeded schedules against the promises."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Kind, encode_header
+from ingest.contract.spool import (
+    Appended,
+    Damage,
+    FrameWalk,
+    GroupWalk,
+    Layout,
+    PoolLimits,
+    Recovered,
+    SegmentFiles,
+    SegmentLog,
+    SpoolFull,
+    SyncFailed,
+    WriteFailed,
+    make_log,
+    open_log,
+)
+from tests.log.simulated_disk import PAGE, PowerCut, SimulatedDisk
+
+SEGMENT = 16 * PAGE
+LIMITS = PoolLimits(SEGMENT, 12 * SEGMENT, 0)
+PARTITIONS = 3
+SCHEDULES = int(os.environ.get("SPOOL_SCHEDULES", "2000"))
+FIRST_SEED = int(os.environ.get("SPOOL_SEED", "0"))
+
+
+class Machine:
+    """A log, its reader and what they have promised so far."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.disk = SimulatedDisk(seed)
+        self.layout = Layout(Path("/spool"))
+        self.acknowledged: dict[int, bytes] = {}  # position -> record, those at or above the mark
+        self.written: list[bytes] = []  # since the last acknowledgement
+        self.shown: dict[int, bytes] = {}
+        self.read_to = 0
+        self.mark = 0  # durable
+        self.highest = 0  # no new record may be below
+        self.count = 0
+        self.log: SegmentLog | None = None
+        self.expect_damage = False
+
+    # -- what processes do
+
+    def open(self) -> Recovered:
+        lock = self.disk.lock(self.layout.lock)
+        assert lock is not None
+        meta = make_log(self.disk, self.layout, PARTITIONS, LIMITS)
+        self.log, self.pool, recovered = open_log(
+            self.disk, self.layout, meta, LIMITS, low_water_mark=lambda: self.mark, committed=self.mark
+        )
+        assert self.log.end >= max([0, *self.acknowledged]), "an acknowledged record is behind the log's end"
+        return recovered
+
+    def append(self) -> None:
+        assert self.log is not None
+        group = [self.record() for _ in range(self.rng.randint(1, 5))]
+        try:
+            while group:
+                count = self.log.append(group)
+                self.written += [record.header + b"".join(record.payload) for record in group[:count]]
+                del group[:count]
+        except (SpoolFull, WriteFailed, OSError):
+            pass
+        except SyncFailed:
+            self.restart()
+
+    def record(self) -> Appended:
+        self.count += 1
+        size = self.rng.choice([0, 10, 500, PAGE, self.rng.randint(0, 4 * PAGE)])
+        payload = [memoryview(self.rng.randbytes(size))]
+        header = encode_header(Kind.PART, UploadId.of(1, 1, self.count), 0, None, payload)
+        return Appended(self.rng.randrange(PARTITIONS), header, payload)
+
+    def sync(self) -> None:
+        """Acknowledge: after this, everything written is promised."""
+        assert self.log is not None
+        try:
+            end = self.log.sync()
+        except SyncFailed:
+            self.restart()
+            return
+        found = self.walk(self.highest, end)
+        assert [*found.values()] == self.written, "what was synced is not what was written"
+        self.acknowledged |= found
+        self.highest = end
+        self.written.clear()
+
+    def read(self) -> None:
+        """What a worker sees and may act upon, once and for all."""
+        end = self.published()
+        for position, record in self.walk(self.read_to, end).items():
+            assert self.shown.setdefault(position, record) == record, "a position was used twice"
+            assert self.acknowledged.get(position, record) == record
+            self.acknowledged[position] = record  # shown, so it must stay, acknowledged or not
+        self.read_to = max(self.read_to, end)
+        self.highest = max(self.highest, end)
+
+    def commit(self) -> None:
+        self.mark = max(self.mark, self.rng.randint(self.mark, self.read_to)) if self.read_to else 0
+        self.acknowledged = {at: data for at, data in self.acknowledged.items() if at >= self.mark}
+
+    def restart(self) -> None:
+        """The process ends by itself, as after a failed sync."""
+        self.disk.kill()
+        self.recover()
+
+    def crash(self) -> None:
+        if self.rng.random() < 0.7:
+            self.disk.power_cut()
+        else:
+            self.disk.kill()
+        self.recover()
+
+    def recover(self) -> None:
+        """Start again, now and then with further crashes on the way, and look whether all is there."""
+        refuse_writes = self.disk.refuse_writes
+        self.written.clear()
+        for tries in range(5):
+            trouble = tries < 4
+            self.disk.countdown = self.rng.randint(0, 15) if trouble and self.rng.random() < 0.4 else None
+            self.disk.fail_next_sync = trouble and self.rng.random() < 0.1
+            self.disk.refuse_writes = refuse_writes if trouble else 0
+            try:
+                recovered = self.open()
+            except PowerCut:
+                self.disk.power_cut()
+            except OSError:
+                self.disk.kill()
+            else:
+                break
+        self.disk.countdown, self.disk.fail_next_sync, self.disk.refuse_writes = None, False, refuse_writes
+        assert self.expect_damage or not recovered.damaged, "damage where nothing was damaged"
+        assert recovered.skipped_to is None
+        self.check()
+        self.highest = max(self.highest, self.published())
+
+    def check(self) -> None:
+        """Everything promised is there, at its place, and nothing is found that was not shown or written."""
+        found = self.walk(self.mark, self.published())
+        for position, record in self.acknowledged.items():
+            assert found.get(position) == record, f"record at {position} is lost"
+        for position, record in self.shown.items():
+            assert position < self.mark or found.get(position) == record, f"{position} was taken back"
+        for position, record in found.items():  # a new start shows these to its workers
+            assert self.shown.setdefault(position, record) == record
+            self.acknowledged[position] = record
+        self.shown = {at: data for at, data in self.shown.items() if at >= self.mark}
+
+    def published(self) -> int:
+        return self.disk.counter(self.layout.durable_end).load()
+
+    def walk(self, start: int, end: int) -> dict[int, bytes]:
+        assert self.log is not None
+        files = SegmentFiles(self.disk, self.layout, self.log.meta)
+        walk = GroupWalk(files, start, end)
+        found: dict[int, bytes] = {}
+        while (group := walk.next(end)) is not None:
+            assert not isinstance(group, Damage), f"{group} below the durable end"
+            for frame in FrameWalk(files, group):
+                assert not isinstance(frame, Damage), f"{frame} below the durable end"
+                if frame.position >= start:
+                    found[frame.position] = files.read(frame.record_position, frame.size)
+        files.close()
+        return found
+
+
+def run(seed: int, steps: int = 40) -> Machine:
+    machine = Machine(seed)
+    rng = machine.rng
+    machine.recover()
+    machine.disk.short_writes = rng.choice([0, 0, 0.3])
+    machine.disk.refuse_writes = rng.choice([0, 0, 0, 0.1])
+    actions = [machine.append, machine.append, machine.sync, machine.sync, machine.read, machine.commit]
+    for _ in range(steps):
+        machine.disk.fail_next_sync = rng.random() < 0.03
+        if rng.random() < 0.3:
+            machine.disk.countdown = rng.randint(0, 8)
+        try:
+            rng.choice(actions)()
+        except PowerCut:
+            machine.disk.power_cut()
+            machine.recover()
+        machine.disk.countdown = None
+        if rng.random() < 0.1:
+            machine.crash()
+    return machine
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_promises_hold_on_every_schedule(block: int) -> None:
+    """Nothing acknowledged is lost, nothing shown is taken back, no position is used twice."""
+    per_block = SCHEDULES // 10
+    for seed in range(FIRST_SEED + block * per_block, FIRST_SEED + (block + 1) * per_block):
+        try:
+            run(seed)
+        except BaseException:
+            print(f"seed {seed}: SPOOL_SEED={seed} SPOOL_SCHEDULES=10")
+            raise
