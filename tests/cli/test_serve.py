@@ -1,0 +1,132 @@
+"""`serve` with real children: ready, restarts, kills, a second instance, a clean stop."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.running import Running, running_processes, start_time
+from tests.support.pipeline import Pipeline, free_port
+
+pytestmark = pytest.mark.real
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def running(data: Path) -> dict[str, Running]:
+    return {found.name: found for found in running_processes(data)}
+
+
+def all_running(data: Path, workers: int) -> Callable[[], bool]:
+    names = {"serve", "receiver", *(f"worker-{number}" for number in range(workers))}
+    return lambda: running(data).keys() == names
+
+
+def answers(pipeline: Pipeline) -> bool:
+    to = f"127.0.0.1:{pipeline.port}"
+    return (
+        subprocess.run(pipeline.command("echo", "--to", to), check=False, capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    with Pipeline(tmp_path / "data", workers=2) as started:
+        until(all_running(tmp_path / "data", 2))
+        yield started
+
+
+def test_ready_block_is_true(tmp_path: Path) -> None:
+    """Once the block is printed, a peer is answered at once; it names address, AE title and store."""
+    data, port = tmp_path / "data", free_port()
+    command = [sys.executable, "-m", "ingest", "serve", "--data", str(data), "--workers", "1"]
+    command += ["--listen", f"127.0.0.1:{port}", "--ae-title", "OTHER"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert " is ready" in process.stdout.readline()
+        echo = ["/usr/bin/echoscu", "-aec", "OTHER", "127.0.0.1", str(port)]
+        assert subprocess.run(echo, check=False).returncode == 0
+        process.terminate()
+        block = process.stdout.read()
+    assert process.returncode == 0
+    assert f"127.0.0.1:{port}, AE title OTHER" in block
+    assert f"{data}/store/SSS/<SOP Instance UID>.dcm" in block
+    assert running(data) == {}
+
+
+@pytest.mark.parametrize("name", ["receiver", "worker-0", "worker-1"])
+def test_killed_child_is_replaced(pipeline: Pipeline, name: str) -> None:
+    """kill -9 of any child: another one, with the same task, and only that."""
+    before = running(pipeline.data)
+    os.kill(before[name].pid, signal.SIGKILL)
+    until(lambda: running(pipeline.data).get(name, before[name]) != before[name])
+    after = running(pipeline.data)
+    assert after[name].partitions == before[name].partitions
+    assert {other: after[other] for other in after if other != name} == {
+        other: before[other] for other in before if other != name
+    }
+    assert answers(pipeline)
+    assert pipeline.stop() == 0
+
+
+def test_killed_supervisor_takes_everything_with_it(pipeline: Pipeline) -> None:
+    """kill -9 of `serve`: no process stays, and the next `serve` starts on the same folder and port at once."""
+    assert pipeline.process is not None
+    pids = pipeline.children()
+    assert len(pids) >= 3
+    pipeline.process.kill()
+    pipeline.process.wait()
+    pipeline.start()
+    until(all_running(pipeline.data, 2))
+    assert not any(start_time(pid) for pid in pids)
+    assert answers(pipeline)
+
+
+def test_second_instance_is_refused(pipeline: Pipeline) -> None:
+    """Another `serve` on the same data folder says who is there, exits with 1, and disturbs nothing."""
+    before = running(pipeline.data)
+    command = pipeline.command("serve", "--data", str(pipeline.data), "--listen", f"127.0.0.1:{free_port()}")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.search(
+        rf"another `serve` \(process {before['serve'].pid}\) runs on the data folder", done.stderr
+    )
+    assert running(pipeline.data) == before
+    assert answers(pipeline)
+
+
+def test_port_in_use_is_reported(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A port that another process has: exit code 1 after a few tries, the address in a line, no traceback."""
+    other = tmp_path / "other"
+    command = pipeline.command("serve", "--data", str(other), "--listen", f"127.0.0.1:{pipeline.port}")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{pipeline.port}" in done.stderr.replace("[", "").replace("]", "")
+    assert "Traceback" not in done.stderr
+    assert running(other) == {}
+
+
+def test_partitions_are_shared_out(pipeline: Pipeline) -> None:
+    """Each partition has exactly one worker."""
+    shares = [found.partitions for name, found in running(pipeline.data).items() if name.startswith("worker")]
+    assert sorted(number for share in shares for number in share) == list(range(16))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_receiver_that_is_stopped_by_hand_returns(pipeline: Pipeline) -> None:
+    """SIGTERM to a child alone is a clean end of that child, and not the end of the service."""
+    before = running(pipeline.data)["receiver"]
+    os.kill(before.pid, signal.SIGTERM)
+    until(lambda: running(pipeline.data).get("receiver", before) != before)
+    assert answers(pipeline)
