@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from pydicom.filereader import read_file_meta_info
+
 from benchmarks.load import Load, send
 from benchmarks.peers import OURS
 from benchmarks.processes import ChildProcess, free_port, python
@@ -15,6 +17,7 @@ from ingest.contract.settings import LogSettings
 
 _POLL: Final = 0.05  # s
 _UPLOADS_IN_WORK: Final = 8  # of all workers of a comparison together, or more
+_JPEG_2000_LOSSLESS: Final = "1.2.840.10008.1.2.4.90"
 _TIMESTAMP: Final = 0.004  # s: how finely the kernel tells a file's time
 
 
@@ -71,6 +74,18 @@ def wait_stored(
         watch()
         time.sleep(_POLL)
     return found
+
+
+def check_transcoded(objects: Sequence[Path]) -> None:
+    """A worker that passed pixels through did less than what is compared.
+
+    Raises:
+        RuntimeError: an object is not JPEG 2000 Lossless.
+    """
+    for path in objects:
+        found = read_file_meta_info(path).get("TransferSyntaxUID")
+        if found != _JPEG_2000_LOSSLESS:
+            raise RuntimeError(f"{path.name} was stored in transfer syntax {found}")
 
 
 def steady_rate(objects: Sequence[Path], data_set_size: int) -> float:

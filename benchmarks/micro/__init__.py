@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
-from benchmarks.micro import association, dimse, records
+from benchmarks.micro import association, dimse, instance, records
 from benchmarks.scenarios.scale import Scale
 
 _BUDGET: Final = 0.2  # s a sample
@@ -23,7 +23,7 @@ def run(scale: Scale) -> Comparison:
     scale.progress("Micro")
     arms = [
         _arm(name, operation, budget)
-        for module in (association, dimse, records)
+        for module in (association, dimse, instance, records)
         for name, operation in module.operations().items()
     ]
     return Comparison("Micro", "µs", alternate(arms, scale.rounds))

@@ -9,7 +9,7 @@ from typing import Final
 from benchmarks.arms import RATE, Comparison, Ratio
 from benchmarks.data import KINDS
 from benchmarks.load import Load, send
-from benchmarks.pipeline import receiver, wait_stored, workers
+from benchmarks.pipeline import check_transcoded, receiver, wait_stored, workers
 from benchmarks.processes import ChildProcess, descendants, peak_resident, reset_peak, resident
 from benchmarks.releaser import Releaser
 from benchmarks.scenarios.network import next_run
@@ -71,7 +71,7 @@ def _work_one(data: Path) -> tuple[float, float]:
             nonlocal together
             together = max(together, _sum(started))
 
-        wait_stored(data, _FIRST + 1, started, watch)
+        check_transcoded(wait_stored(data, _FIRST + 1, started, watch))
         return peak_resident(started[0].pid), together
 
 

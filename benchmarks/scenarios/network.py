@@ -7,7 +7,7 @@ from typing import Final
 
 from benchmarks.arms import RATE, Arm, Sample
 from benchmarks.load import Load, Sent, discard_sink, send
-from benchmarks.peers import OURS, Peer, Running, running
+from benchmarks.peers import Peer, Running, running
 from benchmarks.processes import cpu_seconds, settle_disk
 from benchmarks.releaser import Releaser
 from benchmarks.scenarios.scale import Scale
@@ -71,12 +71,17 @@ def peer_arm(scale: Scale, receiver: Running, kind: str, senders: int, share: fl
 
 @contextmanager
 def receivers(scale: Scale, *peers: Peer) -> Iterator[list[Running]]:
-    """Start all; idle ones cost the one under load nothing. Ours first fills the segments that it will recycle."""
+    """Start all and let each receive a little; idle ones cost the one under load nothing.
+
+    Ours receives a whole round, so that the segments which it recycles later have been written once.
+    """
     with ExitStack() as stack:
         started = [stack.enter_context(running(peer, scale.scratch)) for peer in peers]
         for receiver in started:
-            if receiver.peer is OURS:
-                with Releaser(receiver.folder):
-                    send(receiver.address, load_of(scale, "ct", 16))
-                settle_disk(receiver.folder)
+            load = load_of(scale, "ct", 16) if receiver.peer.durable else Load("ct", 16, 16, run=next_run())
+            with ExitStack() as releasing:
+                if receiver.peer.durable:
+                    releasing.enter_context(Releaser(receiver.folder))
+                send(receiver.address, load)
+            settle_disk(receiver.folder)
         yield started

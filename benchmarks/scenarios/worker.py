@@ -9,7 +9,7 @@ from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.codec_calls import bare_seconds, pool_seconds
 from benchmarks.data import KINDS, template
 from benchmarks.load import Load
-from benchmarks.pipeline import spool, steady_rate, wait_stored, workers
+from benchmarks.pipeline import check_transcoded, spool, steady_rate, wait_stored, workers
 from benchmarks.scenarios.network import next_run
 from benchmarks.scenarios.scale import Scale
 
@@ -59,4 +59,5 @@ def _drain(data: Path, kind: str, count: int, cores: Sequence[int]) -> float:
     spool(data, Load(kind, count, associations=2, run=next_run()))
     with workers(data, len(cores), cores) as started:
         objects = wait_stored(data, count, started)
+    check_transcoded(objects)
     return steady_rate(objects, template(KINDS[kind]).size)
