@@ -23,6 +23,8 @@ class Reason(enum.StrEnum):
     GROUP_0000 = "group-0000"  # command elements in the data set
     GROUP_0002 = "group-0002"  # file meta elements in the data set
     IDENTITY = "identity"  # SOP Class, SOP Instance, Study or Series UID missing, invalid or ambiguous
+    DAMAGED_IN_LOG = "damaged-in-log"  # the log does not have all that was received
+    ATTEMPTS = "attempts"  # every process that worked on it died
     MISMATCH = "mismatch"  # the command and the data set speak of different instances
 
 
