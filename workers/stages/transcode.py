@@ -34,6 +34,9 @@ from workers.stages.validate import Examination
 
 JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
 
+# The component transform needs a bit more than the samples have, and OpenJPEG cannot bear that at 24.
+_MOST_BITS_TRANSFORMED = 16
+
 _LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 
 
@@ -108,7 +111,9 @@ async def _encode(
     examination: Examination, pixels: PixelData, codec: Codec, settings: Settings, scratch: Path
 ) -> Transcoded:
     form, description = pixels.form, pixels.description
-    transform = description.photometric_interpretation == "RGB"
+    transform = (
+        description.photometric_interpretation == "RGB" and description.bits_stored <= _MOST_BITS_TRANSFORMED
+    )
     source = _Frames(pixels, codec)
     fragments = _FragmentFile(
         scratch, large=form.size * description.number_of_frames > settings.worker.memory_limit
