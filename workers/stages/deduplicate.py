@@ -26,10 +26,9 @@ from workers.pixels.digest import PixelDigest, pixel_digest
 from workers.stages.transcode import pixel_data_of
 from workers.stages.validate import Examination, validate
 from workers.storage.damage import Damaged, Found, check_data_set, find_object, set_aside, was_set_aside
-from workers.storage.lanes import Settled, known_conflict
-from workers.storage.layout import Key, lane_shard, object_key
+from workers.storage.lanes import Settled, known_conflict, settled_by_move
+from workers.storage.layout import Key, object_key
 from workers.storage.manifest import NO_PIXELS, Manifest, PixelProof
-from workers.storage.moves import find_move
 from workers.storage.object_store import ObjectStore
 from workers.storage.stores import Stores
 
@@ -71,6 +70,11 @@ class _Content(NamedTuple):
     pixels: PixelDigest | None
 
 
+def stored_reason(manifest: Manifest) -> str:
+    """The reason of the outcome of an object with this manifest; empty for a plain success."""
+    return REPAIRED if manifest.repaired else manifest.passed_through
+
+
 async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
     """Whether the upload or its bytes are known; ``manifest``: as `received` makes it, with a valid UID.
 
@@ -80,12 +84,11 @@ async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
         Unavailable: the store.
     """
     uid = manifest.sop_instance_uid
-    shard = lane_shard(uid, manifest.source_digest)
-    store = stores.of(shard)
-    move = await find_move(store, shard, manifest.upload)
-    if move is not None:  # counted before an administrator moved it, or to be counted so now
-        return Settled(move.source, "", store.name, object_key(uid))
     key = object_key(uid)
+    store = stores.of(key)
+    moved = await settled_by_move(stores, key, manifest.upload)
+    if moved is not None:
+        return moved
     try:
         found = await find_object(store, key)
     except Damaged:
@@ -96,7 +99,7 @@ async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
         return Fresh(await was_set_aside(store, key))
     stored = found.manifest
     if stored.upload_id == manifest.upload_id:  # our own write, before a crash
-        return Settled(Place.STORED, REPAIRED if stored.repaired else "", store.name, key)
+        return Settled(Place.STORED, stored_reason(stored), store.name, key)
     if (stored.source_digest, stored.source_transfer_syntax_uid) == (
         manifest.source_digest,
         manifest.source_transfer_syntax_uid,

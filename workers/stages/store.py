@@ -12,7 +12,7 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Place
 from workers.dataset.payload import Payload
 from workers.errors import Rejected
-from workers.stages.deduplicate import REPAIRED, Difference, Fresh, proof_of
+from workers.stages.deduplicate import Difference, Fresh, proof_of, stored_reason
 from workers.stages.transcode import PassedThrough, Transcoded
 from workers.stages.validate import Examination
 from workers.storage.damage import Damaged, find_object
@@ -90,7 +90,7 @@ async def store(
         manifest = msgspec.structs.replace(manifest, passed_through=str(result.reason))
     key = object_key(manifest.sop_instance_uid)
     store_of_key = stores.of(key)
-    settled = Settled(Place.STORED, REPAIRED if fresh.repaired else "", store_of_key.name, key)
+    settled = Settled(Place.STORED, stored_reason(manifest), store_of_key.name, key)
     if await store_of_key.put_new(key, _pieces(manifest, payload)):
         return settled
     try:

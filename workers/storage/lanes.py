@@ -19,6 +19,7 @@ from workers.errors import Unavailable
 from workers.storage.damage import Damaged, Found, find_object, set_aside
 from workers.storage.layout import Key, conflict_key, object_key, quarantine_key, reference_key
 from workers.storage.manifest import Manifest
+from workers.storage.moves import find_move
 from workers.storage.object_store import ObjectStore
 from workers.storage.part10 import encode_head
 from workers.storage.stores import Stores
@@ -68,6 +69,19 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+async def settled_by_move(stores: Stores, key: Key, upload_id: UploadId) -> Settled | None:
+    """The place of an upload that an administrator has moved: it counts where it was before.
+
+    ``key``: of the same shard as everything about the upload.
+
+    Raises:
+        Unavailable: the store.
+    """
+    store = stores.of(key)
+    move = None if stores.replaying else await find_move(store, key.shard, upload_id)
+    return None if move is None else Settled(move.source, "", store.name, key)
+
+
 async def quarantine(stores: Stores, manifest: Manifest, payload: Payload) -> Settled:
     """Keep what cannot be read or identified; the manifest has the reason, position and detail.
 
@@ -76,8 +90,11 @@ async def quarantine(stores: Stores, manifest: Manifest, payload: Payload) -> Se
     """
     key = quarantine_key(manifest.sop_instance_uid, manifest.source_digest)
     store = stores.of(key)
+    moved = await settled_by_move(stores, key, manifest.upload)
+    if moved is not None:
+        return moved
     async with store.lock(key.shard):
-        await _keep(store, key, manifest, payload, Place.QUARANTINED)
+        await keep(store, key, manifest, payload, Place.QUARANTINED)
     return Settled(Place.QUARANTINED, manifest.reason, store.name, key)
 
 
@@ -98,7 +115,7 @@ async def conflict(stores: Stores, manifest: Manifest, payload: Payload, first: 
             return None
         if found is None or found.manifest.upload_id != first.upload_id:
             return None
-        await _keep(store, key, manifest, payload, Place.CONFLICT)
+        await keep(store, key, manifest, payload, Place.CONFLICT)
     return Settled(Place.CONFLICT, manifest.reason, store.name, key)
 
 
@@ -144,8 +161,12 @@ def is_reference(key: Key) -> bool:
     return _REFERENCE.search(key.name) is not None
 
 
-async def _keep(store: ObjectStore, key: Key, manifest: Manifest, payload: Payload, place: Place) -> None:
-    """Make the entry, or a reference where its bytes are there already. The caller holds the lock."""
+async def keep(store: ObjectStore, key: Key, manifest: Manifest, payload: Payload, place: Place) -> None:
+    """Make the entry, or a reference where its bytes are there already. The caller holds the lock.
+
+    Raises:
+        Unavailable: the store.
+    """
     placed = msgspec.structs.replace(manifest, placed_at=time.time_ns())
     for _ in range(_TRIES):
         if await store.put_new(key, _pieces(placed, payload)):

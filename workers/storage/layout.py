@@ -27,6 +27,10 @@ _SHARD_DIGITS: Final = 3
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 _SUFFIX = ".dcm"
+_KEY = re.compile(
+    r"(?:(?P<area>conflicts|quarantine|moves|resolutions)/)?(?P<shard>[0-9a-f]{3})/"
+    r"(?P<name>[0-9a-z.+-]+(?:/[0-9a-z.+-]+)?)\Z"
+)
 
 
 class Area(enum.StrEnum):
@@ -50,6 +54,18 @@ class Key(NamedTuple):
         """The whole key, as stores, outcomes and reports write it."""
         prefix = f"{self.area}/" if self.area else ""
         return f"{prefix}{self.shard}/{self.name}"
+
+
+def parse_key(text: str) -> Key:
+    """The key that `Key.__str__` wrote.
+
+    Raises:
+        InvalidIdentifier: it is none.
+    """
+    match = _KEY.match(text)
+    if match is None:
+        raise InvalidIdentifier("not a key")
+    return Key(Area(match["area"] or ""), match["shard"], match["name"])
 
 
 def shards() -> list[str]:
@@ -137,7 +153,7 @@ def resolution_key(sop_instance_uid: str) -> Key:
     return Key(Area.RESOLUTIONS, shard_of(uid), f"{uid}.json")
 
 
-def resolved_key(sop_instance_uid: str, upload_id: UploadId, at: int) -> Key:
+def resolved_key(sop_instance_uid: str, upload_id: bytes, at: int) -> Key:
     """Where a resolution that is done is recorded; ``at``: nanoseconds since 1970.
 
     Raises:
@@ -145,15 +161,6 @@ def resolved_key(sop_instance_uid: str, upload_id: UploadId, at: int) -> Key:
     """
     uid = check_uid(sop_instance_uid)
     return Key(Area.RESOLUTIONS, shard_of(uid), f"{uid}/{upload_id.hex()}-{at:020d}.json")
-
-
-def lane_shard(sop_instance_uid: str, source_digest: str) -> str:
-    """The shard of everything about an upload: its UID's, or without one its source digest's.
-
-    Raises:
-        InvalidIdentifier: not a UID or not a digest.
-    """
-    return quarantine_key(sop_instance_uid, source_digest).shard
 
 
 def entry_of(key: Key) -> Key | None:

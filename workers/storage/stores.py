@@ -33,10 +33,16 @@ class Stores:
     """All stores, and which has which shard. Close it to let go of the lock."""
 
     def __init__(
-        self, shard_map: ShardMap, stores: Mapping[str, ObjectStore], held: contextlib.ExitStack
+        self,
+        shard_map: ShardMap,
+        stores: Mapping[str, ObjectStore],
+        held: contextlib.ExitStack,
+        *,
+        replaying: bool = False,
     ) -> None:
-        """``held``: what to let go of when closed."""
+        """``held``: what to let go of when closed; ``replaying``: see `open_stores`."""
         self.map: ShardMap = shard_map
+        self.replaying: bool = replaying
         self._stores = stores
         self._held = held
 
@@ -68,8 +74,10 @@ class Stores:
         self.close()
 
 
-def open_stores(directories: Sequence[Path]) -> Stores:
+def open_stores(directories: Sequence[Path], *, replaying: bool = False) -> Stores:
     """Open the stores for work; the first time of all, make them.
+
+    ``replaying``: an administrator has uploads placed anew, whatever moves are recorded of them.
 
     Raises:
         WrongStores: they do not agree on the shard map, one is missing or not part of it, or they are being
@@ -87,7 +95,7 @@ def open_stores(directories: Sequence[Path]) -> Stores:
             stack.callback(store.close)
             store.sweep()
             stores[name] = store
-        return Stores(shard_map, stores, stack.pop_all())
+        return Stores(shard_map, stores, stack.pop_all(), replaying=replaying)
 
 
 def agreed_map(directories: Sequence[Path]) -> tuple[ShardMap, dict[str, Path]]:

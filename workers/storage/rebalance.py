@@ -1,0 +1,224 @@
+"""`shards add` and `shards rebalance`: change which store has which shard, alone with the stores.
+
+Adding a store moves nothing. Rebalancing moves one shard at a time, and may be interrupted anywhere:
+
+    1 cleared    the new store has nothing of the shard (an interrupted copy is not trusted)
+    2 copied     the new store has all of it, durably; the map still names the old one
+    3 published  all stores have the map that names the new one, and the old one as to be emptied
+    4 emptied    the old store has nothing of the shard, and the map says so
+
+A map is published store by store. Until all have the same version every other process refuses to start, and
+the next run publishes the newest, whose copies were complete before it was written to the first.
+"""
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from workers.errors import Unavailable
+from workers.storage.directory_store import DirectoryStore
+from workers.storage.layout import Area, shards
+from workers.storage.object_store import Listed, ObjectStore
+from workers.storage.shard_map import (
+    ShardMap,
+    StoreIdentity,
+    WrongStores,
+    even_plan,
+    read_identity,
+    read_map,
+    write_identity,
+    write_map,
+)
+from workers.storage.stores import agreed_map, changing, holds_objects, named_roots
+
+Reached = Callable[[str], None]
+_RETRY = 1.0  # seconds
+
+
+class Progress(NamedTuple):
+    """How far a rebalance has come."""
+
+    shard: str
+    done: int  # shards
+    planned: int
+
+
+def _ignore(_: object) -> None:
+    """Nobody wants to know."""
+
+
+def add_store(directories: Sequence[Path], root: Path, *, reached: Reached = _ignore) -> str:
+    """Make ``root`` a store without shards; its name. ``directories``: those configured, with or without it.
+
+    Raises:
+        WrongStores: in use, not in agreement, or ``root`` has objects or is part of other stores.
+        OSError: the file system's.
+    """
+    others = [directory for directory in directories if directory.resolve() != root.resolve()]
+    if not others:
+        raise WrongStores("there is no store yet that this one could join")
+    root.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with changing([*others, root]):
+        newest = newest_map(others)
+        identity = read_identity(root)
+        if identity is not None and identity.stores == newest.set_id and identity.name in newest.stores:
+            if all(read_map(place) == newest for place in [root, *others]):
+                raise WrongStores(f"{root} is {identity.name} already, or a copy of it")
+            for place in [root, *others]:  # an earlier run was interrupted
+                write_map(place, newest)
+            return identity.name
+        shard_map, _ = agreed_map(others)
+        if identity is None:
+            if holds_objects(root):
+                raise WrongStores(f"{root} holds objects already")
+            identity = StoreIdentity(shard_map.set_id, _free_name(shard_map))
+            write_identity(root, identity)
+            reached("named")
+        elif identity.stores != shard_map.set_id:
+            raise WrongStores(f"{root} belongs to another set of stores")
+        stale = read_map(root)  # of a run that was interrupted
+        version = max(shard_map.version, stale.version if stale else 0) + 1
+        for place in [root, *others]:
+            write_map(place, shard_map.with_store(identity.name, version))
+            reached("published")
+    return identity.name
+
+
+async def rebalance(
+    directories: Sequence[Path],
+    *,
+    reached: Reached = _ignore,
+    progress: Callable[[Progress], None] = _ignore,
+) -> int:
+    """Move shards until the stores have equally many; first end what was interrupted. The number of moves.
+
+    Raises:
+        WrongStores: in use, or the directories are not the map's.
+        Unavailable: a store.
+        OSError: the file system's.
+    """
+    with changing(directories), contextlib.ExitStack() as stack:
+        shard_map = newest_map(directories)
+        roots = named_roots(directories, shard_map)
+        stores = {}
+        for name, root in roots.items():
+            stores[name] = stack.enter_context(contextlib.closing(DirectoryStore(root, name)))
+        work = _Work(shard_map, roots, stores, reached)
+        work.publish(shard_map)
+        for shard in list(shard_map.emptying):
+            await work.empty(shard)
+        plan = even_plan(work.map)
+        empty = await work.move_empty(plan)
+        filled = [shard for shard in plan if shard not in empty]
+        for done, shard in enumerate(filled):
+            progress(Progress(shard, len(empty) + done, len(plan)))
+            await work.move(shard, plan[shard])
+        return len(plan)
+
+
+def newest_map(directories: Sequence[Path]) -> ShardMap:
+    """The newest map that any store has.
+
+    Raises:
+        WrongStores: none has one, or two newest ones contradict each other.
+    """
+    known = [found for root in directories if (found := read_map(root)) is not None]
+    if not known:
+        raise WrongStores(f"{directories[0]} has no shard map")
+    newest = max(known, key=lambda shard_map: shard_map.version)
+    if any(found.version == newest.version and found != newest for found in known):
+        raise WrongStores("the stores have different shard maps of one version; restore the right one")
+    return newest
+
+
+class _Work:
+    """Moves shards; holds the map as last published."""
+
+    def __init__(
+        self,
+        shard_map: ShardMap,
+        roots: dict[str, Path],
+        stores: dict[str, DirectoryStore],
+        reached: Reached,
+    ) -> None:
+        self.map: ShardMap = shard_map
+        self._roots = roots
+        self._stores = stores
+        self._reached = reached
+
+    def publish(self, shard_map: ShardMap) -> None:
+        """Give all stores the map."""
+        for root in self._roots.values():
+            if read_map(root) != shard_map:
+                write_map(root, shard_map)
+                self._reached("published")
+        self.map = shard_map
+
+    async def move_empty(self, plan: dict[str, int]) -> set[str]:
+        """Move the shards of a plan that hold nothing anywhere, all at once; which they are."""
+        empty = set()
+        for shard, target in plan.items():
+            source = self.map.shards[int(shard, 16)]
+            if not await _all(self._store(source), shard) and not await _all(self._store(target), shard):
+                empty.add(shard)
+        if empty:
+            self.publish(self.map.moved({shard: plan[shard] for shard in empty}, {}))
+        return empty
+
+    async def move(self, shard: str, target: int) -> None:
+        """Move one shard, see the steps above."""
+        source = self.map.shards[int(shard, 16)]
+        old, new = self._store(source), self._store(target)
+        await _clear(new, shard)
+        self._reached("cleared")
+        await _copy(old, new, shard)
+        if await _all(old, shard) != await _all(new, shard):
+            raise Unavailable(f"shard {shard} is not complete at {new.name}; nothing was removed", _RETRY)
+        self._reached("copied")
+        self.publish(self.map.moved({shard: target}, {shard: source}))
+        await self.empty(shard)
+
+    async def empty(self, shard: str) -> None:
+        """Take a shard's old copies away: its new store had them all before the map said so."""
+        await _clear(self._store(self.map.emptying[shard]), shard)
+        self._reached("emptied")
+        self.publish(self.map.emptied(shard))
+
+    def _store(self, index: int) -> ObjectStore:
+        return self._stores[self.map.stores[index]]
+
+
+async def _all(store: ObjectStore, shard: str) -> list[Listed]:
+    return [listed for area in Area for listed in await store.find(area, shard)]
+
+
+async def _clear(store: ObjectStore, shard: str) -> None:
+    for listed in await _all(store, shard):
+        await store.remove(listed.key)
+
+
+async def _copy(old: ObjectStore, new: ObjectStore, shard: str) -> None:
+    for listed in await _all(old, shard):
+        payload = await old.open(listed.key)
+        if payload is None:
+            raise Unavailable(f"shard {shard} of {old.name} changed while it was copied", _RETRY)
+        with payload:
+            if not await new.put_new(listed.key, payload.blocks()):
+                raise Unavailable(f"shard {shard} of {new.name} changed while it was copied to", _RETRY)
+
+
+def _free_name(shard_map: ShardMap) -> str:
+    """A name that no store of the set has had: names stand in outcomes for ever."""
+    number = len(shard_map.stores)
+    name = f"store-{number}"
+    return name if name not in shard_map.stores else f"store-{secrets.token_hex(4)}"
+
+
+def shard_counts(shard_map: ShardMap) -> dict[str, int]:
+    """How many shards each store has, in the order in which the stores joined."""
+    counts = dict.fromkeys(shard_map.stores, 0)
+    for shard in shards():
+        counts[shard_map.store_of(shard)] += 1
+    return counts
