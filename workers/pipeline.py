@@ -1,24 +1,51 @@
-"""The pipeline: every stage that an upload passes, in order; the only place where the order is written."""
+"""The pipeline: every stage that an upload passes, in order; the only place where the order is written.
+
+A stage settles the upload, or leaves what it found out for the next one, or rejects it, and then quarantine
+is its place. When all have passed and nothing is settled, something else took the key between two stages;
+the round begins again, and what was found out already is not done again.
+"""
 
 import asyncio
-import itertools
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol, TypeVar
 
-from ingest.contract.records import Outcome, Place
+import msgspec
+
+from ingest.contract.records import Outcome
 from ingest.contract.settings import Settings
 from workers.dataset.payload import Payload
+from workers.errors import Reason, Rejected, Unavailable
 from workers.log.reassembly import Upload
 from workers.pixels.codec import Codec
+from workers.pixels.digest import pixel_digest
+from workers.pixels.form import CodecFailed
+from workers.stages.deduplicate import Difference, Fresh, Other, compare, known
+from workers.stages.passage import Passage, passage
 from workers.stages.seal import check_seal
+from workers.stages.store import (
+    conflict_manifest,
+    examined_manifest,
+    received_manifest,
+    rejected_manifest,
+    store,
+)
+from workers.stages.transcode import PassedThrough, Transcoded, pixel_data_of, transcode
 from workers.stages.validate import Examination, validate
-from workers.storage.layout import object_key
-from workers.storage.manifest import Manifest, received
-from workers.storage.part10 import encode_head
+from workers.storage.lanes import Settled, conflict, quarantine
+from workers.storage.manifest import Manifest
 from workers.storage.stores import Stores
+
+_RETRY_AFTER: Final = 2.0  # seconds, where the system only says that it cannot now
+_ROUNDS: Final = 3  # only an administrator's commands move objects beside us
+# Tries after which an upload is not even read any more, as a multiple of those that it has with the codec: a
+# defect of ours in reading ends the process each time, and the others must go on.
+_HOPELESS: Final = 2
+
+T = TypeVar("T")
 
 
 class Tries(Protocol):
@@ -34,74 +61,187 @@ class Tries(Protocol):
         ...
 
 
+class UncountedTries:
+    """Tries of an upload that no checkpoint knows, as in a replay by an administrator."""
+
+    count = 0
+
+    def failed(self) -> None:
+        """Count one."""
+        self.count += 1
+
+
 @dataclass
-class _Work:
-    """An upload on its way, and what the stages have found out."""
+class Work:
+    """An upload on its way, and what the stages have found out so far."""
 
     upload: Upload
     tries: Tries
-    payload: Payload = field(init=False)
     source_digest: str = ""
-    examination: Examination | None = None
-    manifest: Manifest | None = None
+    manifest: Manifest = field(init=False)  # with the source digest
+    found: Fresh | Other | None = None  # under the key
+    examined: Examination | None = None
+    result: Transcoded | PassedThrough | None = None
 
-    def __post_init__(self) -> None:
-        self.payload = self.upload.payload
+    @property
+    def payload(self) -> Payload:
+        """The data set as received."""
+        return self.upload.payload
+
+    @property
+    def examination(self) -> Examination:
+        """What `validate` found."""
+        assert self.examined is not None
+        return self.examined
 
 
-Stage = Callable[[_Work], Awaitable[Outcome | None]]
+Stage = Callable[[Work], Awaitable[Settled | None]]
 
 
 class Pipeline:
-    """Brings uploads to their places."""
+    """Brings uploads to their places, any number at once but one of each SOP Instance UID."""
 
     def __init__(self, stores: Stores, codec: Codec, settings: Settings, scratch: Path) -> None:
+        """``scratch``: an existing folder for what is large and passing."""
         self._stores = stores
         self._codec = codec
         self._settings = settings
         self._scratch = scratch
-        self._stages: tuple[Stage, ...] = (
+        self.stages: tuple[Stage, ...] = (
+            self._give_up,
             self._seal,
+            self._know,
             self._validate,
+            self._compare,
+            self._transcode,
             self._store,
         )
 
     async def place(self, upload: Upload, tries: Tries) -> Outcome:
-        """Bring an upload to its place, durably.
+        """Bring an upload to its place, durably, and say where that is.
+
+        Raises:
+            Unavailable: not now; nothing is wrong with the upload.
+        """
+        work = Work(upload, tries)
+        settled = await self.settle(work)
+        return Outcome(
+            sop_instance_uid=work.manifest.sop_instance_uid,
+            place=settled.place,
+            reason=settled.reason,
+            source_digest=work.source_digest,
+            store=settled.store,
+            key=str(settled.key),
+            at=time.time_ns(),
+            end_position=upload.end_position,
+        )
+
+    async def settle(self, work: Work) -> Settled:
+        """As `place`, for one who keeps no outcomes.
 
         Raises:
             Unavailable: not now.
         """
-        work = _Work(upload, tries)
-        for stage in self._stages:
-            outcome = await stage(work)
-            if outcome is not None:
-                return outcome
-        raise AssertionError("the last stage always has an outcome")
+        try:
+            for _ in range(_ROUNDS):
+                for stage in self.stages:
+                    settled = await stage(work)
+                    if settled is not None:
+                        return settled
+        except Rejected as rejected:
+            return await self._quarantine(work, rejected)
+        except OSError as error:  # of the scratch folder; stores translate their own
+            raise Unavailable(f"scratch: {error.strerror}", _RETRY_AFTER) from error
+        raise Unavailable("the object comes and goes", _RETRY_AFTER)
 
-    async def _seal(self, work: _Work) -> Outcome | None:
-        work.source_digest = await asyncio.to_thread(check_seal, work.payload, work.upload.instance)
-        work.manifest = received(work.upload.upload_id, work.upload.instance, work.source_digest)
+    async def _give_up(self, work: Work) -> None:
+        if work.upload.damage:
+            raise Rejected(Reason.DAMAGED_IN_LOG, 0, work.upload.damage)
+        if work.tries.count >= _HOPELESS * self._settings.worker.attempts:
+            raise Rejected(Reason.ATTEMPTS, 0, f"{work.tries.count} tries ended a process")
+
+    async def _seal(self, work: Work) -> None:
+        if not work.source_digest:
+            work.source_digest = await asyncio.to_thread(check_seal, work.payload, work.upload.instance)
+            work.manifest = received_manifest(work.upload.upload_id, work.upload.instance, work.source_digest)
+
+    async def _know(self, work: Work) -> Settled | None:
+        found = await known(self._stores, work.manifest)
+        if isinstance(found, Settled):
+            return found
+        work.found = found
         return None
 
-    async def _validate(self, work: _Work) -> Outcome | None:
-        work.examination = await asyncio.to_thread(
-            validate, work.payload, work.upload.instance, None, self._scratch
+    async def _validate(self, work: Work) -> None:
+        if work.examined is None:
+            work.examined = await asyncio.to_thread(
+                validate, work.payload, work.upload.instance, None, self._scratch
+            )
+            work.manifest = examined_manifest(work.manifest, work.examined)
+
+    async def _compare(self, work: Work) -> Settled | None:
+        other = work.found
+        if not isinstance(other, Other):
+            return None
+        outcome = await self._with_codec(
+            work.tries,
+            lambda settle: compare(
+                self._stores, other, work.examination, self._codec, self._scratch, settle=settle
+            ),
         )
+        if isinstance(outcome, Settled):
+            return outcome
+        if isinstance(outcome, Difference):
+            manifest = conflict_manifest(work.manifest, outcome)
+            return await conflict(self._stores, manifest, work.payload, outcome.first)
+        work.found = outcome
         return None
 
-    async def _store(self, work: _Work) -> Outcome | None:
-        key = object_key(work.upload.instance.sop_instance_uid)
-        store = self._stores.of(key)
-        assert work.manifest is not None
-        await store.put_new(key, itertools.chain([encode_head(work.manifest)], work.payload.blocks()))
-        return Outcome(
-            work.upload.instance.sop_instance_uid,
-            Place.STORED,
-            "",
-            work.source_digest,
-            store.name,
-            str(key),
-            time.time_ns(),
-            work.upload.end_position,
-        )
+    async def _transcode(self, work: Work) -> None:
+        if work.result is None and isinstance(work.found, Fresh):
+            work.result = await self._transcoded(work)
+
+    async def _store(self, work: Work) -> Settled | None:
+        if work.result is None or not isinstance(work.found, Fresh):
+            return None
+        return await store(self._stores, work.manifest, work.payload, work.result, work.found)
+
+    async def _transcoded(self, work: Work) -> Transcoded | PassedThrough:
+        """Transcode; an upload that has had its tries keeps the bytes it came in."""
+        while not self._has_had_its_tries(work.tries):
+            result = await transcode(work.examination, self._codec, self._settings, self._scratch)
+            if isinstance(result, Transcoded) or not result.again:
+                return result
+            work.tries.failed()
+            if self._has_had_its_tries(work.tries):
+                return result
+        pixels = pixel_data_of(work.examination)
+        digest = None if pixels is None else await pixel_digest(pixels, self._codec)
+        return PassedThrough(passage(work.examination, self._settings) or Passage.CRASHED, digest)
+
+    async def _with_codec(self, tries: Tries, step: Callable[[bool], Awaitable[T]]) -> T:
+        """A step that is told whether to take a codec that keeps failing as a fact."""
+        while True:
+            try:
+                return await step(self._has_had_its_tries(tries))
+            except CodecFailed:
+                tries.failed()
+
+    def _has_had_its_tries(self, tries: Tries) -> bool:
+        return tries.count >= self._settings.worker.attempts
+
+    async def _quarantine(self, work: Work, rejected: Rejected) -> Settled:
+        if not work.source_digest:
+            work.source_digest = await asyncio.to_thread(_digest, work.payload)
+            # Of a damaged one there may be fewer bytes than were received.
+            instance = msgspec.structs.replace(work.upload.instance, size=work.payload.size)
+            work.manifest = received_manifest(work.upload.upload_id, instance, work.source_digest)
+        return await quarantine(self._stores, rejected_manifest(work.manifest, rejected), work.payload)
+
+
+def _digest(payload: Payload) -> str:
+    """The source digest of what has no valid seal."""
+    digest = hashlib.sha256()
+    for block in payload.blocks():
+        digest.update(block)
+    return digest.hexdigest()

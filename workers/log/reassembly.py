@@ -24,6 +24,7 @@ from workers.log.scratch import ScratchPayload
 
 # Upload ids of what damage has cut off from its own; no receiver has these numbers.
 _DAMAGE = b"\xff\xff\xff\xff"  # then the position of a record that names no upload
+_UNSEALED = "the record that seals it cannot be read"
 _STRAY = b"\xff\xff\xff\xfe"  # then a hash of the upload id that parts were wrongly put under
 
 
@@ -154,7 +155,7 @@ class Reassembler:
         if pending is None:
             pending = PendingUpload(record.upload_id, entry.partition, entry.position)
         if instance is None:
-            return await self._complete(pending, entry.next_position, "the record that seals it")
+            return await self._complete(pending, entry.next_position, _UNSEALED)
         damage = pending.missing(instance.size, record.index)
         if not damage:
             for index in [index for index in pending.unsound if index >= record.index]:
@@ -192,7 +193,7 @@ class Reassembler:
             if not pending.suspect:
                 await self._drop(pending.upload_id, progress)
         end = entry.next_position
-        uploads = [await self._complete(pending, end, "the record that seals it") for pending in suspects]
+        uploads = [await self._complete(pending, end, _UNSEALED) for pending in suspects]
         for pending in misnamed:
             uploads += await self._stray(pending, end, progress)
         return uploads
@@ -201,7 +202,7 @@ class Reassembler:
         """Parts that damage put under the upload id of another upload, which may come yet."""
         if pending is None:
             return []
-        upload = await self._complete(pending, end, "its upload id")
+        upload = await self._complete(pending, end, "its upload id is damaged")
         progress.drop(upload.upload_id)
         upload_id = UploadId(_STRAY + xxhash.xxh3_128_digest(upload.upload_id)[len(_STRAY) :])
         if progress.knows(upload_id):
@@ -217,7 +218,7 @@ class Reassembler:
                 await self._part(entry, record, progress)  # the seal over the whole tells whether it is sound
             return []
         if record is not None and record.kind is Kind.END and self._seals(record):
-            return [replace(await self._end(entry, record), damage="the record that seals it")]
+            return [replace(await self._end(entry, record), damage=_UNSEALED)]
         if record is None or record.kind is Kind.END:
             for pending in self._pending.values():
                 pending.suspect |= pending.partition == entry.partition
@@ -293,7 +294,7 @@ def _remains(entry: DamagedRecord, upload_id: UploadId, record: Record | None) -
         payload=MemoryPayload([bytes(data)]),
         first_position=entry.position,
         end_position=entry.next_position,
-        damage="its record fails the check sum",
+        damage="its record fails its check sum",
     )
 
 
