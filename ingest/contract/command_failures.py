@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import click
 
+from ingest.contract.checkpoint import CorruptCheckpoint
 from ingest.contract.command_options import EXIT_USAGE
 from ingest.contract.settings import Settings
 from ingest.contract.spool.errors import SpoolError, SpoolMismatch
@@ -25,7 +26,7 @@ def clear_failures(settings: Settings) -> Iterator[None]:
     except SpoolMismatch as error:
         click.echo(f"dicom-ingest: {error}", err=True)
         raise click.exceptions.Exit(EXIT_USAGE) from None
-    except SpoolError as error:
+    except (SpoolError, CorruptCheckpoint) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(_sentence(error, settings)) from None

@@ -5,25 +5,26 @@ from pathlib import Path
 
 import msgspec
 
-from ingest.contract.records import Place
 from workers.cli.account import Move
+from workers.storage.layout import Area
+from workers.storage.moves import Move as MoveRecord
 
 
-class _MoveRecord(msgspec.Struct):
-    """Of ``moves/SSS/<upload id>.json``, what counts."""
-
-    source: Place = msgspec.field(name="from")
-    target: Place = msgspec.field(name="to")
+class DamagedMove(Exception):  # noqa: N818 - states what was found
+    """A move record that cannot be read: the places it moved from and to are not known."""
 
 
 def read_moves(stores: Iterable[Path]) -> Iterator[Move]:
-    """All moves.
+    """All moves; the stores are only read, and need not be there.
 
     Raises:
-        msgspec.MsgspecError: a record that this release cannot read.
+        DamagedMove: the message names the file.
         OSError: the disk's.
     """
     for store in stores:
-        for path in (store / "moves").glob("*/*.json"):
-            record = msgspec.json.decode(path.read_bytes(), type=_MoveRecord)
-            yield Move(bytes.fromhex(path.stem), record.source, record.target)
+        for path in (store / Area.MOVES).glob("*/*.json"):
+            try:
+                record = msgspec.json.decode(path.read_bytes(), type=MoveRecord)
+                yield Move(bytes.fromhex(record.upload_id), record.source, record.target)
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise DamagedMove(f"{path}: {error}") from None

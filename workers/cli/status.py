@@ -12,7 +12,7 @@ from ingest.contract.records import Place
 from ingest.contract.running import Running, running_processes
 from ingest.contract.settings import Settings
 from workers.cli.account import Account, read_account
-from workers.cli.moves import read_moves
+from workers.cli.moves import DamagedMove, read_moves
 from workers.cli.store_sizes import ShardGroup, shard_groups
 
 
@@ -69,7 +69,10 @@ def status(settings: Settings, *, quick: bool, as_json: bool) -> None:
     received = stored + duplicates + conflicts + quarantined + discarded + backlog.
     """
     with clear_failures(settings):
-        report = read_report(settings, quick=quick)
+        try:
+            report = read_report(settings, quick=quick)
+        except DamagedMove as error:
+            raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -80,7 +83,7 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
     """Read everything; see `account` for why the sum holds while processes go on.
 
     Raises:
-        CorruptCheckpoint, SpoolError: an administrator must decide what follows.
+        CorruptCheckpoint, DamagedMove, SpoolError: an administrator must decide what follows.
         OSError: the disk's.
     """
     account = read_account(settings.data, list(read_moves(settings.store_directories)))

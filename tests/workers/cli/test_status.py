@@ -1,0 +1,90 @@
+"""`status`: one true report, also over damage."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.records import Place
+from ingest.contract.settings import Settings
+from tests.support.pipeline import assert_adds_up
+from workers.cli.status import read_report
+
+UPLOAD = "0" * 31 + "1"
+
+
+def status(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ingest", "status", "--data", str(data), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+def checkpoint(data: Path, **counters: int) -> Path:
+    path = checkpoint_path(data / "checkpoints", 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, Checkpoint(partition=0, counters={Place(name): n for name, n in counters.items()}))
+    return path
+
+
+def move(data: Path, source: str, target: str) -> Path:
+    path = data / "store" / "moves" / "abc" / f"{UPLOAD}.json"
+    path.parent.mkdir(parents=True)
+    record = {"upload_id": UPLOAD, "from": source, "to": target, "key": "k", "reason": "r", "at": 1}
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_report_of_a_folder_with_everything_down(tmp_path: Path) -> None:
+    """Counters, moves and the store's sizes, without any process; the sum is exact."""
+    checkpoint(tmp_path, stored=5, quarantined=2, duplicate=3, conflict=1)
+    move(tmp_path, "quarantined", "discarded")
+    for shard, size in (("abc", 10), ("a00", 20), ("0ff", 5)):
+        folder = tmp_path / "store" / shard
+        folder.mkdir(parents=True)
+        (folder / "1.2.dcm").write_bytes(bytes(size))
+    done = status(tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert_adds_up(report)
+    counts = {name: report[name] for name in ("received", "stored", "duplicates", "conflicts", "quarantined")}
+    assert counts == {"received": 11, "stored": 5, "duplicates": 3, "conflicts": 1, "quarantined": 1}
+    assert report["discarded"] == 1
+    assert report["listening"] is None
+    store = str(tmp_path / "store")
+    assert report["store"] == [
+        {"store": store, "shards": "0xx", "objects": 1, "bytes": 5},
+        {"store": store, "shards": "axx", "objects": 2, "bytes": 30},
+    ]
+    assert read_report(Settings(data=tmp_path), quick=True).store == []
+
+
+def test_report_for_people_has_the_same_numbers(tmp_path: Path) -> None:
+    """The text form says what the JSON form says."""
+    checkpoint(tmp_path, stored=5, duplicate=3)
+    lines = status(tmp_path).stdout.split()
+    assert lines[lines.index("received") + 1] == "8"
+    assert lines[lines.index("stored") + 1] == "5"
+
+
+@pytest.mark.parametrize("damaged", ["checkpoint", "move"])
+def test_damage_is_named_and_never_counted_around(tmp_path: Path, damaged: str) -> None:
+    """A checkpoint or move that cannot be read is one line with its path and exit code 1, not a wrong number."""
+    path = checkpoint(tmp_path, quarantined=1)
+    if damaged == "move":
+        path = move(tmp_path, "quarantined", "discarded")
+    path.write_bytes(b"rot")
+    done = status(tmp_path, "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Error: {path}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_unused_folder(tmp_path: Path) -> None:
+    """Nothing was received; asking leaves no trace."""
+    done = status(tmp_path / "none", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["received"] == 0
+    assert not (tmp_path / "none").exists()
