@@ -44,6 +44,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     counters: Mapping[Place, int] = {}  # instances by place, since the partition was made
     attempts: Mapping[bytes, int] = {}  # upload id -> tries that took their worker or codec with them
     outcomes_end: int = 0  # position in the partition's outcome log; outcomes below it are in the counters
+    reasons: Mapping[str, int] = {}  # of the counters, by "<place>/<reason>", where there was a reason
 
     def count(self, place: Place) -> int:
         """Instances that ended at ``place``."""

@@ -52,6 +52,7 @@ class Progress:
         self._settled: dict[UploadId, Outcome] = {}
         self._done: dict[bytes, int] = dict(checkpoint.done)
         self._counters = Counter(checkpoint.counters)
+        self._reasons = Counter(checkpoint.reasons)
         self._attempts = Counter(checkpoint.attempts)
         self._outcomes_end = checkpoint.outcomes_end
         self._written = checkpoint
@@ -125,6 +126,8 @@ class Progress:
             self._attempts.pop(upload_id, None)
             self._done[bytes(upload_id)] = outcome.end_position
             self._counters[outcome.place] += 1
+            if outcome.reason:
+                self._reasons[f"{outcome.place}/{outcome.reason}"] += 1
         self._outcomes_end = outcomes_end
 
     def checkpoint(self) -> Checkpoint:
@@ -138,6 +141,7 @@ class Progress:
             counters={place: count for place in Place if (count := self._counters[place])},
             attempts={bytes(upload_id): tries for upload_id, tries in self._attempts.items()},
             outcomes_end=self._outcomes_end,
+            reasons=dict(self._reasons),
         )
 
     def changed(self) -> Checkpoint | None:
