@@ -36,6 +36,7 @@ class Account(NamedTuple):
     """The instances received since the data folder was made, by where they are now."""
 
     places: Mapping[Place, int]
+    reasons: Mapping[str, int]  # "<place>/<reason>" as the workers counted, whatever was moved since
     backlog: int  # completely received, not yet at a place
     backlog_size: int  # bytes
     oldest: int | None  # when the oldest of the backlog was received, nanoseconds since 1970-01-01 UTC
@@ -63,8 +64,10 @@ def balance(
 ) -> Account:
     """The account of these readings. Pure."""
     places = Counter(dict.fromkeys(Place, 0))
+    reasons: Counter[str] = Counter()
     for checkpoint in checkpoints.values():
         places.update(checkpoint.counters)
+        reasons.update(checkpoint.reasons)
     open_uploads = {
         upload.upload_id: upload
         for upload in completed
@@ -76,6 +79,7 @@ def balance(
             places[move.target] += 1
     return Account(
         places,
+        reasons,
         len(open_uploads),
         sum(upload.size for upload in open_uploads.values()),
         min((upload.received_at for upload in open_uploads.values()), default=None),

@@ -54,6 +54,7 @@ class Report(msgspec.Struct, frozen=True):
     quarantined: int
     discarded: int
     backlog: int
+    reasons: dict[str, int]
     spool: Spool
     store: list[ShardGroup]
 
@@ -104,6 +105,7 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
         quarantined=account.places[Place.QUARANTINED],
         discarded=account.places[Place.DISCARDED],
         backlog=account.backlog,
+        reasons=dict(sorted(account.reasons.items())),
         spool=Spool(account.backlog, account.backlog_size, _age(account)),
         store=[] if quick else list(shard_groups(settings.store_directories)),
     )
@@ -130,6 +132,9 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"received     {report.received:>12}"
     for name in ("stored", "duplicates", "conflicts", "quarantined", "discarded", "backlog"):
         yield f"  {name:<11}{getattr(report, name):>12}"
+    if report.reasons:
+        yield "\nreasons, as counted by the workers"
+        yield from (f"  {reason:<40}{count:>8}" for reason, count in report.reasons.items())
     age = report.spool.oldest_age_seconds
     waits = f"; the oldest waits for {age:.1f} s" if age is not None else ""
     yield f"\nspool        {report.spool.instances} instances, {report.spool.bytes / 1e6:.1f} MB{waits}"

@@ -24,7 +24,9 @@ def status(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def checkpoint(data: Path, **counters: int) -> Path:
     path = checkpoint_path(data / "checkpoints", 0)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(path, Checkpoint(partition=0, counters={Place(name): n for name, n in counters.items()}))
+    places = {Place(name): number for name, number in counters.items()}
+    reasons = {f"{name}/why": number for name, number in counters.items()}
+    write_checkpoint(path, Checkpoint(partition=0, counters=places, reasons=reasons))
     return path
 
 
@@ -51,6 +53,7 @@ def test_report_of_a_folder_with_everything_down(tmp_path: Path) -> None:
     counts = {name: report[name] for name in ("received", "stored", "duplicates", "conflicts", "quarantined")}
     assert counts == {"received": 11, "stored": 5, "duplicates": 3, "conflicts": 1, "quarantined": 1}
     assert report["discarded"] == 1
+    assert report["reasons"] == {"conflict/why": 1, "duplicate/why": 3, "quarantined/why": 2, "stored/why": 5}
     assert report["listening"] is None
     store = str(tmp_path / "store")
     assert report["store"] == [
