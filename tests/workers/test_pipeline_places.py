@@ -1,0 +1,169 @@
+"""The pipeline over real stores and a real codec: every upload has the one place that the rules give it."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Instance, Place
+from ingest.contract.settings import Settings
+from tests.support.scu import CT, EXPLICIT, ct_data_set
+from workers.dataset.payload import MemoryPayload
+from workers.errors import Unavailable
+from workers.log.reassembly import Upload
+from workers.pipeline import Pipeline, UncountedTries
+from workers.pixels.codec import Codec
+from workers.storage.layout import object_key
+from workers.storage.part10 import HEAD, Head, decode_head
+from workers.storage.stores import Stores, open_stores
+
+UID = "1.2.826.7"
+DATA = ct_data_set(UID, 40_000)
+
+
+def upload(
+    sequence: int, data: bytes = DATA, *, uid: str = UID, syntax: str = EXPLICIT, damage: str = ""
+) -> Upload:
+    instance = Instance(
+        CT, uid, syntax, len(data), xxhash.xxh3_128_digest(data), "MODALITY", "INGEST", "127.0.0.1", 1
+    )
+    return Upload(UploadId.of(1, 1, sequence), 0, instance, MemoryPayload([data]), 0, sequence + 1, damage)
+
+
+class Line:
+    """A pipeline and what it works with."""
+
+    def __init__(self, stores: Stores, codec: Codec, pipeline: Pipeline) -> None:
+        self.stores = stores
+        self.codec = codec
+        self.pipeline = pipeline
+
+    async def place(self, one: Upload, tries: UncountedTries | None = None) -> tuple[Place, str]:
+        outcome = await self.pipeline.place(one, tries or UncountedTries())
+        assert outcome.end_position == one.end_position
+        return outcome.place, outcome.reason
+
+    async def head(self, uid: str = UID) -> Head:
+        key = object_key(uid)
+        start = await self.stores.of(key).start(key, HEAD)
+        assert start is not None
+        return decode_head(start.data)
+
+
+def run(folder: Path, scenario: Callable[[Line], Awaitable[None]], **worker: float) -> None:
+    """Run a scenario with a pipeline in ``folder``."""
+    settings = Settings.model_validate({"data": folder, "worker": worker})
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+
+    async def main() -> None:
+        memory, timeout = settings.worker.codec_memory, settings.worker.codec_timeout
+        with open_stores(settings.store_directories) as stores:
+            async with Codec(memory=memory, timeout=timeout) as codec:
+                await scenario(Line(stores, codec, Pipeline(stores, codec, settings, scratch)))
+
+    asyncio.run(main())
+
+
+def test_copies_conflicts_and_replays_have_their_places(tmp_path: Path) -> None:
+    """The first is stored, its replay too; the same bytes are a duplicate, other content is a conflict."""
+
+    async def scenario(line: Line) -> None:
+        other_pixel = DATA[:-1] + b"\x01"
+        other_name = DATA.replace(b"Doe^Jane", b"Roe^Jane")
+        assert await line.place(upload(1)) == (Place.STORED, "")
+        assert (await line.head()).manifest.transfer_syntax_uid == "1.2.840.10008.1.2.4.90"
+        assert await line.place(upload(1)) == (Place.STORED, "")
+        assert await line.place(upload(2)) == (Place.DUPLICATE, "")
+        for _ in range(2):
+            assert await line.place(upload(3, other_pixel)) == (Place.CONFLICT, "pixels")
+            assert await line.place(upload(4, other_name)) == (Place.CONFLICT, "identity")
+            assert await line.place(upload(5, other_pixel)) == (Place.CONFLICT, "pixels")
+        assert (await line.head()).manifest.upload == UploadId.of(1, 1, 1)
+
+    run(tmp_path, scenario)
+
+
+def test_what_cannot_be_read_is_kept_with_its_reason(tmp_path: Path) -> None:
+    """Rejected uploads go to quarantine, and a good copy of the same UID is stored afterwards."""
+
+    async def scenario(line: Line) -> None:
+        cut = upload(1, DATA[:200])
+        unidentified = upload(2, DATA.replace(b"1.2.3.4\0", b"1.2.3.x\0"))
+        broken_seal = upload(3)
+        broken_seal = Upload(
+            broken_seal.upload_id, 0, broken_seal.instance, MemoryPayload([DATA[:-1] + b"\x55"]), 0, 4
+        )
+        lost = upload(4, damage="2 of 3 parts are there, and 0 beyond")
+        nameless = upload(5, b"", uid="", damage="its record fails its check sum")
+        for one, reason in (
+            (cut, "truncated"),
+            (unidentified, "identity"),
+            (broken_seal, "seal"),
+            (lost, "damaged-in-log"),
+            (nameless, "damaged-in-log"),
+        ):
+            for _ in range(2):  # a replay
+                assert await line.place(one) == (Place.QUARANTINED, reason)
+        assert await line.place(upload(6)) == (Place.STORED, "")
+
+    run(tmp_path, scenario)
+
+
+def test_an_upload_that_has_had_its_tries_goes_on_without_the_codec(tmp_path: Path) -> None:
+    """After the configured tries it is stored as received; after twice as many it is not even read."""
+
+    async def scenario(line: Line) -> None:
+        tries = UncountedTries()
+        tries.count = 3
+        assert await line.place(upload(1), tries) == (Place.STORED, "crashed")
+        head = await line.head()
+        assert head.manifest.transfer_syntax_uid == EXPLICIT
+        assert head.manifest.digest == head.manifest.source_digest
+        assert not line.codec.pids
+        tries.count = 6
+        assert await line.place(upload(2, ct_data_set("1.2.9"), uid="1.2.9"), tries) == (
+            Place.QUARANTINED,
+            "attempts",
+        )
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.real
+def test_a_codec_that_dies_costs_an_upload_its_tries_and_no_more(tmp_path: Path) -> None:
+    """A codec killed again and again ends in the received bytes, with the tries counted; the next is transcoded."""
+
+    async def scenario(line: Line) -> None:
+        tries = UncountedTries()
+        data = ct_data_set(UID, 8_000_000)
+        placing = asyncio.create_task(line.place(upload(1, data), tries))
+        while not placing.done():
+            for pid in line.codec.pids:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0)
+        assert await placing == (Place.STORED, "crashed")
+        assert tries.count == 2
+        other = ct_data_set("1.2.9", 8_000)
+        assert await line.place(upload(2, other, uid="1.2.9")) == (Place.STORED, "")
+
+    run(tmp_path, scenario, attempts=2)
+
+
+def test_a_scratch_folder_without_room_is_nobodys_fault(tmp_path: Path) -> None:
+    """Trouble with the scratch folder holds the upload; with the folder back it is stored."""
+
+    async def scenario(line: Line) -> None:
+        large = upload(1, ct_data_set(UID, 3_000_000))
+        (tmp_path / "scratch").rmdir()
+        with pytest.raises(Unavailable):
+            await line.place(large)
+        (tmp_path / "scratch").mkdir()
+        assert await line.place(large) == (Place.STORED, "")
+
+    run(tmp_path, scenario, memory_limit=1024 * 1024)
