@@ -8,7 +8,6 @@ which a confined process cannot do any more.
 
 import io
 import struct
-import zlib
 
 import numpy as np
 from imagecodecs._imcd import packbits_decode
@@ -101,19 +100,11 @@ def decode(data: memoryview, coding: Coding, form: FrameForm) -> bytes:
     if header is not None:
         read = _decode_jpeg_2000 if coding is Coding.JPEG_2000 else _READERS[coding]
         return read(data, form, header).tobytes()
-    size = form.size
     if coding is Coding.RLE:
         return _decode_rle(data, form)
-    plain = bytes(data)
-    if coding is Coding.DEFLATED:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            plain = inflater.decompress(plain, size + 2)
-        except zlib.error as error:
-            raise CodecFailed(Failure.DAMAGED, "the deflated frame is damaged") from error
-    if len(plain) not in (size, size + size % 2):
+    if len(data) not in (form.size, form.size + form.size % 2):
         raise CodecFailed(Failure.DAMAGED, "a frame of another length")
-    return plain[:size]
+    return bytes(data[: form.size])
 
 
 def _decode_jpeg_2000(data: memoryview, form: FrameForm, header: Header) -> Samples:

@@ -16,8 +16,7 @@ class Coding(enum.IntEnum):
     JPEG_LS = 2  # A.4.3
     JPEG_LOSSLESS = 3  # A.4.1, process 14
     RLE = 4  # A.4.2, Annex G
-    DEFLATED = 5  # A.4.13: each frame a deflated stream
-    UNCOMPRESSED = 6  # A.4.11: native frames in fragments
+    UNCOMPRESSED = 5  # A.4.11: native frames in fragments
 
 
 class Failure(enum.StrEnum):

@@ -76,11 +76,12 @@ class PixelData:
 def native_blocks(pixels: PixelData) -> Iterator[memoryview]:
     """All native samples in canonical form, in blocks of bounded size whatever a frame measures.
 
-    Where the description does not fit the bytes, or holds no integers: the value's bytes, little endian.
+    Where the description does not fit the bytes, or holds no integers: all of the value's bytes, little endian.
     """
     description = pixels.description
-    fits = pixels.whole_samples and description.length >= description.native_length
-    length = description.native_length if fits else description.length
+    need = description.native_length
+    fits = pixels.whole_samples and need <= description.length <= need + need % 2
+    length = need if fits else description.length
     if not fits or description.bits_allocated == 1 or not _is_planar(description):
         position = 0
         remaining = description.rows * description.columns * description.number_of_frames
@@ -93,9 +94,10 @@ def native_blocks(pixels: PixelData) -> Iterator[memoryview]:
                 block = bits.data
             yield block
         return
+    step = BLOCK // (description.samples_per_pixel * description.bits_allocated // 8)
     for index in range(description.number_of_frames):
-        for start in range(0, description.rows * description.columns, BLOCK):
-            yield _interleaved(pixels, index, start, BLOCK)
+        for start in range(0, description.rows * description.columns, step):
+            yield _interleaved(pixels, index, start, step)
 
 
 def native_frame(pixels: PixelData, index: int) -> memoryview:

@@ -1,0 +1,255 @@
+"""The pixel digest: one for an object native and in every lossless syntax, never that of anything else."""
+
+import asyncio
+import hashlib
+import subprocess
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from pydicom.pixels import pixel_array
+from pydicom.pixels.encoders.native import _encode_frame as pydicom_rle
+
+from ingest.contract.records import Instance
+from tests.support.element_trees import El
+from tests.support.pipeline import CORPUS
+from tests.support.pixel_objects import (
+    Frame,
+    corpus_data_set,
+    corpus_examined,
+    encapsulated,
+    even,
+    examined,
+    fragments,
+    native,
+    noise,
+)
+from workers.pixels.codec import Codec
+from workers.pixels.digest import PixelDigest, matches, pixel_digest
+from workers.pixels.form import CodecFailed, FrameForm
+from workers.stages.transcode import pixel_data_of
+
+GRAY = FrameForm(40, 48, 1, 16, 12, False)
+SIGNED = FrameForm(40, 48, 1, 16, 12, True)
+FULL = FrameForm(40, 48, 1, 16, 16, True)
+COLOUR = FrameForm(40, 48, 3, 8, 8, False)
+FORMS = {"gray": GRAY, "signed": SIGNED, "full": FULL, "colour": COLOUR}
+
+
+def unsigned(frame: Frame, form: FrameForm, precision: int) -> Frame:
+    """The bits as JPEG and JPEG-LS hold them: two's complement of so many bits."""
+    values = frame.astype(np.int64) & (1 << precision) - 1
+    return np.squeeze(values.astype("u1" if form.bits_allocated == 8 else "<u2"))
+
+
+def jpeg_ls(frame: Frame, form: FrameForm) -> bytes:
+    return bytes(imagecodecs.jpegls_encode(unsigned(frame, form, form.bits_allocated)))
+
+
+def jpeg_lossless(frame: Frame, form: FrameForm) -> bytes:
+    colours = "RGB" if form.samples_per_pixel == 3 else None
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            unsigned(frame, form, form.bits_stored), lossless=True, colorspace=colours, outcolorspace=colours,
+            bitspersample=form.bits_stored,
+        )
+    )  # fmt: skip
+
+
+def rle(frame: Frame, form: FrameForm) -> bytes:
+    class Runner:
+        bits_allocated, samples_per_pixel = form.bits_allocated, form.samples_per_pixel
+        rows, columns = form.rows, form.columns
+
+        @staticmethod
+        def get_option(name: str, default: object = None) -> object:
+            return "<" if name == "byteorder" else getattr(Runner, name, default)
+
+    return bytes(pydicom_rle(frame.tobytes(), Runner))
+
+
+CODINGS = {
+    "jpeg-ls": ("1.2.840.10008.1.2.4.80", jpeg_ls),
+    "jpeg-lossless": ("1.2.840.10008.1.2.4.70", jpeg_lossless),
+    "rle": ("1.2.840.10008.1.2.5", rle),
+    "uncompressed": ("1.2.840.10008.1.2.1.98", lambda frame, _: frame.tobytes()),
+}
+
+
+def digest(runner: asyncio.Runner, codec: Codec, data: bytes, instance: Instance) -> PixelDigest:
+    pixels = pixel_data_of(examined(data, instance))
+    assert pixels is not None
+    found = runner.run(pixel_digest(pixels, codec))
+    assert runner.run(matches(pixels, found, codec))
+    assert not runner.run(matches(pixels, PixelDigest(found.kind, "0" * 64), codec))
+    return found
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("kind", FORMS)
+def test_lossless_is_native(runner: asyncio.Runner, codec: Codec, kind: str, coding: str) -> None:
+    """Two frames in each lossless coding digest as the same frames sent native, in any order of planes."""
+    form = FORMS[kind]
+    frames = [noise(form, seed) for seed in (1, 2)]
+    expected = digest(runner, codec, *native(form, frames))
+    assert expected.kind == "native"
+    syntax, encode = CODINGS[coding]
+    value = fragments([even(encode(frame, form)) for frame in frames])
+    assert digest(runner, codec, *encapsulated(form, value, syntax, frames=2)) == expected
+    for mode in ("implicit", "big"):
+        assert digest(runner, codec, *native(form, frames, mode)) == expected
+    if form.samples_per_pixel > 1:
+        assert digest(runner, codec, *native(form, frames, planar=1)) == expected
+
+
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("last", ["90", "91"])
+def test_jpeg_2000_is_native(runner: asyncio.Runner, codec: Codec, kind: str, last: str) -> None:
+    """Reversible JPEG 2000 digests as native, in .91 too, however its fragments are cut."""
+    form = FORMS[kind]
+    frame = noise(form)
+    expected = digest(runner, codec, *native(form, [frame]))
+    codestream = runner.run(codec.encode_proved(frame.tobytes(), form, transform=form is COLOUR))
+    pieces = [codestream[:100], even(codestream[100:])]
+    syntax = "1.2.840.10008.1.2.4." + last
+    assert digest(runner, codec, *encapsulated(form, fragments(pieces), syntax)) == expected
+
+
+def test_marked_lossy(runner: asyncio.Runner, codec: Codec) -> None:
+    """.91 may hide a loss behind a reversible wavelet, so an instance that says 01 is not taken for exact."""
+    frame = noise(GRAY).tobytes()
+    value = fragments([even(runner.run(codec.encode_proved(frame, GRAY)))])
+    lossy = El(0x0028_2110, "CS", b"01")
+    data, instance = encapsulated(GRAY, value, "1.2.840.10008.1.2.4.91", x00282110=lossy)
+    assert digest(runner, codec, data, instance).kind == "encoded"
+    # .90 is lossless whatever had happened to the image before.
+    data, instance = encapsulated(GRAY, value, "1.2.840.10008.1.2.4.90", x00282110=lossy)
+    assert digest(runner, codec, data, instance).kind == "native"
+
+
+def test_lossy_never_matches_what_it_decodes_to(runner: asyncio.Runner, codec: Codec) -> None:
+    """Kinds keep a lossy original and its decompressed copy apart; JPEG-LS with a NEAR is lossy in .80 too."""
+    form = FrameForm(40, 48, 1, 8, 8, False)
+    frame = np.squeeze(noise(form))
+    for syntax, codestream in (
+        ("1.2.840.10008.1.2.4.50", imagecodecs.jpeg8_encode(frame, level=90)),
+        ("1.2.840.10008.1.2.4.81", imagecodecs.jpegls_encode(frame, level=3)),
+        ("1.2.840.10008.1.2.4.80", imagecodecs.jpegls_encode(frame, level=3)),
+        ("1.2.840.10008.1.2.4.90", imagecodecs.jpeg2k_encode(frame, level=30, codecformat="j2k")),
+        ("1.2.840.10008.1.2.4.91", imagecodecs.jpeg2k_encode(frame, level=30, codecformat="j2k")),
+    ):
+        lossy = encapsulated(form, fragments([even(bytes(codestream))]), syntax)
+        assert digest(runner, codec, *lossy).kind == "encoded", syntax
+
+
+def test_one_changed_bit(runner: asyncio.Runner, codec: Codec) -> None:
+    """Any bit of any frame changes the digest, unused and trailing ones included."""
+    form = GRAY
+    frames = [noise(form, seed) for seed in (1, 2)]
+    digests = {digest(runner, codec, *native(form, frames))}
+    for frame, bit in ((0, 0), (0, 15), (1, 0), (1, 13)):
+        changed = [each.copy() for each in frames]
+        changed[frame][17, 5, 0] ^= 1 << bit
+        digests.add(digest(runner, codec, *native(form, changed)))
+    digests.add(digest(runner, codec, *native(form, frames[::-1])))
+    assert len(digests) == 6
+
+
+def test_float_pixels(runner: asyncio.Runner, codec: Codec) -> None:
+    """Float Pixel Data digests by its bytes, little endian from big endian too."""
+    form = FrameForm(4, 6, 1, 32, 32, False)
+    value = El(0x7FE0_0008, "OF", np.linspace(-1, 1, 24, dtype="<f4").tobytes())
+    found = [digest(runner, codec, *native(form, [noise(form)], mode, x7FE00010=None, x7FE00008=value)) for mode in ("explicit", "implicit", "big")]  # fmt: skip
+    assert len(set(found)) == 1
+    assert found[0].kind == "native"
+
+
+def test_damaged_on_disk(runner: asyncio.Runner, codec: Codec) -> None:
+    """A stored codestream that no longer decodes, or decodes to something else, does not match."""
+    frame = noise(GRAY).tobytes()
+    codestream = even(runner.run(codec.encode_proved(frame, GRAY)))
+    sound = encapsulated(GRAY, fragments([codestream]), "1.2.840.10008.1.2.4.90")
+    expected = digest(runner, codec, *sound)
+    data, instance = sound
+    position = data.index(codestream)
+    for offset in (3, 40, len(codestream) // 2, len(codestream) - 9):
+        damaged = bytearray(data)
+        damaged[position + offset] ^= 0x10
+        pixels = pixel_data_of(examined(bytes(damaged), instance))
+        assert pixels is not None
+        assert not runner.run(matches(pixels, expected, codec))
+
+
+def test_a_codec_that_cannot_is_no_proof_of_damage() -> None:
+    """Where the codec is killed or meets its limit, `matches` says that it does not know."""
+    form = FrameForm(3000, 3000, 1, 16, 12, False)
+
+    async def scenario() -> None:
+        async with Codec(memory=2 << 30, timeout=120) as codec:
+            codestream = even(await codec.encode_proved(bytes(form.size), form))
+        data, instance = encapsulated(form, fragments([codestream]), "1.2.840.10008.1.2.4.90")
+        pixels = pixel_data_of(examined(data, instance))
+        assert pixels is not None
+        async with Codec(memory=2 << 30, timeout=0.001) as codec:
+            with pytest.raises(CodecFailed) as caught:
+                await matches(pixels, PixelDigest("native", "0" * 64), codec)
+            assert caught.value.again
+            assert (await pixel_digest(pixels, codec)).kind == "encoded"
+
+    asyncio.run(scenario())
+
+
+FILES = sorted(path.name for path in CORPUS.glob("*.dcm"))
+LOSSY_SYNTAXES = ("4.50", "4.51", "4.81")
+# Of the reversible syntaxes, by pydicom and DCMTK too: 966 is truncated, the others in .91 use the 9/7 wavelet.
+ENCODED = {
+    "JPEG2000Lossless_966.dcm", "JPEG2000_693_J2KI.dcm", "JPEG2000_JPEG2000.dcm", "RG1_J2KI.dcm",
+    "JPEG2000_MAROTECH_CT_JP2Lossy.dcm", "MR2_J2KI.dcm", "JLSN_RGB_ILV0.dcm",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_corpus(
+    runner: asyncio.Runner, codec: Codec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """Each real file: native wherever its syntax is lossless, and equal to what DCMTK or pydicom decompress it to."""
+    path = CORPUS / name
+    examination = corpus_examined(path, monkeypatch)
+    pixels = pixel_data_of(examination)
+    if pixels is None:
+        return
+    found = runner.run(pixel_digest(pixels, codec))
+    lossy = name in ENCODED or examination.transfer_syntax_uid.endswith(LOSSY_SYNTAXES)
+    assert found.kind == ("encoded" if lossy else "native")
+    if not pixels.description.encapsulated:
+        return
+    for command in (["dcmdjpeg", "+cn"], ["dcmdjpls"], ["dcmdrle"]):
+        target = tmp_path / f"{command[0]}.dcm"
+        if subprocess.run([*command, path, target], capture_output=True, check=False).returncode:
+            continue
+        data_set, syntax = corpus_data_set(target)
+        if syntax == examination.transfer_syntax_uid:
+            continue
+        other = pixel_data_of(corpus_examined(target, monkeypatch))
+        assert other is not None
+        assert (runner.run(pixel_digest(other, codec)) == found) is not lossy
+        assert data_set
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in FILES if "J2K" in name or "2000" in name or "j2k" in name])
+def test_the_corpus_by_pydicom(
+    runner: asyncio.Runner, codec: Codec, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """DCMTK has no JPEG 2000: what pydicom decodes has our digest."""
+    pixels = pixel_data_of(corpus_examined(CORPUS / name, monkeypatch))
+    assert pixels is not None
+    found = runner.run(pixel_digest(pixels, codec))
+    if found.kind == "encoded":
+        assert name in ENCODED
+        return
+    data_set = pydicom.dcmread(CORPUS / name, force=True)
+    samples = pixel_array(data_set, raw=True)
+    assert found.hex == hashlib.sha256(samples.tobytes()).hexdigest()
