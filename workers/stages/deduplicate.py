@@ -180,7 +180,7 @@ async def _opened(stores: Stores, first: Manifest, scratch: Path) -> AsyncIterat
         raise Unavailable(_REPLACED, _RETRY)
     with payload:
         data_set = await asyncio.to_thread(check_data_set, payload, found)
-        yield await asyncio.to_thread(_examine, data_set, found.manifest, scratch)
+        yield await asyncio.to_thread(examine_stored, data_set, found.manifest, scratch)
 
 
 async def _unchanged(store: ObjectStore, key: Key, first: Manifest) -> Found:
@@ -196,7 +196,7 @@ async def _unchanged(store: ObjectStore, key: Key, first: Manifest) -> Found:
     return found
 
 
-def _examine(data_set: SlicePayload, manifest: Manifest, scratch: Path) -> Examination:
+def examine_stored(data_set: SlicePayload, manifest: Manifest, scratch: Path) -> Examination:
     """Examine a stored data set; blocks.
 
     Raises:

@@ -47,15 +47,15 @@ class NoSuchEntry(LookupError):  # noqa: N818 - states what was found
     """No entry, or more than one, fits what was asked for."""
 
 
-async def entries(stores: Stores, area: Area) -> AsyncIterator[Entry]:
-    """All entries of a lane, in order of their keys within each store.
+async def entries(stores: Stores, area: Area, uid: str = "") -> AsyncIterator[Entry]:
+    """The entries of a lane, in order of their keys within each store; with ``uid``, a checked one, only its.
 
     Raises:
         Unavailable: a store.
     """
     pending: tuple[Key, int] | None = None
     repeats = 0
-    async for listed in stores.find(area):
+    async for listed in stores.find(area, uid):
         # Sorted, an entry comes right before its references.
         if is_reference(listed.key):
             if pending is not None and entry_of(listed.key) == pending[0]:

@@ -40,19 +40,28 @@ class Head(NamedTuple):
 
 def encode_head(manifest: Manifest) -> bytes:
     """All that stands before the data set, which follows as it is."""
+    private = _uid(_CREATOR, CREATOR_UID) + _element(_INFORMATION, b"OB", encode_manifest(manifest))
+    return _head(manifest, manifest.transfer_syntax_uid, private)
+
+
+def encode_plain_head(manifest: Manifest, transfer_syntax_uid: str) -> bytes:
+    """The same for a copy in another transfer syntax, for which the manifest's proofs do not hold."""
+    return _head(manifest, transfer_syntax_uid, b"")
+
+
+def _head(manifest: Manifest, transfer_syntax_uid: str, private: bytes) -> bytes:
     elements = [
         _element(0x0001, b"OB", b"\0\1"),
         _uid(0x0002, manifest.sop_class_uid),
         _uid(0x0003, manifest.sop_instance_uid),
-        _uid(0x0010, manifest.transfer_syntax_uid),
+        _uid(0x0010, transfer_syntax_uid),
         _uid(0x0012, IMPLEMENTATION_CLASS_UID),
         _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
         # Whoever sent it is the last we know to have written it (PS3.10 Table 7.1-1).
         _text(0x0016, b"AE", manifest.calling_ae_title),
         _text(0x0017, b"AE", manifest.calling_ae_title),
         _text(0x0018, b"AE", manifest.called_ae_title),
-        _uid(_CREATOR, CREATOR_UID),
-        _element(_INFORMATION, b"OB", encode_manifest(manifest)),
+        private,
     ]
     group = b"".join(elements)
     return _PREFIX + _GROUP_LENGTH.pack(_META_GROUP, 0, b"UL", 4, len(group)) + group

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from workers.storage.directory_store import DirectoryStore
-from workers.storage.layout import Area, Key, shards
+from workers.storage.layout import Area, Key, shard_of, shards
 from workers.storage.object_store import Listed, ObjectStore
 from workers.storage.shard_map import (
     ShardMap,
@@ -54,8 +54,16 @@ class Stores:
         """The store of that name."""
         return self._stores[name]
 
-    async def find(self, area: Area) -> AsyncIterator[Listed]:
-        """Everything in an area of all stores, shard by shard; what a store holds of others' shards is not it."""
+    async def find(self, area: Area, uid: str = "") -> AsyncIterator[Listed]:
+        """Everything in an area, shard by shard, or in the folder of one UID.
+
+        What a store holds of shards that are another's is not part of it.
+        """
+        if uid:
+            shard = shard_of(uid)
+            for listed in await self.of(shard).find(area, shard, uid + "/"):
+                yield listed
+            return
         for name in self.map.stores:
             store = self._stores[name]
             for shard in await store.filled(area):

@@ -1,0 +1,124 @@
+"""List, inspect and resolve other content that came under a known SOP Instance UID."""
+
+import asyncio
+import re
+
+import click
+
+from ingest.contract.command_options import data_settings, json_option
+from ingest.contract.identifiers import InvalidIdentifier, check_uid
+from ingest.contract.settings import Settings
+from workers.cli.entry_tables import print_entries, print_entry
+from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
+from workers.storage.damage import Damaged, find_object
+from workers.storage.entries import Entry, entries
+from workers.storage.layout import Area, object_key
+from workers.storage.manifest import Manifest
+from workers.storage.resolution import CannotResolve, Resolution, resolve
+from workers.storage.stores import Stores
+
+_DIGEST = re.compile(r"[0-9a-f]{8,64}\Z")
+
+
+def _uid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return check_uid(value)
+    except InvalidIdentifier as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _digest(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not _DIGEST.match(value):
+        raise click.BadParameter("the first 8 to 64 lowercase hex digits of a source digest")
+    return value
+
+
+_uid_argument = click.argument("uid", callback=_uid)
+
+
+@click.group()
+def conflicts() -> None:
+    """List, inspect and resolve other content that came under a known SOP Instance UID.
+
+    The first content stays current until one of the others is preferred.
+    """
+
+
+@conflicts.command("list")
+@data_settings
+@json_option
+def list_conflicts(settings: Settings, *, as_json: bool) -> None:
+    """List the contents that are kept and not current."""
+    if not has_stores(settings):
+        print_entries([], as_json=as_json)
+        return
+    with opened_stores(settings) as stores:
+        print_entries(asyncio.run(_all(stores)), as_json=as_json)
+
+
+@conflicts.command()
+@_uid_argument
+@data_settings
+@json_option
+def show(settings: Settings, *, uid: str, as_json: bool) -> None:
+    """Show the current content of UID and the others, and what differs."""
+    with opened_stores(settings) as stores:
+        current, others = asyncio.run(_of(stores, uid))
+    if as_json:
+        print_json({"current": current, "others": others})
+        return
+    click.echo(f"current: {current.source_digest if current else 'none'}")
+    for entry in others:
+        click.echo("")
+        print_entry(entry, as_json=False)
+
+
+@conflicts.command("resolve")
+@_uid_argument
+@click.option("--prefer", required=True, metavar="DIGEST", callback=_digest, help="Its source digest.")
+@click.option("--reason", required=True, metavar="TEXT", help="Kept with the record of the decision.")
+@data_settings
+@json_option
+def resolve_conflict(settings: Settings, *, uid: str, prefer: str, reason: str, as_json: bool) -> None:
+    """Make the content of source digest DIGEST current under UID; what was current is kept in the lane.
+
+    May be interrupted at any time: the same command, or the next start of a worker, ends it.
+    """
+    with opened_stores(settings) as stores:
+        try:
+            resolution = asyncio.run(_resolve(stores, uid, prefer, reason))
+        except CannotResolve as error:
+            raise click.ClickException(str(error)) from None
+    if as_json:
+        print_json(resolution)
+    else:
+        click.echo(f"{uid}: {resolution.prefer[:12]} is current, {resolution.first[:12] or 'nothing'} was")
+
+
+async def _all(stores: Stores) -> list[Entry]:
+    return [entry async for entry in entries(stores, Area.CONFLICTS)]
+
+
+async def _of(stores: Stores, uid: str) -> tuple[Manifest | None, list[Entry]]:
+    key = object_key(uid)
+    try:
+        found = await find_object(stores.of(key), key)
+    except Damaged as damage:
+        click.echo(f"warning: the current content is damaged: {damage}", err=True)
+        found = None
+    others = [entry async for entry in entries(stores, Area.CONFLICTS, uid)]
+    return found.manifest if found else None, others
+
+
+async def _resolve(stores: Stores, uid: str, prefix: str, reason: str) -> Resolution:
+    current, others = await _of(stores, uid)
+    for manifest in (current, *(entry.manifest for entry in others)):
+        warn_acknowledged(manifest, uid)
+    if not others and current is not None and current.source_digest.startswith(prefix):
+        raise CannotResolve("that content is current already, and there is no other")
+    fitting = {entry.source_digest for entry in others if entry.source_digest.startswith(prefix)}
+    if current is not None and current.source_digest.startswith(prefix):
+        fitting.add(current.source_digest)  # an interrupted one, or none is needed
+    if len(fitting) != 1:
+        raise CannotResolve(f"{len(fitting)} contents of that UID have a digest that begins so")
+    return await resolve(stores, uid, fitting.pop(), reason)

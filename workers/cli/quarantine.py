@@ -1,0 +1,131 @@
+"""List, inspect, replay and discard what could not be read or identified."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from ingest.contract.command_options import data_settings, json_option
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Instance, Outcome, Place
+from ingest.contract.settings import Settings
+from workers.cli.entry_tables import print_entries, print_entry
+from workers.cli.opened import has_stores, opened_stores, warn_acknowledged
+from workers.dataset.payload import Payload
+from workers.log.reassembly import Upload
+from workers.pipeline import Pipeline, UncountedTries
+from workers.pixels.codec import Codec
+from workers.storage.entries import Entry, entries, find_entry
+from workers.storage.layout import Area
+from workers.storage.quarantine import CannotReplay, Placing, discard, replay
+from workers.storage.stores import Stores
+
+
+@click.group()
+def quarantine() -> None:
+    """List, inspect, replay and discard what could not be read or identified.
+
+    ENTRY is an entry's path, key, SOP Instance UID, or the first 8 or more digits of its source digest.
+    """
+
+
+@quarantine.command("list")
+@data_settings
+@json_option
+def list_entries(settings: Settings, *, as_json: bool) -> None:
+    """List the entries."""
+    if not has_stores(settings):
+        print_entries([], as_json=as_json)
+        return
+    with opened_stores(settings) as stores:
+        print_entries(asyncio.run(_all(stores)), as_json=as_json)
+
+
+@quarantine.command()
+@click.argument("entry")
+@data_settings
+@json_option
+def show(settings: Settings, *, entry: str, as_json: bool) -> None:
+    """Show why an entry is there, and all that is known of it."""
+    with opened_stores(settings) as stores:
+        print_entry(asyncio.run(find_entry(stores, Area.QUARANTINE, entry)), as_json=as_json)
+
+
+@quarantine.command("replay")
+@click.argument("entry", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every entry.")
+@data_settings
+def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bool) -> None:
+    """Let entries pass through the pipeline again, as after an upgrade that reads more.
+
+    Source, receive time and upload id stay. An entry goes only once its instance is durable elsewhere; one
+    that is rejected again stays. Exit code 1 if any stays.
+    """
+    if bool(entry) == everything:
+        raise click.UsageError("name entries, or give --all")
+    with opened_stores(settings, replaying=True) as stores:
+        if not asyncio.run(_replay(stores, settings, entry)):
+            raise click.exceptions.Exit(1)
+
+
+@quarantine.command("discard")
+@click.argument("entry", nargs=-1, required=True)
+@click.option("--reason", required=True, help="Kept with the record of the discard.")
+@data_settings
+def discard_entries(settings: Settings, *, entry: tuple[str, ...], reason: str) -> None:
+    """Delete entries for good; a record stays."""
+    with opened_stores(settings) as stores:
+        asyncio.run(_discard(stores, entry, reason))
+
+
+async def _all(stores: Stores) -> list[Entry]:
+    return [entry async for entry in entries(stores, Area.QUARANTINE)]
+
+
+async def _chosen(stores: Stores, wanted: tuple[str, ...]) -> list[Entry]:
+    if not wanted:
+        return await _all(stores)
+    return [await find_entry(stores, Area.QUARANTINE, one) for one in wanted]
+
+
+async def _replay(stores: Stores, settings: Settings, wanted: tuple[str, ...]) -> bool:
+    """Whether all have left the quarantine."""
+    left = True
+    async with _placing(stores, settings) as placing:
+        for entry in await _chosen(stores, wanted):
+            warn_acknowledged(entry.manifest, entry.sop_instance_uid)
+            try:
+                replayed = await replay(stores, entry.name, placing)
+            except CannotReplay as error:
+                click.echo(f"{entry.key}: stays: {error}")
+                left = False
+                continue
+            for one in replayed:
+                click.echo(f"{entry.key}: {one.place}{f' ({one.reason})' if one.reason else ''}")
+                left &= one.place is not Place.QUARANTINED
+    return left
+
+
+@asynccontextmanager
+async def _placing(stores: Stores, settings: Settings) -> AsyncIterator[Placing]:
+    """The workers' pipeline, for one upload at a time."""
+    worker = settings.worker
+    settings.data.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="replay-", dir=settings.data) as scratch:
+        async with Codec(memory=worker.codec_memory, timeout=worker.codec_timeout) as codec:
+            pipeline = Pipeline(stores, codec, settings, Path(scratch))
+
+            async def place(upload_id: UploadId, instance: Instance, payload: Payload) -> Outcome:
+                return await pipeline.place(Upload(upload_id, 0, instance, payload, 0, 0), UncountedTries())
+
+            yield place
+
+
+async def _discard(stores: Stores, wanted: tuple[str, ...], reason: str) -> None:
+    for entry in await _chosen(stores, wanted):
+        warn_acknowledged(entry.manifest, entry.sop_instance_uid)
+        count = await discard(stores, entry.name, reason)
+        click.echo(f"{entry.key}: discarded, {count} upload{'s' if count != 1 else ''}")

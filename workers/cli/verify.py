@@ -1,0 +1,265 @@
+"""Read every object back: manifest, length, digests, pixels."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from ingest.contract.command_options import data_settings, json_option
+from ingest.contract.identifiers import InvalidIdentifier
+from ingest.contract.records import Place
+from ingest.contract.settings import Settings
+from workers.cli.opened import opened_stores, print_json
+from workers.dataset.digest import ContentDigests
+from workers.dataset.payload import SlicePayload
+from workers.pixels.codec import Codec
+from workers.pixels.digest import matches
+from workers.pixels.form import CodecFailed
+from workers.stages.deduplicate import digest_of, examine_stored
+from workers.stages.transcode import pixel_data_of
+from workers.storage.damage import Damaged, check_data_set, find_object, is_damaged, set_aside
+from workers.storage.lanes import is_reference
+from workers.storage.layout import Area, Key, object_key, uid_of
+from workers.storage.manifest import NO_PIXELS, Manifest
+from workers.storage.object_store import Listed, ObjectStore
+from workers.storage.stores import Stores
+
+_TRIES = 2  # of the codec, which may have been short of memory
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """An object that is not proved."""
+
+    sop_instance_uid: str
+    path: str
+    store: str
+    key: str
+    problem: str
+    damaged: bool  # False: not proved, and not shown to be damaged either
+    set_aside: str = ""  # its key in quarantine
+
+
+class Report(msgspec.Struct):
+    """What `verify --json` prints; keys stay, new ones may come."""
+
+    objects: int = 0  # under UIDs
+    entries: int = 0  # in the lanes
+    bytes: int = 0
+    set_aside_before: int = 0  # damaged ones that wait in quarantine
+    problems: list[Problem] = []
+
+
+class _Undecided(Exception):  # noqa: N818 - states what was found
+    """Neither proved nor shown to be damaged."""
+
+
+@click.command()
+@click.option(
+    "--set-aside", "setting_aside", is_flag=True,
+    help="Move damaged objects to quarantine, so that the next resend repairs them.",
+)  # fmt: skip
+@click.option("--processes", type=click.IntRange(min=1), help="Codec processes.  [default: one a core]")
+@data_settings
+@json_option
+def verify(settings: Settings, *, setting_aside: bool, processes: int | None, as_json: bool) -> None:
+    """Read every object back: manifest, length, digests, pixels.
+
+    Names what is damaged; the exit code is 1 then. May run beside the workers.
+    """
+    with opened_stores(settings) as stores:
+        check = _Check(stores, settings, processes or os.cpu_count() or 1, setting_aside=setting_aside)
+        report = asyncio.run(check.run())
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if report.problems:
+        raise click.exceptions.Exit(1)
+
+
+def _print(report: Report) -> None:
+    for problem in report.problems:
+        aside = f"; set aside as {problem.set_aside}" if problem.set_aside else ""
+        word = "damaged" if problem.damaged else "not proved"
+        click.echo(f"{word}: {problem.path}: {problem.problem}{aside}")
+    click.echo(
+        f"{report.objects} objects and {report.entries} entries of the lanes, {report.bytes / 1e6:.1f} MB, "
+        f"{len(report.problems)} not proved"
+    )
+    if report.set_aside_before:
+        click.echo(f"{report.set_aside_before} damaged objects wait in quarantine")
+
+
+class _Task(NamedTuple):
+    store: ObjectStore
+    listed: Listed
+
+
+class _Check:
+    """One run: several objects at once, each proved on its own."""
+
+    def __init__(self, stores: Stores, settings: Settings, processes: int, *, setting_aside: bool) -> None:
+        self._stores = stores
+        self._settings = settings
+        self._processes = processes
+        self._setting_aside = setting_aside
+        self._report = Report(problems=[])
+
+    async def run(self) -> Report:
+        """Check all; raises `Unavailable` where a store cannot be read at all."""
+        worker = self._settings.worker
+        codec = Codec(processes=self._processes, memory=worker.codec_memory, timeout=worker.codec_timeout)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with (
+            tempfile.TemporaryDirectory(prefix="verify-", dir=self._settings.data) as scratch,
+            Progress(*columns, console=Console(stderr=True)) as bar,
+        ):
+            task = bar.add_task("verify", total=sum([one.listed.size async for one in self._all()]))
+            async with codec:
+                await self._run(codec, Path(scratch), bar, task)
+        self._report.problems.sort(key=lambda problem: problem.path)
+        return self._report
+
+    async def _run(self, codec: Codec, scratch: Path, bar: Progress, task: TaskID) -> None:
+        queue: asyncio.Queue[_Task | None] = asyncio.Queue(2 * self._processes)
+
+        async def work() -> None:
+            while (one := await queue.get()) is not None:
+                await self._one(one, codec, scratch)
+                bar.advance(task, one.listed.size)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._processes + 1):  # one more, so that the disk is read while all codecs work
+                group.create_task(work())
+            async for one in self._all():
+                await queue.put(one)
+            for _ in range(self._processes + 1):
+                await queue.put(None)
+
+    async def _all(self) -> AsyncIterator[_Task]:
+        for area in (Area.OBJECTS, Area.CONFLICTS, Area.QUARANTINE):
+            async for listed in self._stores.find(area):
+                if not is_reference(listed.key):
+                    yield _Task(self._stores.of(listed.key), listed)
+
+    async def _one(self, one: _Task, codec: Codec, scratch: Path) -> None:
+        key, report = one.listed.key, self._report
+        if is_damaged(key):
+            report.set_aside_before += 1
+            return
+        report.bytes += one.listed.size
+        if key.area is Area.OBJECTS:
+            report.objects += 1
+        else:
+            report.entries += 1
+        try:
+            manifest = await self._prove(one, codec, scratch)
+        except Damaged as damage:
+            moved = await self._set_aside(one, str(damage)) if self._setting_aside else ""
+            report.problems.append(_problem(one, str(damage), moved, damaged=True))
+        except _Undecided as undecided:
+            report.problems.append(_problem(one, str(undecided), "", damaged=False))
+        else:
+            # None: an administrator or a repair has taken it away since it was listed.
+            report.bytes -= one.listed.size if manifest is None else 0
+
+    async def _prove(self, one: _Task, codec: Codec, scratch: Path) -> Manifest | None:
+        """Prove an object.
+
+        Raises:
+            Damaged: it is not what was stored.
+            _Undecided: the codec failed to tell.
+        """
+        key = one.listed.key
+        if key.area is Area.OBJECTS and not _is_object(key):
+            raise _Undecided("not an object of ours; it does not belong here")
+        found = await find_object(one.store, key)
+        payload = None if found is None else await one.store.open(key)
+        if found is None or payload is None:
+            return None
+        with payload:
+            data_set = await asyncio.to_thread(check_data_set, payload, found)
+            if key.area is Area.OBJECTS:
+                await _prove_content(data_set, found.manifest, codec, scratch)
+        return found.manifest
+
+    async def _set_aside(self, one: _Task, why: str) -> str:
+        """Set aside what is still damaged under the lock; the new key."""
+        key = one.listed.key
+        place = {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)
+        async with one.store.lock(key.shard):
+            moved = await set_aside(one.store, key, place, why) if await _is_damaged_still(one) else None
+        return str(moved or "")
+
+
+async def _is_damaged_still(one: _Task) -> bool:
+    try:
+        found = await find_object(one.store, one.listed.key)
+        payload = None if found is None else await one.store.open(one.listed.key)
+        if found is None or payload is None:
+            return False
+        with payload:
+            await asyncio.to_thread(check_data_set, payload, found)
+    except Damaged:
+        return True
+    return False
+
+
+async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Codec, scratch: Path) -> None:
+    """Compare content digest c1 and the decoded pixels with what the manifest says.
+
+    Raises:
+        Damaged: they differ.
+        _Undecided: the codec failed to tell.
+    """
+    examination = await asyncio.to_thread(examine_stored, data_set, manifest, scratch)
+    said = ContentDigests(manifest.identity_digest, manifest.elements_digest)
+    if manifest.elements_digest and examination.digests != said:
+        raise Damaged("the elements have not the digest that the manifest says")
+    pixels = pixel_data_of(examination)
+    if manifest.pixels is None:
+        return
+    expected = digest_of(manifest.pixels)
+    if pixels is None or expected is None:
+        if pixels is not None or manifest.pixels != NO_PIXELS:
+            raise Damaged("pixels are there where the manifest has none, or the reverse")
+        return
+    for attempt in range(_TRIES):
+        try:
+            if not await matches(pixels, expected, codec):
+                raise Damaged("the decoded pixels have not the digest that the manifest says")
+        except CodecFailed as failure:
+            if attempt + 1 == _TRIES:
+                raise _Undecided(f"the pixels could not be decoded: {failure}") from None
+        else:
+            return
+
+
+def _is_object(key: Key) -> bool:
+    try:
+        return object_key(uid_of(key)) == key
+    except InvalidIdentifier:
+        return False
+
+
+def _problem(one: _Task, text: str, moved: str, *, damaged: bool) -> Problem:
+    key = one.listed.key
+    uid = uid_of(key) if key.area is not Area.OBJECTS or _is_object(key) else ""
+    return Problem(uid, one.store.locate(key), one.store.name, str(key), text, damaged, moved)
