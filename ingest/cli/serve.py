@@ -19,7 +19,7 @@ from ingest.contract.command_options import (
     serve_options,
     settings_or_exit,
 )
-from ingest.contract.running import announce, run_folder, running_processes, withdraw
+from ingest.contract.running import announce, make_run_folder, run_folder, running_processes, withdraw
 from ingest.contract.settings import Settings
 from ingest.contract.telemetry import configure_telemetry
 
@@ -37,7 +37,7 @@ def serve(config: Path | None, **flags: Unpack[ServeFlags]) -> None:
     settings = settings_or_exit(config, serve_flags(flags)).settings
     configure_telemetry(settings.telemetry, "serve")
     try:
-        run_folder(settings.data).mkdir(parents=True, exist_ok=True)
+        make_run_folder(settings.data)
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data}: {error.strerror}") from None
     with _exclusive(settings.data):

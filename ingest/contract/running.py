@@ -36,13 +36,19 @@ def run_folder(data: Path) -> Path:
     return data / "run"
 
 
+def make_run_folder(data: Path) -> Path:
+    """The folder of these files, made if need be; the data folder itself is not for everyone: it has images."""
+    data.mkdir(mode=0o750, parents=True, exist_ok=True)
+    folder = run_folder(data)
+    folder.mkdir(mode=0o750, exist_ok=True)
+    return folder
+
+
 def announce(data: Path, name: str, **facts: str | int | tuple[int, ...]) -> Path:
     """Write this process's file, replacing one that an earlier process left; returns its path to `withdraw`."""
     pid = os.getpid()
     running = msgspec.convert({"name": name, "pid": pid, "started": start_time(pid), **facts}, Running)
-    folder = run_folder(data)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
+    path = make_run_folder(data) / f"{name}.json"
     temporary = path.with_suffix(f".{pid}")
     temporary.write_bytes(msgspec.json.encode(running))
     temporary.replace(path)

@@ -19,6 +19,12 @@ def test_announced_process_is_found(tmp_path: Path) -> None:
     assert running_processes(tmp_path) == []
 
 
+def test_data_folder_is_not_for_everyone(tmp_path: Path) -> None:
+    """The first process makes a data folder that other users of the machine cannot read."""
+    announce(tmp_path / "data", "receiver")
+    assert (tmp_path / "data").stat().st_mode & 0o007 == 0
+
+
 def test_killed_process_is_not_listed(tmp_path: Path) -> None:
     """After kill -9 the file stays, yet nobody is said to run; not even while the process awaits its parent."""
     with subprocess.Popen(
