@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -121,13 +122,16 @@ def _say_ready(settings: Settings, workers: int) -> None:
     if receiver is None:
         return  # it ended in this very moment; the supervisor starts another
     data = settings.data.resolve()
+    program = (
+        "dicom-ingest" if shutil.which("dicom-ingest") else Path(sys.executable).with_name("dicom-ingest")
+    )
     click.echo(
         f"dicom-ingest {version('dicom-ingest')} is ready\n"
         f"  listening   {receiver.host}:{receiver.port}, AE title {receiver.ae_title}\n"
         f"  objects     {', '.join(str(store.resolve()) for store in settings.store_directories)}/SSS/<SOP Instance UID>.dcm\n"
         f"  processes   1 receiver, {workers} workers\n"
         f"  try         storescu -aec {receiver.ae_title} {receiver.host} {receiver.port} FILE.dcm\n"
-        f"              dicom-ingest status --data {data}\n"
+        f"              {program} status --data {data}\n"
         f"  stop        Ctrl-C, or kill -TERM {os.getpid()}"
     )
     sys.stdout.flush()
