@@ -13,6 +13,7 @@ from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpo
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
 from ingest.contract.spool import SpoolMissing
+from workers.errors import Unavailable
 from workers.log.checkpoint import Progress
 from workers.log.in_hand import InHand
 from workers.log.outcome_producer import OutcomeProducer
@@ -20,7 +21,8 @@ from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
 from workers.pipeline import Pipeline
 from workers.pixels.codec import Codec
-from workers.storage.stores import open_stores
+from workers.storage.resolution import finish_resolutions
+from workers.storage.stores import Stores, open_stores
 from workers.worker import OwnedPartition, Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
@@ -46,6 +48,7 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
             return 0
         reader, opened = owned
         stores = resources.enter_context(open_stores(settings.store_directories))
+        await _finish_resolutions(stores)
         scratch = ScratchFolder(settings.data / "scratch", partitions)
         codec = await resources.enter_async_context(
             Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
@@ -61,6 +64,17 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
         file = announce(settings.data, f"worker-{partitions[0]}", partitions=tuple(partitions))
         resources.callback(withdraw, file)
         return await _run(worker, stop)
+
+
+async def _finish_resolutions(stores: Stores) -> None:
+    """End what an administrator's interrupted command has left half done."""
+    try:
+        finished = await finish_resolutions(stores)
+    except Unavailable as error:
+        _log.warning("resolutions put off", reason=str(error))
+    else:
+        if finished:
+            _log.info("resolutions finished", count=finished)
 
 
 async def _run(worker: Worker, stop: asyncio.Event) -> int:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from workers.cli.opened import print_json, time_text
 from workers.storage.entries import Entry
@@ -19,18 +17,27 @@ def print_entries(found: Sequence[Entry], *, as_json: bool) -> None:
     if not found:
         click.echo("no entries")
         return
-    table = Table("SOP Instance UID", "source digest", "reason", "uploads", "received", "from", box=None)
-    for entry in found:
-        manifest = entry.manifest
-        table.add_row(
-            entry.sop_instance_uid or "-",
-            entry.source_digest[:12] or "-",
-            ", ".join(entry.classes) or entry.reason + (f" -> {entry.moved_to}" if entry.moved_to else ""),
-            str(entry.repeats + 1),
-            time_text(manifest.received_at) if manifest else "-",
-            manifest.calling_ae_title if manifest else "-",
-        )
-    Console(soft_wrap=True).print(table)
+    rows: list[tuple[str, ...]] = [
+        ("SOP Instance UID", "source digest", "reason", "uploads", "received", "from")
+    ]
+    rows += [_row(entry) for entry in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Not a table that fits the terminal: a UID must come out whole, to be copied.
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    manifest = entry.manifest
+    reason = ", ".join(entry.classes) or entry.reason
+    return (
+        entry.sop_instance_uid or "-",
+        entry.source_digest[:12] or "-",
+        f"{reason} -> {entry.moved_to}" if entry.moved_to else reason,
+        str(entry.repeats + 1),
+        time_text(manifest.received_at) if manifest else "-",
+        manifest.calling_ae_title if manifest else "-",
+    )
 
 
 def print_entry(entry: Entry, *, as_json: bool) -> None:
