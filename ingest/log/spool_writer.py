@@ -129,15 +129,14 @@ class SpoolWriter:
                 raise SpoolLocked(f"another receiver writes to {self._layout.folder}")
             resources.callback(self._disk.close, lock)
             settings = self._settings
-            meta = make_log(
-                self._disk, self._layout, settings.partitions, self._limits(settings.segment_size)
-            )
+            limits = PoolLimits(settings.segment_size, settings.maximum_size, settings.reserve)
+            meta = make_log(self._disk, self._layout, settings.partitions, limits)
             committed = committed_end(read_marks(self._checkpoints, meta.partitions))
             log, pool, recovered = open_log(
                 self._disk,
                 self._layout,
                 meta,
-                self._limits(meta.segment_size),
+                limits,
                 low_water_mark=self._low_water_mark,
                 committed=committed,
             )
@@ -161,9 +160,6 @@ class SpoolWriter:
             self._supply.start()
             resources.callback(self._supply.close)
             self._resources = resources.pop_all()
-
-    def _limits(self, segment_size: int) -> PoolLimits:
-        return PoolLimits(segment_size, self._settings.maximum_size, self._settings.reserve)
 
     def _low_water_mark(self) -> int:
         marks = read_marks(self._checkpoints, self._settings.partitions)

@@ -19,7 +19,7 @@ _RESERVE_SHARE: Final = 10  # at most a tenth of the file system is held back
 class PoolLimits(NamedTuple):
     """What the segments of one log may take."""
 
-    segment_size: int  # bytes
+    segment_size: int  # bytes; a log that is there keeps its own
     maximum_size: int  # bytes, all segments together
     reserve: int  # bytes of the file system that segments leave free
 
@@ -165,7 +165,7 @@ def chosen_segment_size(disk: Disk, folder: Path, wanted: int, maximum_size: int
     size = wanted
     while size > _SMALLEST and size * _WANTED_SEGMENTS > usable:
         size //= 2
-    return max(_SMALLEST, size // _SMALLEST * _SMALLEST)
+    return min(wanted, max(_SMALLEST, size // _SMALLEST * _SMALLEST))
 
 
 _SMALLEST: Final = 2 * _MiB  # two records of the largest size

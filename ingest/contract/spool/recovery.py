@@ -105,7 +105,8 @@ class Recovery:
                 else:
                     survey.add(item)
                     found += 1
-            empty = 0 if found or before > self._files.start(number) else empty + 1
+            passed = number in self._files.retired or before > self._files.start(number)
+            empty = 0 if found or passed else empty + 1
             if empty > 1:
                 break  # segments that hold nothing yet; one more was searched, in case its head is damaged
         survey.damaged = [damage for damage in survey.damaged if damage.end <= survey.synced]
@@ -235,6 +236,7 @@ def open_log(
         # Offsets are never used again, whatever became of the bytes under them.
         recovered.skipped_to = -(-committed // size) * size
         number = recovered.skipped_to // size - 1
+    limits = limits._replace(segment_size=size)
     pool = SegmentPool(disk, layout, limits, low_water_mark, (end - 1) // size + 1)
     pool.renumber(number + 1)
     goes_on = number == end // size and number in layout.segment_numbers(disk)

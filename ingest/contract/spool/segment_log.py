@@ -44,6 +44,7 @@ class SegmentLog:
         self._durable_end = end
         self._counter = disk.counter(layout.durable_end, write=True)
         self._counter.store(end)
+        self._dirty = False  # something was written since the last sync, were it only a group taken back
         self._broken = False
 
     @property
@@ -87,8 +88,9 @@ class SegmentLog:
                 failed sync the kernel calls pages clean that are not on the disk.
         """
         self._check()
-        if self._end != self._durable_end:
+        if self._dirty:
             self._sync_segment()
+            self._dirty = False
             self._durable_end = self._end
             self._counter.store(self._end)
         return self._durable_end
@@ -135,6 +137,7 @@ class SegmentLog:
         fd = self._fd
         assert fd is not None
         offset = self._next % self.meta.segment_size
+        self._dirty = True
         try:
             written = write_all(self._disk, fd, buffers, offset)
         except OSError as error:
