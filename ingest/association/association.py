@@ -132,6 +132,10 @@ class Association:
         if self._state is not State.IDLE:
             self._buffer.feed(data)
 
+    def keep_unread(self) -> None:
+        """Let the memory given to `receive_data` be used again although events are still to come of it."""
+        self._buffer.keep_unread()
+
     def next_event(self) -> Event | None:
         """What happened next or is to be done next; ``None`` when more bytes are needed.
 
@@ -142,7 +146,7 @@ class Association:
         try:
             while True:
                 if self._delivering:
-                    fragment = self._buffer.fragment()
+                    fragment = self._buffer.run() or self._buffer.fragment()
                     if fragment is not None:
                         return fragment
                 if not self._advance():

@@ -8,7 +8,9 @@ Goals, each with its cost:
 - A byte is looked at once, however the stream is cut.
 """
 
-from ingest.association.events import Fragment
+import numpy as np
+
+from ingest.association.events import Fragment, FragmentRun
 from ingest.association.pdu import HEADER, ONE_PDV, P_DATA_TF, PDV_HEADER, PDV_OVERHEAD, check_pdv
 from ingest.association.pdu_items import invalid
 from ingest.errors import LocalProtocolError
@@ -16,6 +18,9 @@ from ingest.errors import LocalProtocolError
 # Some requestors mix up whose maximum length is whose, and send up to theirs. Twice the announced length is
 # borne and counted; beyond it PS3.8 D.1 is enforced.
 OVERSHOOT = 2
+
+# From here on one array operation is cheaper than a loop: measured at 16 KiB PDUs.
+MINIMUM_RUN = 48 * 1024
 
 _NOTHING = memoryview(b"")
 _HEADERS_SIZE = ONE_PDV.size
@@ -70,6 +75,45 @@ class ReceiveBuffer:
         self._view = data
         self._at = 0
         self._end = len(data)
+
+    def keep_unread(self) -> None:
+        """Copy what is not used up yet: the memory behind it is about to be used again."""
+        if self._at < self._end:
+            self._view = memoryview(bytes(self._view[self._at : self._end]))
+            self._at = 0
+            self._end = len(self._view)
+
+    def run(self) -> FragmentRun | None:
+        """Fragments of one data set in whole PDUs of one size, or ``None`` where there are not enough of them.
+
+        The headers of the run are equal to the first one, byte for byte, so one check serves all.
+        """
+        at = self._at
+        if self._end - at < MINIMUM_RUN or self._pdu_left or self._held or self._header or self._skip:
+            return None
+        kind, length, pdv_length, context_id, control = ONE_PDV.unpack_from(self._view, at)
+        stride = length + HEADER.size
+        count = (self._end - at) // stride
+        if (
+            count < 2  # noqa: PLR2004 - one is a fragment
+            or kind != P_DATA_TF
+            or control & 3
+            or length > self.maximum_length
+            or pdv_length != length - 4
+            or pdv_length < 2  # noqa: PLR2004 - context ID and control header
+            or pdv_length & 1
+            or context_id not in self.contexts
+        ):
+            return None
+        pdus = np.frombuffer(self._view, np.uint8, count * stride, at).reshape(count, stride)
+        headers = pdus[:, :_HEADERS_SIZE]
+        equal = (headers == headers[0]).all(axis=1)
+        if not equal.all():
+            count = int(equal.argmin())
+            if count < 2:  # noqa: PLR2004 - one is a fragment
+                return None
+        self._at = at + count * stride
+        return FragmentRun(context_id, pdus[:count, _HEADERS_SIZE:])
 
     def fragment(self) -> Fragment | None:
         """The next piece of P-DATA, or ``None`` when a header or more bytes come first.

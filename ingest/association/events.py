@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ingest.association.pdu import AssociateAccept, AssociateReject, AssociateRequest
+
+Rows = npt.NDArray[np.uint8]
 
 
 class Fragment(NamedTuple):
@@ -21,6 +26,18 @@ class Fragment(NamedTuple):
     is_command: bool
     is_last: bool
     data: memoryview
+
+
+class FragmentRun(NamedTuple):
+    """Several fragments of one data set that arrived together, none of them the last.
+
+    Peers cut a data set into P-DATA-TF PDUs of one size, so the fragments lie at one distance in what was
+    received: ``rows`` is a view of them, an array of bytes with a row a fragment. Copying it is one operation
+    where handling each fragment would be one a PDU. Valid as long as `Fragment.data`.
+    """
+
+    context_id: int
+    rows: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +124,4 @@ class CloseTransport:
 
 Indication = AssociateRequested | AssociateAccepted | Rejected | ReleaseRequested | Released | Aborted
 Request = Connect | SendPdu | SendData | StartArtim | StopArtim | CloseTransport
-Event = Fragment | Indication | Request
+Event = Fragment | FragmentRun | Indication | Request

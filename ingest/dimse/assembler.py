@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ingest.association.events import Fragment
+from ingest.association.events import Fragment, FragmentRun
 from ingest.dimse.command_set import MAX_COMMAND_SET, decode_command_set, malformed
 from ingest.dimse.messages import (
     CCancelRequest,
@@ -57,6 +57,18 @@ class MessageAssembler:
                 return self._end_data_set(fragment)
             return fragment if self._drained is None else None
         return self._command_fragment(context_id, data, is_command=is_command, is_last=is_last)
+
+    def receive_run(self, run: FragmentRun) -> FragmentRun | None:
+        """Take a run of fragments: the run itself when its data set is wanted, else ``None``.
+
+        Raises:
+            RemoteProtocolError: as `receive`.
+        """
+        if not self._data_set or run.context_id != self._context_id:
+            raise RemoteProtocolError(
+                "a fragment is not of the message in progress", AbortReason.UNEXPECTED_PDU_PARAMETER
+            )
+        return run if self._drained is None else None
 
     def _end_data_set(self, fragment: Fragment) -> MessageBegun | Fragment | None:
         self._data_set = False

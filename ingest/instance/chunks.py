@@ -29,6 +29,11 @@ class ChunkPool:
         self._filling: dict[Holder, None] = {}  # in order of last use: the first is the longest idle
         self._waiting: deque[Callable[[], None]] = deque()
 
+    @property
+    def free(self) -> bool:
+        """Whether a chunk can be had at once."""
+        return bool(self._free or self._unmade)
+
     def acquire(self, holder: Holder) -> memoryview | None:
         """A chunk for ``holder`` to fill, or ``None`` when the budget is used up.
 

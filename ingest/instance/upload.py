@@ -9,8 +9,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import xxhash
 
+from ingest.association.events import Rows
 from ingest.contract.identifiers import UploadId, partition_of
 from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
 from ingest.dimse.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH_SOP_CLASS
@@ -99,6 +101,26 @@ class Upload:
         if self._chunk is not None:
             self._pool.used(self)
         return taken
+
+    def write_run(self, rows: Rows) -> int:
+        """Copy the rows of a run that fit into the chunk at hand, in one operation."""
+        if self._failure is not None:
+            return len(rows)
+        chunk = self._chunk
+        if chunk is None:
+            chunk = self._take_chunk()
+            if chunk is None:
+                return 0
+        width: int = rows.shape[1]
+        count = min(len(rows), (MAX_PAYLOAD - self._filled) // width)
+        size = count * width
+        if count:
+            target = np.frombuffer(chunk, np.uint8, size, self._filled)
+            target.reshape(count, width)[:] = rows[:count]
+            self._filled += size
+            self.size += size
+            self._pool.used(self)
+        return count
 
     def finish(self, done: Callable[[Exception | None], None]) -> None:
         """The data set is complete; ``done`` is called once with ``None`` when it is durable, else why not."""

@@ -19,6 +19,7 @@ from ingest.association import (
     CloseTransport,
     Event,
     Fragment,
+    FragmentRun,
     ReleaseRequested,
     SendPdu,
     StartArtim,
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-# One recv takes what the kernel has, up to this: two PDUs of the length we announce. Pages that a peer
-# never fills are never touched, so a silent connection costs nothing.
-RECEIVE_BUFFER = 256 * 1024
+# One recv takes what the kernel has, up to this: two PDUs of the length we announce. One buffer serves all
+# connections, since what it holds is handled or kept before the next recv: it stays in the processor's cache.
+RECEIVE_BUFFER = 512 * 1024
 # What may arrive while an answer is on its way: a release or abort, or a pipelined request's beginning.
 SPARE_BUFFER = 4 * 1024
 
@@ -57,7 +58,6 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._association = Association()
         self._assembler = MessageAssembler()
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._spare = memoryview(b"")
         self._spared = 0  # bytes waiting in the spare buffer
         self._held = Held.NOT
@@ -91,9 +91,9 @@ class Connection(asyncio.BufferedProtocol):
         self._pump()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where the next bytes go; held, the receive buffer still has what was not handled yet."""
+        """Where the next bytes go: held, or with no chunk free, no more is taken in than a few requests."""
         if not self._held:
-            return self._buffer
+            return self._server.receive_buffer if self._server.pool.free else self._server.small_buffer
         if not self._spare:
             self._spare = memoryview(bytearray(SPARE_BUFFER))
         return self._spare[self._spared :]
@@ -106,8 +106,10 @@ class Connection(asyncio.BufferedProtocol):
             self._spared += nbytes
             self._pause()
         else:
-            self._association.receive_data(self._buffer[:nbytes])
+            self._association.receive_data(self._server.receive_buffer[:nbytes])
             self._pump()
+            if self._held:
+                self._association.keep_unread()
 
     def eof_received(self) -> bool:
         """The peer will send no more: close."""
@@ -197,6 +199,8 @@ class Connection(asyncio.BufferedProtocol):
                 association.receive_data(self._spare[:spared])
             elif type(event) is Fragment:
                 self._fragment(event)
+            elif type(event) is FragmentRun:
+                self._run(event)
             else:
                 self._perform(event)
 
@@ -244,6 +248,20 @@ class Connection(asyncio.BufferedProtocol):
         elif item is not None:
             self._message(cast("MessageBegun", item))
 
+    def _run(self, run: FragmentRun) -> None:
+        try:
+            wanted = self._assembler.receive_run(run)
+        except RemoteProtocolError as fault:
+            self._association.abort(fault)
+            return
+        if wanted is None:
+            return
+        assert self._receiving is not None
+        taken = self._receiving.write_run(run.rows)
+        if taken < len(run.rows):
+            # The end of a chunk or of the budget: what is left goes as one fragment, which `_data` can cut.
+            self._data(Fragment(run.context_id, False, False, memoryview(run.rows[taken:].tobytes())))
+
     def _message(self, begun: MessageBegun) -> None:
         message = begun.message
         if isinstance(message, CStoreRequest) and begun.has_data_set:
@@ -265,7 +283,7 @@ class Connection(asyncio.BufferedProtocol):
         data = fragment.data
         taken = receiving.write(data)
         if taken < len(data):
-            self._rest = fragment._replace(data=data[taken:])
+            self._rest = fragment._replace(data=memoryview(bytes(data[taken:])))
             self._held |= Held.BUDGET
             self._pause()
         elif fragment.is_last:

@@ -9,10 +9,10 @@ import structlog
 
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
-from ingest.instance import ChunkPool
+from ingest.contract.spool import SpoolError
 from ingest.log import SpoolWriter
 from ingest.receiver.server import Server
-from ingest.receiver.storage import InstanceLog, StorageService
+from ingest.receiver.storage import InstanceLog
 
 logger = structlog.get_logger(__name__)
 
@@ -32,36 +32,37 @@ async def run_receiver(settings: Settings) -> int:
     return 1 if failed else 0
 
 
-async def serve(settings: Settings, log: InstanceLog, failed: asyncio.Future[None] | None = None) -> bool:
+async def serve(
+    settings: Settings, log: InstanceLog, failed: asyncio.Future[SpoolError] | None = None
+) -> bool:
     """Serve with any log until a signal comes or ``failed`` is done; whether the log failed.
 
     Raises:
         OSError: the address cannot be bound.
     """
     raise_file_limit()
-    storage = StorageService(log, ChunkPool(settings.receiver.buffer_budget))
-    server = Server(settings.receiver, storage)
+    server = Server(settings.receiver, log)
     host, port = await server.start()
     note = announce(settings.data, "receiver", host=host, port=port, ae_title=settings.receiver.ae_title)
     logger.info("listening", host=host, port=port, ae_title=settings.receiver.ae_title)
-    stop = asyncio.create_task(wait_for_signal())
-    waiting: set[asyncio.Future[None]] = {stop} if failed is None else {stop, failed}
-    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    stop = stop_on_signals()
+    if failed is not None:
+        failed.add_done_callback(lambda _: stop.set())
+    await stop.wait()
     withdraw(note)
     log_failed = failed is not None and failed.done()
     if log_failed:
         logger.error("the log failed; the process ends so that recovery decides what is durable")
     await server.drain()
-    stop.cancel()
     return log_failed
 
 
-async def wait_for_signal() -> None:
-    """Return when SIGTERM or SIGINT has come."""
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 def raise_file_limit() -> None:

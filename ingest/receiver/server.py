@@ -5,9 +5,10 @@ import contextlib
 import time
 
 from ingest.contract.settings import ReceiverSettings
+from ingest.instance import ChunkPool
 from ingest.receiver.admission import Admission
-from ingest.receiver.connection import Connection
-from ingest.receiver.storage import StorageService
+from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
+from ingest.receiver.storage import InstanceLog, StorageService
 
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
@@ -17,10 +18,13 @@ WATCH_INTERVAL = 0.5  # s
 class Server:
     """The DICOM listener: accepts connections within its limits and owns what they share."""
 
-    def __init__(self, settings: ReceiverSettings, storage: StorageService) -> None:
+    def __init__(self, settings: ReceiverSettings, log: InstanceLog) -> None:
         self.settings = settings
-        self.storage = storage
         self.admission = Admission(settings)
+        self.pool = ChunkPool(settings.buffer_budget)
+        self.storage = StorageService(log, self.pool)
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
+        self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
         self.connections: set[Connection] = set()
         self.unused = asyncio.Event()  # set while there is no connection
         self.unused.set()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ingest.association import AcceptedContext
+from ingest.association.events import Rows
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import Instance
 from ingest.dimse import CStoreRequest, CStoreResponse
@@ -52,6 +53,9 @@ class Receiving(Protocol):
     def write(self, data: memoryview) -> int:
         """Take a fragment; fewer bytes than given when it must wait."""
 
+    def write_run(self, rows: Rows) -> int:
+        """Take whole rows of a run of fragments; fewer than given when they do not fit."""
+
     def finish(self, done: Callable[[Exception | None], None]) -> None:
         """The data set is complete."""
 
@@ -68,6 +72,10 @@ class Drain:
     def write(self, data: memoryview) -> int:
         """Take all, keep nothing."""
         return len(data)
+
+    def write_run(self, rows: Rows) -> int:
+        """Take all, keep nothing."""
+        return len(rows)
 
     def finish(self, done: Callable[[Exception | None], None]) -> None:
         """The refusal is the answer."""

@@ -1,10 +1,12 @@
 """One association fed bytes in every way: whole, byte by byte, with a tail, cut anywhere, malformed, at random."""
 
+import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from ingest.association import (
     CloseTransport,
     Event,
     Fragment,
+    FragmentRun,
     Rejected,
     ReleaseRequested,
     SendData,
@@ -38,7 +41,7 @@ from ingest.association.pdu import (
     Pdu,
     PresentationDataValue,
 )
-from ingest.errors import AbortReason, LocalProtocolError, RemoteProtocolError
+from ingest.errors import AbortReason, AbortSource, LocalProtocolError, RemoteProtocolError
 from tests.association.strategies import PDUS
 from tests.association.test_table_9_10 import AC, HAPPEN, REQUEST, RQ, SIDES, events, reach
 from tests.vectors import pdus as vectors
@@ -73,6 +76,9 @@ class Conversation:
 
     def pump(self) -> None:
         while (event := self.association.next_event()) is not None:
+            if isinstance(event, FragmentRun):
+                self._pieces.extend(bytes(row) for row in event.rows)
+                continue
             if isinstance(event, Fragment):
                 self._pieces.append(bytes(event.data))
                 if event.is_last:
@@ -409,7 +415,9 @@ def test_requestor_session() -> None:
     requestor.send_data_set(1, memoryview(data)[100_000:], last=True)
     pump(requestor)
     fragments = [event for event in inbox[acceptor] if isinstance(event, Fragment)]
-    assert sum(len(event.data) for event in fragments if not event.is_command) == len(data)
+    runs = [event for event in inbox[acceptor] if isinstance(event, FragmentRun)]
+    size = sum(len(event.data) for event in fragments if not event.is_command)
+    assert size + sum(event.rows.size for event in runs) == len(data)
     assert [event.is_last for event in fragments[1:]] == [False] * (len(fragments) - 2) + [True]
     acceptor.send_command(1, b"rsp!")
     pump(acceptor)
@@ -492,3 +500,72 @@ def test_any_history(side: str, history: list[int | Pdu | bytes]) -> None:
         except LocalProtocolError:
             pass
         events(association)
+
+
+def run_of(count: int, size: int = 16_372) -> bytes:
+    """``count`` P-DATA-TF PDUs of one data-set fragment each, their content telling them apart."""
+    return b"".join(pdv(bytes([number]) * size) for number in range(count))
+
+
+def pdv(data: bytes, context_id: int = 1, control: int = 0) -> bytes:
+    return struct.pack(">BxIIBB", 4, len(data) + 6, len(data) + 2, context_id, control) + data
+
+
+def test_equal_pdus_come_as_one_run() -> None:
+    """PDUs of one size are handed out together, as views of the memory they arrived in."""
+    association = reach("acceptor", 6)
+    memory = np.frombuffer(run_of(10) + pdv(b"end!", control=2), np.uint8)
+    association.receive_data(memory.data)
+    run, last = events(association)
+    assert isinstance(run, FragmentRun)
+    assert run.rows.shape == (10, 16_372)
+    assert np.shares_memory(run.rows, memory)
+    assert [row[0] for row in run.rows] == list(range(10))
+    assert last == Fragment(1, is_command=False, is_last=True, data=memoryview(b"end!"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [pdv(bytes(16_372), control=2), pdv(bytes(16_372), control=1), pdv(bytes(16_370)), pdv(bytes(2))],
+    ids=["last", "command", "shorter", "short"],
+)
+@pytest.mark.parametrize("before", [1, 2, 5])
+def test_a_run_ends_where_a_header_differs(other: bytes, before: int) -> None:
+    """Whatever differs from the PDUs before it is seen for itself, and nothing is joined across it."""
+    association = reach("acceptor", 6)
+    association.receive_data(memoryview(run_of(before) + other + run_of(4)))
+    got = [
+        (False, len(row)) if isinstance(event, FragmentRun) else (event.is_command, len(row))
+        for event in events(association)
+        for row in (event.rows if isinstance(event, FragmentRun) else [event.data])
+    ]
+    expected = [(False, 16_372)] * before + [(bool(other[11] & 1), len(other) - 12)] + [(False, 16_372)] * 4
+    assert got == expected
+
+
+def test_a_run_never_hides_a_wrong_context() -> None:
+    """A PDU of a context that was not accepted aborts 2/6 after the sound ones before it."""
+    association = reach("acceptor", 6)
+    association.receive_data(memoryview(run_of(5) + pdv(bytes(16_372), context_id=77) + run_of(3)))
+    run, *rest = events(association)
+    assert isinstance(run, FragmentRun)
+    assert len(run.rows) == 5
+    assert (
+        SendPdu(Abort(AbortSource.SERVICE_PROVIDER, AbortReason.INVALID_PDU_PARAMETER_VALUE).encode()) in rest
+    )
+
+
+def test_unread_bytes_can_be_kept() -> None:
+    """After `keep_unread` the memory may be used again, and the events are the same."""
+    association = reach("acceptor", 6)
+    memory = bytearray(pdv(b"ab") + pdv(b"cd") + pdv(b"ef")[:-1])
+    association.receive_data(memoryview(memory))
+    first = association.next_event()
+    assert isinstance(first, Fragment)
+    assert bytes(first.data) == b"ab"
+    association.keep_unread()
+    memory[:] = bytes(len(memory))
+    assert [bytes(event.data) for event in events(association) if isinstance(event, Fragment)] == [
+        b"cd",
+        b"e",
+    ]

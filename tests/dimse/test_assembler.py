@@ -2,11 +2,12 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.association import Fragment
+from ingest.association import Fragment, FragmentRun
 from ingest.dimse import (
     CCancelRequest,
     CEchoRequest,
@@ -165,3 +166,27 @@ def test_any_fragments(received: list[Fragment]) -> None:
             assert reported is None or reported is fragment or isinstance(reported, MessageBegun)
     except RemoteProtocolError:
         pass
+
+
+RUN = FragmentRun(1, np.zeros((3, 8), np.uint8))
+
+
+def test_a_run_is_passed_on() -> None:
+    """A run of a data set that is wanted is passed on as it is; one that is drained is not."""
+    assembler = MessageAssembler()
+    assembler.receive(command(C_STORE_RQ_COMMAND))
+    assert assembler.receive_run(RUN) is RUN
+    assembler.receive(data(last=True))
+    assembler.receive(command(FIND_RQ_COMMAND))
+    assert assembler.receive_run(RUN) is None
+
+
+def test_a_run_without_its_message_aborts() -> None:
+    """A run that no command announced, or of another context, is aborted 2/5."""
+    for first in (None, command(C_ECHO_RQ_COMMAND), command(C_STORE_RQ_COMMAND, context_id=3)):
+        assembler = MessageAssembler()
+        if first is not None:
+            assembler.receive(first)
+        with pytest.raises(RemoteProtocolError) as caught:
+            assembler.receive_run(RUN)
+        assert caught.value.reason is AbortReason.UNEXPECTED_PDU_PARAMETER

@@ -11,9 +11,7 @@ from ingest.contract.records import Kind
 from ingest.contract.settings import MiB, ReceiverSettings
 from ingest.dimse import CStoreRequest
 from ingest.errors import LogUnavailable, OutOfResources
-from ingest.instance import ChunkPool
 from ingest.receiver.server import Server
-from ingest.receiver.storage import StorageService
 from tests.support.memory_log import MemoryLog
 from tests.support.scu import ABORT, CT, RELEASE_RQ, Scu, associate, c_echo, c_store, ct_data_set, p_data, pdv
 
@@ -24,7 +22,7 @@ UID = "1.2.826.1"
 async def receiver(log: MemoryLog, **settings: object) -> AsyncIterator[tuple[int, Server]]:
     """A receiver on a free port of loopback."""
     limits = ReceiverSettings.model_validate({"port": 0, "drain_timeout": 5.0, **settings})
-    server = Server(limits, StorageService(log, ChunkPool(limits.buffer_budget)))
+    server = Server(limits, log)
     _, port = await server.start()
     try:
         yield port, server

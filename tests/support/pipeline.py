@@ -117,6 +117,10 @@ class Pipeline:
         result: dict[str, object] = json.loads(done.stdout)
         return result
 
+    def run_list(self, *arguments: str) -> list[dict[str, object]]:
+        """The array that a command prints with --json."""
+        return self.run_json(*arguments)  # type: ignore[return-value]
+
     def status(self) -> dict[str, int]:
         """`dicom-ingest status --json`."""
         return self.run_json("status")  # type: ignore[return-value]
