@@ -149,13 +149,11 @@ class Codec:
     """A pool of codec processes: ``async with Codec(...) as codec``.
 
     ``processes``: frames in work at once. ``memory``: bytes of address space of each. ``timeout``: seconds
-    for one frame. ``attempts``: tries for a frame whose process crashes, which may have been the doing of
-    another; a limit met once is met again. Processes start with the first frame that needs them, and again
-    after a crash.
+    for one frame. Processes start with the first frame that needs them, and again after a crash. A frame whose
+    process crashes is not tried again here: how often, is for who keeps count of it over crashes of ours.
     """
 
-    def __init__(self, *, processes: int = 1, memory: int, timeout: float, attempts: int = 1) -> None:
-        self._attempts = attempts
+    def __init__(self, *, processes: int = 1, memory: int, timeout: float) -> None:
         self._children = [_Child(memory, timeout) for _ in range(processes)]
         self._idle = list(self._children)
         self._free = asyncio.Semaphore(processes)
@@ -213,12 +211,6 @@ class Codec:
         async with self._free:
             child = self._idle.pop()
             try:
-                for _ in range(self._attempts - 1):
-                    try:
-                        return await child.ask(request, data, most)
-                    except CodecFailed as failure:
-                        if failure.reason is not Failure.CRASHED:
-                            raise
                 return await child.ask(request, data, most)
             finally:
                 self._idle.append(child)

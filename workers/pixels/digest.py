@@ -63,7 +63,16 @@ async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) 
         except CodecFailed as failure:
             if failure.again and not settle:
                 raise
-    return PixelDigest("encoded", await _encoded(pixels))
+    return await encoded_digest(pixels)
+
+
+async def encoded_digest(pixels: PixelData) -> PixelDigest:
+    """The digest of encapsulated pixel data that is not decoded."""
+    digest = hashlib.sha256()
+    for block in EncapsulatedFrames(pixels).blocks():
+        digest.update(block)
+        await asyncio.sleep(0)
+    return PixelDigest("encoded", digest.hexdigest())
 
 
 async def matches(pixels: PixelData, expected: PixelDigest, codec: Codec) -> bool:
@@ -73,7 +82,7 @@ async def matches(pixels: PixelData, expected: PixelDigest, codec: Codec) -> boo
         CodecFailed: the codec crashed or met a limit, so that nothing is known about the object.
     """
     if expected.kind == "encoded":
-        return pixels.description.encapsulated and await _encoded(pixels) == expected.hex
+        return pixels.description.encapsulated and await encoded_digest(pixels) == expected
     return await pixel_digest(pixels, codec, settle=False) == expected
 
 
@@ -90,12 +99,4 @@ async def _decoded(pixels: PixelData, coding: Coding, codec: Codec) -> str:
     frames, form = EncapsulatedFrames(pixels), pixels.form
     for index in range(pixels.description.number_of_frames):
         digest.update(await codec.decode(frames.frame(index), coding, form))
-    return digest.hexdigest()
-
-
-async def _encoded(pixels: PixelData) -> str:
-    digest = hashlib.sha256()
-    for block in EncapsulatedFrames(pixels).blocks():
-        digest.update(block)
-        await asyncio.sleep(0)
     return digest.hexdigest()

@@ -25,7 +25,7 @@ from workers.dataset.pixel_data import (
 )
 from workers.dataset.transfer_syntax import Encoding
 from workers.pixels.codec import Codec
-from workers.pixels.digest import LOSSLESS, PixelDigest, pixel_digest
+from workers.pixels.digest import LOSSLESS, PixelDigest, encoded_digest, pixel_digest
 from workers.pixels.encapsulation import SEQUENCE_DELIMITATION, Encapsulation
 from workers.pixels.form import CodecFailed, Coding
 from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_frame
@@ -100,7 +100,13 @@ async def transcode(
         except _NotCarried:
             reason = Passage.ELEMENTS
     assert reason is not None
-    return PassedThrough(reason, None if pixels is None else await pixel_digest(pixels, codec), again)
+    if pixels is None:
+        return PassedThrough(reason, None)
+    try:
+        return PassedThrough(reason, await pixel_digest(pixels, codec, settle=False), again)
+    except CodecFailed:
+        # Another try may find out what the pixels are; until then they are what they are encoded as.
+        return PassedThrough(reason, await encoded_digest(pixels), again=True)
 
 
 class _NotCarried(Exception):  # noqa: N818 - says what happened

@@ -79,27 +79,18 @@ def test_killed_in_the_middle_of_a_frame() -> None:
     with_codec(scenario)
 
 
-def test_killed_and_tried_again() -> None:
-    """With attempts left, nobody notices that a process was killed."""
-
-    async def scenario(codec: Codec) -> None:
-        task, pid = await in_work(codec)
-        os.kill(pid, signal.SIGKILL)
-        codestream = await task
-        assert await codec.decode(codestream, Coding.JPEG_2000, LONG) == noise(LONG).tobytes()
-
-    with_codec(scenario, attempts=2)
-
-
 def test_killed_between_two_frames() -> None:
-    """A process that went while idle is met as a crash, and replaced."""
+    """A process that went while idle is met as a crash by the next frame, and replaced."""
 
     async def scenario(codec: Codec) -> None:
         await works(codec)
         os.kill(codec.pids[0], signal.SIGKILL)
+        with pytest.raises(CodecFailed) as caught:
+            await codec.encode_proved(FRAME, SMALL)
+        assert caught.value.again
         await works(codec)
 
-    with_codec(scenario, attempts=2)
+    with_codec(scenario)
 
 
 def test_a_frame_that_never_ends() -> None:
