@@ -26,6 +26,9 @@ from ingest.contract.spool import (
     Layout,
     OsDisk,
     PoolLimits,
+    Recovered,
+    SegmentLog,
+    SegmentPool,
     SpoolError,
     SpoolFull,
     SpoolLocked,
@@ -38,6 +41,7 @@ from ingest.contract.spool import (
 from ingest.errors import IngestError, LogUnavailable, OutOfResources
 from ingest.log.epoch import next_epoch
 from ingest.log.marks import committed_end, read_marks
+from ingest.log.partitions import agree_on_partitions
 from ingest.log.segment_supply import SegmentSupply
 
 logger = structlog.get_logger(__name__)
@@ -128,31 +132,11 @@ class SpoolWriter:
             if lock is None:
                 raise SpoolLocked(f"another receiver writes to {self._layout.folder}")
             resources.callback(self._disk.close, lock)
-            settings = self._settings
-            limits = PoolLimits(settings.segment_size, settings.maximum_size, settings.reserve)
-            meta = make_log(self._disk, self._layout, settings.partitions, limits)
-            committed = committed_end(read_marks(self._checkpoints, meta.partitions))
-            log, pool, recovered = open_log(
-                self._disk,
-                self._layout,
-                meta,
-                limits,
-                low_water_mark=self._low_water_mark,
-                committed=committed,
-            )
+            log, pool = self._recover()
             resources.callback(log.close)
-            logger.info(
-                "spool recovered", end=recovered.end, torn=len(recovered.torn), retired=recovered.retired
-            )
-            for damage in recovered.damaged:
-                logger.error("acknowledged records are damaged", position=damage.position, end=damage.end)
-            if recovered.skipped_to is not None:
-                logger.error(
-                    "the spool ends before what was settled", end=recovered.end, next=recovered.skipped_to
-                )
             self.epoch = next_epoch(self._disk, self._layout, time.time_ns())
-            self.receiver_id = meta.receiver_id
-            self._wake_ups = WakeUps(self._layout, meta.partitions)
+            self.receiver_id = log.meta.receiver_id
+            self._wake_ups = WakeUps(self._layout, self.partitions)
             resources.callback(self._wake_ups.close)
             self._log = log
             self._supply = SegmentSupply(pool, log.segment + 1)
@@ -160,6 +144,34 @@ class SpoolWriter:
             self._supply.start()
             resources.callback(self._supply.close)
             self._resources = resources.pop_all()
+
+    def _recover(self) -> tuple[SegmentLog, SegmentPool]:
+        settings = self._settings
+        limits = PoolLimits(settings.segment_size, settings.maximum_size, settings.reserve)
+        meta = make_log(self._disk, self._layout, settings.partitions, limits)
+        checkpoints = read_marks(self._checkpoints, meta.partitions)
+        log, pool, recovered = open_log(
+            self._disk,
+            self._layout,
+            meta,
+            limits,
+            low_water_mark=self._low_water_mark,
+            committed=committed_end(checkpoints),
+        )
+        _report(recovered)
+        try:
+            agree_on_partitions(
+                self._disk,
+                self._layout,
+                meta,
+                wanted=self.partitions,
+                end=recovered.end,
+                checkpoints=checkpoints,
+            )
+        except BaseException:
+            log.close()
+            raise
+        return log, pool
 
     def _low_water_mark(self) -> int:
         marks = read_marks(self._checkpoints, self._settings.partitions)
@@ -233,6 +245,18 @@ class SpoolWriter:
     def _fail(self, error: SpoolError) -> None:
         if not self._failed.done():
             self._failed.set_result(error)
+
+
+def _report(recovered: Recovered) -> None:
+    logger.info("spool recovered", end=recovered.end)
+    for torn in recovered.torn:
+        logger.warning("cut off what was never acknowledged", position=torn.position, records=torn.records)
+    for damage in recovered.damaged:
+        logger.error("acknowledged records are damaged", position=damage.position, end=damage.end)
+    if recovered.retired is not None:
+        logger.error("retired a segment whose sync had failed", segment=recovered.retired)
+    if recovered.skipped_to is not None:
+        logger.error("the spool ended before what was settled", end=recovered.end, next=recovered.skipped_to)
 
 
 def _published_error(error: Exception) -> IngestError:

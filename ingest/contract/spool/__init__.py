@@ -12,7 +12,7 @@ from ingest.contract.spool.errors import (
 )
 from ingest.contract.spool.files import SegmentFiles, SegmentGone
 from ingest.contract.spool.format import PAGE, Appended, Frame, GroupHeader
-from ingest.contract.spool.layout import Layout, Meta, read_meta
+from ingest.contract.spool.layout import Layout, Meta, read_meta, write_meta
 from ingest.contract.spool.making import make_log
 from ingest.contract.spool.pool import PoolLimits, SegmentPool
 from ingest.contract.spool.recovery import Recovered, open_log
@@ -54,5 +54,6 @@ __all__ = [
     "open_log",
     "read_meta",
     "read_slot",
+    "write_meta",
     "write_slot",
 ]

@@ -1,17 +1,17 @@
-"""A log's folder on its first start, and what of it later starts may change."""
+"""A log's folder on its first start."""
 
 from ingest.contract.spool.disk import Disk
-from ingest.contract.spool.errors import SpoolMismatch, SpoolMissing
+from ingest.contract.spool.errors import SpoolMissing
 from ingest.contract.spool.layout import Layout, Meta, new_meta, read_meta, write_meta
 from ingest.contract.spool.pool import PoolLimits, chosen_segment_size
 from ingest.contract.spool.slots import write_slot
 
 
 def make_log(disk: Disk, layout: Layout, partitions: int, limits: PoolLimits) -> Meta:
-    """The log in a folder, made if there is none; the caller holds its lock.
+    """The log in a folder, made if there is none; the caller holds its lock. One that is there stays as it is.
 
     Raises:
-        SpoolMismatch: it was made with another number of partitions, or by another release.
+        SpoolMismatch: it was made by another release.
         OSError: the disk's.
     """
     try:
@@ -27,9 +27,4 @@ def make_log(disk: Disk, layout: Layout, partitions: int, limits: PoolLimits) ->
         meta = new_meta(size, partitions)
         write_meta(disk, layout, meta)  # last: with it the log exists
         disk.sync_folder(layout.folder.parent)
-    if meta.partitions != partitions:
-        raise SpoolMismatch(
-            f"{layout.folder} has {meta.partitions} partitions, the settings say {partitions}; "
-            "the number can be changed only while the log is empty"
-        )
     return meta
