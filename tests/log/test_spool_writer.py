@@ -1,0 +1,369 @@
+"""The writer and the reader on a real file system."""
+
+import asyncio
+import contextlib
+import errno
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Instance, Kind, encode_header
+from ingest.contract.settings import LogSettings, Settings
+from ingest.contract.spool import Layout, OsDisk, Space, SpoolLocked, SpoolMismatch, write_slot
+from ingest.errors import LogUnavailable, OutOfResources
+from ingest.log import SpoolWriter
+from tests.support.asynchronous import asynchronous
+from workers.log.entries import Entry, LogRecord
+from workers.log.spool_reader import SpoolReader
+
+MiB = 1 << 20
+INSTANCE = Instance("1.2", "1.2.3", "1.2.840.10008.1.2", 4, b"\0" * 16, "A", "B", "::1", 1)
+
+
+def settings(data: Path, partitions: int = 2, maximum_size: int = 8 * MiB, reserve: int = 0) -> Settings:
+    log = LogSettings(partitions=partitions, segment_size=2 * MiB, maximum_size=maximum_size, reserve=reserve)
+    return Settings(data=data, log=log)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    config: Settings, disk: OsDisk | None = None, patience: float = 0.05
+) -> AsyncIterator[SpoolWriter]:
+    writer = SpoolWriter(config, disk, patience=patience)
+    await writer.start()
+    try:
+        yield writer
+    finally:
+        await writer.close()
+
+
+def part(sequence: int, payload: Sequence[memoryview]) -> bytes:
+    return encode_header(Kind.PART, UploadId.of(1, 1, sequence), 0, None, payload)
+
+
+async def publish(writer: SpoolWriter, partition: int, data: bytes, sequence: int = 1) -> None:
+    payload = [memoryview(data)]
+    await writer.publish(partition, part(sequence, payload), payload)
+
+
+async def taken_by(writer: SpoolWriter) -> bool:
+    """Whether a large record finds room."""
+    try:
+        await publish(writer, 0, bytes(900_000))
+    except OutOfResources:
+        return False
+    return True
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - another thread decides
+        await asyncio.sleep(0.01)
+
+
+def read_all(data: Path, partitions: Sequence[int] = (0, 1), start: int = 0) -> list[Entry]:
+    reader = SpoolReader(data / "spool", dict.fromkeys(partitions, start))
+    try:
+        entries: list[Entry] = []
+        while more := reader.read():
+            entries += more
+        return entries
+    finally:
+        reader.close()
+
+
+def payloads(entries: Sequence[Entry]) -> list[bytes]:
+    return [
+        bytes(entry.record.payload)
+        for entry in entries
+        if isinstance(entry, LogRecord) and entry.record.kind is Kind.PART
+    ]
+
+
+@asynchronous
+async def test_what_was_published_is_read_back_in_order(tmp_path: Path) -> None:
+    """Each partition has its records in the order of publishing, whole and once."""
+    sent = {partition: [os.urandom(size) for size in (0, 1, 4096, 900_000)] for partition in (0, 1)}
+    async with running(settings(tmp_path)) as writer:
+        await asyncio.gather(*(publish(writer, p, data) for p, items in sent.items() for data in items))
+    for partition, items in sent.items():
+        assert payloads(read_all(tmp_path, [partition])) == items
+
+
+@asynchronous
+async def test_records_in_pieces_are_joined(tmp_path: Path) -> None:
+    """A payload of several buffers is one record, however many there are."""
+    pieces = [memoryview(os.urandom(7)) for _ in range(1500)]
+    async with running(settings(tmp_path)) as writer:
+        await writer.publish(0, part(1, pieces), pieces)
+    assert payloads(read_all(tmp_path)) == [b"".join(pieces)]
+
+
+@asynchronous
+async def test_a_start_is_noted_in_every_partition(tmp_path: Path) -> None:
+    """EPOCH is the first record of a start everywhere, so that orphans of older starts are dead at once."""
+    epochs = []
+    for _ in range(2):
+        async with running(settings(tmp_path, partitions=3)) as writer:
+            epochs.append(writer.epoch)
+            receiver = writer.receiver_id
+    for partition in range(3):
+        records = [entry.record for entry in read_all(tmp_path, [partition]) if isinstance(entry, LogRecord)]
+        assert [record.kind for record in records] == [Kind.EPOCH, Kind.EPOCH]
+        assert [record.upload_id.epoch for record in records] == epochs
+        assert {record.upload_id.receiver for record in records} == {receiver}
+
+
+@asynchronous
+async def test_the_epoch_grows_when_the_clock_jumps_back(tmp_path: Path) -> None:
+    """An epoch is above every earlier one, whatever the clock says."""
+    async with running(settings(tmp_path)):
+        pass
+    future = 2**47
+    write_slot(OsDisk(), Layout(tmp_path / "spool").epoch, future)
+    async with running(settings(tmp_path)) as writer:
+        assert writer.epoch == future + 1
+
+
+@asynchronous
+async def test_there_is_one_writer(tmp_path: Path) -> None:
+    """A second receiver on the same spool does not start, and the lock ends with its holder."""
+    async with running(settings(tmp_path)):
+        with pytest.raises(SpoolLocked):
+            await SpoolWriter(settings(tmp_path)).start()
+    async with running(settings(tmp_path)):
+        pass
+
+
+@asynchronous
+async def test_publishing_after_close_fails(tmp_path: Path) -> None:
+    """Nobody waits for ever on a closed log."""
+    async with running(settings(tmp_path)) as writer:
+        pass
+    with pytest.raises(LogUnavailable):
+        await publish(writer, 0, b"late")
+
+
+@asynchronous
+async def test_close_writes_what_waits(tmp_path: Path) -> None:
+    """What was published before `close` is durable after it."""
+    async with running(settings(tmp_path)) as writer:
+        futures = [asyncio.ensure_future(publish(writer, 0, b"%d" % n)) for n in range(20)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*futures)
+    assert len(payloads(read_all(tmp_path))) == 20
+
+
+@asynchronous
+async def test_a_full_log_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
+    """At maximum size new records fail with OutOfResources; once workers are past them, all goes on."""
+    config = settings(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    async with running(config) as writer:
+        taken = 0
+        while await taken_by(writer):
+            taken += 1
+        assert 6 <= taken <= 8, "four segments of two records each"
+        assert writer.refusal() is not None
+        end = read_all(tmp_path)[-1].next_position
+        for partition in (0, 1):
+            write_checkpoint(
+                checkpoint_path(checkpoints, partition), Checkpoint(partition=partition, low_water_mark=end)
+            )
+        await until(lambda: writer.refusal() is None)
+        for _ in range(3):
+            await publish(writer, 0, b"again" + bytes(900_000))
+    assert len(payloads(read_all(tmp_path, start=end))) == 3
+    assert sum(path.stat().st_size for path in (tmp_path / "spool/segments").iterdir()) <= 8 * MiB
+
+
+@asynchronous
+async def test_one_slow_partition_keeps_its_segments(tmp_path: Path) -> None:
+    """A segment is used again only when every partition is past it."""
+    config = settings(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    async with running(config) as writer:
+        await publish(writer, 1, b"slow")
+        while await taken_by(writer):
+            pass
+        end = read_all(tmp_path)[-1].next_position
+        write_checkpoint(checkpoint_path(checkpoints, 0), Checkpoint(partition=0, low_water_mark=end))
+        assert not await taken_by(writer)
+        assert payloads(read_all(tmp_path, [1])) == [b"slow"]
+
+
+class SmallDisk(OsDisk):
+    """A file system whose free space a test decides."""
+
+    def __init__(self) -> None:
+        self.found = Space(200 * MiB, 200 * MiB)
+
+    def space(self, path: Path) -> Space:
+        return self.found
+
+
+@asynchronous
+async def test_the_reserve_is_kept_free(tmp_path: Path) -> None:
+    """Below the reserve new instances are refused though the log has room; above it they are taken again."""
+    disk = SmallDisk()
+    async with running(settings(tmp_path, reserve=1000 * MiB), disk) as writer:
+        assert writer.refusal() is None, "the reserve is at most a tenth of the file system"
+        disk.found = Space(200 * MiB, 19 * MiB)
+        await until(lambda: "reserve" in (writer.refusal() or ""))
+        disk.found = Space(200 * MiB, 21 * MiB)
+        await until(lambda: writer.refusal() is None)
+
+
+@asynchronous
+async def test_few_large_segments_are_not_made_on_a_small_disk(tmp_path: Path) -> None:
+    """On a small file system segments are smaller than the settings say, so that space comes free in steps."""
+    config = Settings(data=tmp_path, log=LogSettings(partitions=1, segment_size=32 * MiB))
+    async with running(config, SmallDisk()):
+        sizes = {path.stat().st_size for path in (tmp_path / "spool/segments").iterdir()}
+    assert sizes == {8 * MiB}
+
+
+class FailingDisk(OsDisk):
+    """Fails what a test tells it to."""
+
+    def __init__(self) -> None:
+        self.sync_error = 0
+        self.write_error = 0
+
+    def fdatasync(self, fd: int) -> None:
+        if self.sync_error:
+            raise OSError(self.sync_error, os.strerror(self.sync_error))
+        super().fdatasync(fd)
+
+    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
+        if self.write_error and len(buffers) > 1:  # a group, not the page that takes it back
+            raise OSError(self.write_error, os.strerror(self.write_error))
+        return super().pwritev(fd, buffers, position)
+
+
+@asynchronous
+async def test_after_a_failed_sync_nothing_is_acknowledged_and_recovery_cuts(tmp_path: Path) -> None:
+    """The waiting fail, the process is told, and the next start goes on behind a segment that is retired."""
+    disk = FailingDisk()
+    config = settings(tmp_path)
+    async with running(config, disk) as writer:
+        await publish(writer, 0, b"before")
+        disk.sync_error = errno.EIO
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"not durable")
+        await writer.failed
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"after")
+        assert writer.refusal() is not None
+        disk.sync_error = 0
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"never again in this process")
+    async with running(config) as writer:
+        await publish(writer, 0, b"next start")
+    assert payloads(read_all(tmp_path)) == [b"before", b"next start"]
+    retired = [path.name for path in (tmp_path / "spool/retired").iterdir()]
+    assert [name.split("-")[0] for name in retired] == ["0" * 16]
+    assert "0" * 16 not in {path.name for path in (tmp_path / "spool/segments").iterdir()}
+
+
+@asynchronous
+async def test_a_reader_at_work_follows_into_the_next_start(tmp_path: Path) -> None:
+    """A worker need not be restarted when the receiver is, not even over a retired segment."""
+    disk = FailingDisk()
+    config = settings(tmp_path)
+    async with running(config, disk) as writer:
+        await publish(writer, 0, b"one")
+        reader = SpoolReader(tmp_path / "spool", {0: 0})
+        assert payloads(reader.read()) == [b"one"]
+        disk.sync_error = errno.EIO
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"lost")
+    async with running(config) as writer:
+        await publish(writer, 0, b"two")
+        assert payloads(reader.read()) == [b"two"]
+    reader.close()
+
+
+@pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, OutOfResources), (errno.EIO, LogUnavailable)])
+@asynchronous
+async def test_a_refused_write_is_taken_back(tmp_path: Path, code: int, expected: type[Exception]) -> None:
+    """A group that the disk refuses fails its publishers alone, and leaves no trace in the log."""
+    disk = FailingDisk()
+    async with running(settings(tmp_path), disk) as writer:
+        await publish(writer, 0, b"before")
+        disk.write_error = code
+        with pytest.raises(expected):
+            await publish(writer, 0, b"refused")
+        disk.write_error = 0
+        await publish(writer, 0, b"after")
+    assert payloads(read_all(tmp_path)) == [b"before", b"after"]
+
+
+@asynchronous
+async def test_offsets_start_behind_every_committed_one(tmp_path: Path) -> None:
+    """A spool that lost its end, or all of its files, never gives a settled position to a new record."""
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    committed = 11 * MiB + 8
+    for partition in (0, 1):
+        write_checkpoint(
+            checkpoint_path(checkpoints, partition),
+            Checkpoint(partition=partition, low_water_mark=5 * MiB, done={b"u" * 16: committed}),
+        )
+    async with running(settings(tmp_path)) as writer:
+        await publish(writer, 0, b"new")
+    entries = read_all(tmp_path, start=5 * MiB)
+    assert payloads(entries) == [b"new"]
+    assert min(entry.position for entry in entries) >= committed
+
+
+@asynchronous
+async def test_the_number_of_partitions_changes_only_while_the_log_is_settled(tmp_path: Path) -> None:
+    """With an instance waiting another number is refused; once it is settled it is taken."""
+    async with running(settings(tmp_path, partitions=2)) as writer:
+        payload = [memoryview(b"data")]
+        header = encode_header(Kind.INSTANCE, UploadId.of(1, 1, 1), 1, INSTANCE, payload)
+        await writer.publish(1, header, payload)
+    refused = SpoolWriter(settings(tmp_path, partitions=3))
+    with pytest.raises(SpoolMismatch, match="partitions"):
+        await refused.start()
+    await refused.close()
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    write_checkpoint(
+        checkpoint_path(checkpoints, 1),
+        Checkpoint(partition=1, done={bytes(UploadId.of(1, 1, 1)): read_all(tmp_path)[-1].next_position}),
+    )
+    async with running(settings(tmp_path, partitions=3)) as writer:
+        await publish(writer, 2, b"third")
+    assert payloads(read_all(tmp_path, [2])) == [b"third"]
+
+
+@asynchronous
+async def test_a_cancelled_waiter_disturbs_nobody(tmp_path: Path) -> None:
+    """A future that its waiter gave up is passed over."""
+    async with running(settings(tmp_path)) as writer:
+        first = writer.publish(0, part(1, []), [])
+        first.cancel()
+        await publish(writer, 0, b"second")
+    assert b"second" in payloads(read_all(tmp_path))
+
+
+@asynchronous
+async def test_no_descriptor_reaches_a_child(tmp_path: Path) -> None:
+    """Locks and segments are close-on-exec: a codec that outlives its worker must not hold them."""
+    descriptors = Path("/proc/self/fd")
+    before = {path.name for path in descriptors.iterdir()}
+    async with running(settings(tmp_path)) as writer:
+        await publish(writer, 0, b"data")
+        reader = SpoolReader(tmp_path / "spool", {0: 0, 1: 0})
+        reader.read()
+        for name in {path.name for path in descriptors.iterdir()} - before:
+            with contextlib.suppress(OSError):  # the listing's own
+                assert not os.get_inheritable(int(name))
+        reader.close()
