@@ -41,6 +41,7 @@ class Machine:
         self.disk = SimulatedDisk(seed)
         self.layout = Layout(Path("/spool"))
         self.acknowledged: dict[int, bytes] = {}  # position -> record, those at or above the mark
+        self.made: set[bytes] = set()
         self.written: list[bytes] = []  # since the last acknowledgement
         self.shown: dict[int, bytes] = {}
         self.read_to = 0
@@ -80,6 +81,7 @@ class Machine:
         size = self.rng.choice([0, 10, 500, PAGE, self.rng.randint(0, 4 * PAGE)])
         payload = [memoryview(self.rng.randbytes(size))]
         header = encode_header(Kind.PART, UploadId.of(1, 1, self.count), 0, None, payload)
+        self.made.add(header + b"".join(payload))
         return Appended(self.rng.randrange(PARTITIONS), header, payload)
 
     def sync(self) -> None:
@@ -156,6 +158,7 @@ class Machine:
         for position, record in self.shown.items():
             assert position < self.mark or found.get(position) == record, f"{position} was taken back"
         for position, record in found.items():  # a new start shows these to its workers
+            assert record in self.made, f"{position} holds what nobody wrote"
             assert self.shown.setdefault(position, record) == record
             self.acknowledged[position] = record
         self.shown = {at: data for at, data in self.shown.items() if at >= self.mark}
