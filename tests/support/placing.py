@@ -53,9 +53,9 @@ class Placing:
 
     async def file(self, path: Path, **changes: object) -> Outcome:
         """Place the data set of a file."""
-        return await self.bytes(data_set_bytes(path), path, **changes)
+        return await self.data_set(data_set_bytes(path), path, **changes)
 
-    async def bytes(self, data_set: bytes, path: Path, **changes: object) -> Outcome:
+    async def data_set(self, data_set: bytes, path: Path, **changes: object) -> Outcome:
         """Place a data set, described by the meta of a file."""
         self.sequence += 1
         upload_id = UploadId.of(1, 1, self.sequence)

@@ -29,7 +29,7 @@ _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
 _SUFFIX = ".dcm"
 _KEY = re.compile(
     r"(?:(?P<area>conflicts|quarantine|moves|resolutions)/)?(?P<shard>[0-9a-f]{3})/"
-    r"(?P<name>[0-9a-z.+-]+(?:/[0-9a-z.+-]+)?)\Z"
+    r"(?P<name>[0-9a-z][0-9a-z.+-]*(?:/[0-9a-z][0-9a-z.+-]*)?)\Z"
 )
 
 

@@ -56,7 +56,7 @@ NO_PIXELS: Final = PixelProof("none")
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Identity, origin and proof of one object, and in a lane why it is there."""
 
-    schema: int = SCHEMA
+    schema: int  # `SCHEMA` of the writer; a later one has only added fields
     upload_id: str  # 32 hex digits
     sop_class_uid: str = ""  # checked UIDs, or empty where there is none
     sop_instance_uid: str = ""
@@ -128,6 +128,7 @@ def received(upload_id: UploadId, instance: Instance, source_digest: str) -> Man
     """
     syntax = _uid_or_nothing(instance.transfer_syntax_uid)
     return Manifest(
+        schema=SCHEMA,
         upload_id=upload_id.hex(),
         sop_class_uid=_uid_or_nothing(instance.sop_class_uid),
         sop_instance_uid=_uid_or_nothing(instance.sop_instance_uid),

@@ -31,7 +31,6 @@ from workers.storage.object_store import ObjectStore
 from workers.storage.stores import Stores
 
 Placing = Callable[[UploadId, Instance, Payload], Awaitable[Outcome]]
-Reached = Callable[[str], None]
 
 
 class CannotReplay(Exception):  # noqa: N818 - named for the fact
@@ -51,14 +50,10 @@ class _Waiting(NamedTuple):
     instance: Instance
 
 
-def _ignore(step: str) -> None:
-    """Nothing happens between the steps."""
-
-
-async def replay(stores: Stores, key: Key, place: Placing, *, reached: Reached = _ignore) -> list[Replayed]:
+async def replay(stores: Stores, key: Key, place: Placing) -> list[Replayed]:
     """Have the uploads of the entry at ``key`` placed anew by ``place``, and remove the entry then.
 
-    Source, receive time and upload id stay what they were. ``reached``: called with each step's name.
+    Source, receive time and upload id stay what they were.
 
     Raises:
         CannotReplay: no entry, or a damaged one.
@@ -80,18 +75,17 @@ async def replay(stores: Stores, key: Key, place: Placing, *, reached: Reached =
                     one for one in await _uploads(store, key, found.manifest) if one.upload_id not in done
                 ]
                 for one in waiting:
-                    done[one.upload_id] = await _place(store, key, one, data_set, place, reached)
+                    done[one.upload_id] = await _place(store, key, one, data_set, place)
                 if any(one.place is Place.QUARANTINED for one in done.values()):
                     break
                 if await _remove_if_done(store, key, found.manifest, done):
-                    reached("removed")
                     break
     except Damaged as damage:
         raise CannotReplay(f"the entry is damaged: {damage}") from None
     return list(done.values())
 
 
-async def discard(stores: Stores, key: Key, reason: str, *, reached: Reached = _ignore) -> int:
+async def discard(stores: Stores, key: Key, reason: str) -> int:
     """Give up the uploads of the entry at ``key`` for good; the number of them.
 
     Raises:
@@ -106,9 +100,7 @@ async def discard(stores: Stores, key: Key, reason: str, *, reached: Reached = _
         ids += [repeat.upload for repeat in await repeats(store, key)]
         for upload_id in ids:
             await record_move(store, upload_id, places, key, reason)
-            reached("moved")
         await _remove(store, key, ids[1:])
-        reached("removed")
     return len(ids)
 
 
@@ -117,23 +109,18 @@ async def _uploads(store: ObjectStore, key: Key, manifest: Manifest) -> list[_Wa
     return [first, *(_Waiting(one.upload, one.instance(manifest)) for one in await repeats(store, key))]
 
 
-async def _place(  # noqa: PLR0917 - what one upload's way needs
-    store: ObjectStore, key: Key, one: _Waiting, data_set: Payload, place: Placing, reached: Reached
-) -> Replayed:
+async def _place(store: ObjectStore, key: Key, one: _Waiting, data_set: Payload, place: Placing) -> Replayed:
     async with store.lock(key.shard):
         move = await find_move(store, key.shard, one.upload_id)
         if move is not None and move.target is not Place.QUARANTINED:
             return Replayed(one.upload_id, move.target, "")  # before an interruption
         stay = Place.QUARANTINED, Place.QUARANTINED
         await record_move(store, one.upload_id, stay, key, "replay begun")
-    reached("begun")
     outcome = await place(one.upload_id, one.instance, data_set)
-    reached("placed")
     if outcome.place is not Place.QUARANTINED:
         async with store.lock(key.shard):
             places = Place.QUARANTINED, outcome.place
             await record_move(store, one.upload_id, places, parse_key(outcome.key), "replayed")
-        reached("moved")
     return Replayed(one.upload_id, outcome.place, outcome.reason)
 
 

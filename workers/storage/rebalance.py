@@ -33,7 +33,6 @@ from workers.storage.shard_map import (
 )
 from workers.storage.stores import agreed_map, changing, holds_objects, named_roots
 
-Reached = Callable[[str], None]
 _RETRY = 1.0  # seconds
 
 
@@ -49,7 +48,7 @@ def _ignore(_: object) -> None:
     """Nobody wants to know."""
 
 
-def add_store(directories: Sequence[Path], root: Path, *, reached: Reached = _ignore) -> str:
+def add_store(directories: Sequence[Path], root: Path) -> str:
     """Make ``root`` a store without shards; its name. ``directories``: those configured, with or without it.
 
     Raises:
@@ -75,21 +74,18 @@ def add_store(directories: Sequence[Path], root: Path, *, reached: Reached = _ig
                 raise WrongStores(f"{root} holds objects already")
             identity = StoreIdentity(shard_map.set_id, _free_name(shard_map))
             write_identity(root, identity)
-            reached("named")
         elif identity.stores != shard_map.set_id:
             raise WrongStores(f"{root} belongs to another set of stores")
         stale = read_map(root)  # of a run that was interrupted
         version = max(shard_map.version, stale.version if stale else 0) + 1
         for place in [root, *others]:
             write_map(place, shard_map.with_store(identity.name, version))
-            reached("published")
     return identity.name
 
 
 async def rebalance(
     directories: Sequence[Path],
     *,
-    reached: Reached = _ignore,
     progress: Callable[[Progress], None] = _ignore,
 ) -> int:
     """Move shards until the stores have equally many; first end what was interrupted. The number of moves.
@@ -105,7 +101,7 @@ async def rebalance(
         stores = {}
         for name, root in roots.items():
             stores[name] = stack.enter_context(contextlib.closing(DirectoryStore(root, name)))
-        work = _Work(shard_map, roots, stores, reached)
+        work = _Work(shard_map, roots, stores)
         work.publish(shard_map)
         for shard in list(shard_map.emptying):
             await work.empty(shard)
@@ -141,19 +137,16 @@ class _Work:
         shard_map: ShardMap,
         roots: dict[str, Path],
         stores: dict[str, DirectoryStore],
-        reached: Reached,
     ) -> None:
         self.map: ShardMap = shard_map
         self._roots = roots
         self._stores = stores
-        self._reached = reached
 
     def publish(self, shard_map: ShardMap) -> None:
         """Give all stores the map."""
         for root in self._roots.values():
             if read_map(root) != shard_map:
                 write_map(root, shard_map)
-                self._reached("published")
         self.map = shard_map
 
     async def move_empty(self, plan: dict[str, int]) -> set[str]:
@@ -172,18 +165,15 @@ class _Work:
         source = self.map.shards[int(shard, 16)]
         old, new = self._store(source), self._store(target)
         await _clear(new, shard)
-        self._reached("cleared")
         await _copy(old, new, shard)
         if await _all(old, shard) != await _all(new, shard):
             raise Unavailable(f"shard {shard} is not complete at {new.name}; nothing was removed", _RETRY)
-        self._reached("copied")
         self.publish(self.map.moved({shard: target}, {shard: source}))
         await self.empty(shard)
 
     async def empty(self, shard: str) -> None:
         """Take a shard's old copies away: its new store had them all before the map said so."""
         await _clear(self._store(self.map.emptying[shard]), shard)
-        self._reached("emptied")
         self.publish(self.map.emptied(shard))
 
     def _store(self, index: int) -> ObjectStore:

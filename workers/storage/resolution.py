@@ -13,7 +13,7 @@ under the key, whole, and both kept; the same command again, or the next start o
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -61,14 +61,8 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     at: int  # nanoseconds since 1970-01-01 UTC
 
 
-def _ignore(step: str) -> None:
-    """Nothing happens between the steps."""
-
-
-async def resolve(
-    stores: Stores, uid: str, prefer: str, reason: str, *, reached: Callable[[str], None] = _ignore
-) -> Resolution:
-    """Make the content of source digest ``prefer`` current. ``reached``: called with each step's name.
+async def resolve(stores: Stores, uid: str, prefer: str, reason: str) -> Resolution:
+    """Make the content of source digest ``prefer`` current.
 
     A resolution of the same UID that was interrupted is ended first; if it was this one, that is all.
 
@@ -81,13 +75,12 @@ async def resolve(
     async with store.lock(key.shard):
         pending = await _pending(store, uid)
         if pending is not None:
-            await _Work(store, pending, reached).run()
+            await _Work(store, pending).run()
             if pending.prefer == prefer:
                 return pending
         resolution = await _decide(store, uid, prefer, reason)
         await store.put_new(resolution_key(uid), [msgspec.json.encode(resolution) + b"\n"])
-        reached("recorded")
-        await _Work(store, resolution, reached).run()
+        await _Work(store, resolution).run()
     return resolution
 
 
@@ -105,7 +98,7 @@ async def finish_resolutions(stores: Stores) -> int:
         async with store.lock(listed.key.shard):
             pending = await _pending(store, listed.key.name.removesuffix(".json"))
             if pending is not None:
-                await _Work(store, pending, _ignore).run()
+                await _Work(store, pending).run()
                 finished += 1
     return finished
 
@@ -162,10 +155,9 @@ async def _proved_entry(store: ObjectStore, key: Key) -> Found:
 class _Work:
     """Steps 2 to 6 of one resolution; each may have been done before. The caller holds the lock."""
 
-    def __init__(self, store: ObjectStore, resolution: Resolution, reached: Callable[[str], None]) -> None:
+    def __init__(self, store: ObjectStore, resolution: Resolution) -> None:
         self._store = store
         self._resolution = resolution
-        self._reached = reached
         uid = resolution.sop_instance_uid
         self._key = object_key(uid)
         self._entry = conflict_key(uid, resolution.prefer)
@@ -176,15 +168,10 @@ class _Work:
         if current is None or current.manifest.upload_id != self._resolution.prefer_upload:
             if current is not None and not await self._keep_first(current):
                 current = None
-            self._reached("kept")
             await self._record_moves(current)
-            self._reached("moved")
             await self._replace()
-        self._reached("replaced")
         await self._remove_entry()
-        self._reached("removed")
         await self._file()
-        self._reached("done")
 
     async def _current(self) -> Found | None:
         """What is under the key; a damaged object makes way."""
