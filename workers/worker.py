@@ -259,15 +259,15 @@ class Worker:
             await self._commit()
 
     async def _commit(self) -> None:
-        for partition in self._partitions.values():
-            try:
-                await commit(partition.progress, partition.outcomes, self._write)
-            except Unavailable as error:
-                _log.warning("checkpoint put off", partition=partition.progress.partition, reason=str(error))
-
-    async def _write(self, checkpoint: Checkpoint) -> None:
+        accounts = [(partition.progress, partition.outcomes) for partition in self._partitions.values()]
         try:
-            await write_to(self._checkpoints, checkpoint)
+            await commit(accounts, self._write)
+        except Unavailable as error:
+            _log.warning("checkpoint put off", reason=str(error))
+
+    async def _write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        try:
+            await write_to(self._checkpoints, checkpoints)
         except OSError as error:
             raise Unavailable(f"checkpoint: {error.strerror}", RETRY_AFTER) from error
 

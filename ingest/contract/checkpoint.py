@@ -13,7 +13,7 @@ Evolution: new fields have defaults; types and meanings never change; a new layo
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -112,6 +112,22 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         OSError: the file system's; the checkpoint before stands then, or, only when the folder's own sync
             failed, one of the two.
     """
+    _replace(path, checkpoint)
+    _sync_folder(path.parent)
+
+
+def write_checkpoints(folder: Path, checkpoints: Iterable[Checkpoint]) -> None:
+    """Replace several partitions' checkpoints in ``folder``, each atomically, with one sync of the folder.
+
+    Raises:
+        OSError: the file system's; each partition has its checkpoint before or the new one.
+    """
+    for checkpoint in checkpoints:
+        _replace(checkpoint_path(folder, checkpoint.partition), checkpoint)
+    _sync_folder(folder)
+
+
+def _replace(path: Path, checkpoint: Checkpoint) -> None:
     # One worker writes one partition, so a fixed temporary name is enough, and a crash leaves one file at most.
     temporary = path.with_name(path.name + ".new")
     try:
@@ -121,7 +137,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

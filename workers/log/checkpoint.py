@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.checkpoint import Checkpoint, write_checkpoints
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
 
@@ -156,30 +156,39 @@ class Progress:
 
 
 async def commit(
-    progress: Progress, announcer: Announcer, write: Callable[[Checkpoint], Awaitable[None]]
+    accounts: Sequence[tuple[Progress, Announcer]], write: Callable[[Sequence[Checkpoint]], Awaitable[None]]
 ) -> None:
-    """Announce and count what is settled, then replace the checkpoint (steps 2 and 3).
+    """Announce and count what is settled, then replace the checkpoints (steps 2 and 3).
 
-    ``write`` makes a checkpoint durable. One call at a time for one partition. After a failure of ``write``
-    nothing is lost: the next call writes what this one did not.
+    ``write`` makes checkpoints durable. One call at a time. A partition that cannot be announced does not
+    keep the others from it. After a failure nothing is lost: the next call writes what this one did not.
 
     Raises:
-        OSError: the outcome log's or the file system's.
+        Unavailable: an outcome log or ``write`` has no room now.
+        SpoolError: an outcome log must be recovered by a new process.
     """
+    failures = await asyncio.gather(*(_announce(*account) for account in accounts), return_exceptions=True)
+    changed = [(account, checkpoint) for account in accounts if (checkpoint := account[0].changed())]
+    if changed:
+        await write([checkpoint for _, checkpoint in changed])
+        for (progress, announcer), checkpoint in changed:
+            progress.written(checkpoint)
+            announcer.counted(checkpoint.outcomes_end)
+    for failure in failures:
+        if failure is not None:
+            raise failure
+
+
+async def _announce(progress: Progress, announcer: Announcer) -> None:
     settled = progress.settled()
     if settled:
         progress.count(settled, await announcer.announce(settled))
-    checkpoint = progress.changed()
-    if checkpoint is not None:
-        await write(checkpoint)
-        progress.written(checkpoint)
-        announcer.counted(checkpoint.outcomes_end)
 
 
-async def write_to(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the partition's checkpoint in ``folder``, without holding up the event loop.
+async def write_to(folder: Path, checkpoints: Sequence[Checkpoint]) -> None:
+    """Replace partitions' checkpoints in ``folder``, without holding up the event loop.
 
     Raises:
-        OSError: the file system's; the checkpoint before stands then.
+        OSError: the file system's; each partition has its checkpoint before or the new one.
     """
-    await asyncio.to_thread(write_checkpoint, checkpoint_path(folder, checkpoint.partition), checkpoint)
+    await asyncio.to_thread(write_checkpoints, folder, checkpoints)

@@ -4,6 +4,7 @@ The reassembler, the account and the commit are the real ones; log, store, outco
 lists that outlive a crash. Afterwards an auditor who knows what was sent counts.
 """
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -147,9 +148,10 @@ class Log:
 class World:
     """What outlives the worker: objects by upload id, the outcome log, the checkpoint."""
 
-    def __init__(self, rng: random.Random, log: Log) -> None:
+    def __init__(self, rng: random.Random, log: Log, loop: asyncio.Runner) -> None:
         self.rng = rng
         self.log = log
+        self.loop = loop
         self.placed: dict[UploadId, bytes] = {}
         self.outcomes: list[Announced] = []
         self.checkpoint = Checkpoint(partition=0)
@@ -168,8 +170,9 @@ class World:
     def counted(self, position: int) -> None:
         assert position <= len(self.outcomes)
 
-    async def write(self, checkpoint: Checkpoint) -> None:
+    async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
         self.maybe_crash(0.05)
+        (checkpoint,) = checkpoints
         unplaced = [at for at in range(checkpoint.low_water_mark) if self.loses(self.log.entry(at))]
         assert not unplaced, f"the mark {checkpoint.low_water_mark} passes {unplaced}"
         self.checkpoint = checkpoint
@@ -213,8 +216,8 @@ def work(world: World, folder: Path) -> None:
             progress.settle(upload.upload_id, outcome)
             run(reassembler.release(upload))
         elif choice > 0.9:
-            run(commit(progress, world, world.write))
-    run(commit(progress, world, world.write))
+            world.loop.run(commit([(progress, world)], world.write))
+    world.loop.run(commit([(progress, world)], world.write))
     assert not scratch.files
     assert reassembler.held == 0
 
@@ -222,14 +225,15 @@ def work(world: World, folder: Path) -> None:
 def simulate(seed: int, folder: Path, damage: bool) -> None:
     rng = random.Random(seed)
     log = Log(rng, damage)
-    world = World(rng, log)
-    for life in range(100):
-        world.may_crash = life < 20
-        try:
-            work(world, folder)
-            break
-        except Crash:
-            pass
+    with asyncio.Runner() as loop:
+        world = World(rng, log, loop)
+        for life in range(100):
+            world.may_crash = life < 20
+            try:
+                work(world, folder)
+                break
+            except Crash:
+                pass
     checkpoint = world.checkpoint
     ids = [upload_id for upload_id, _ in world.outcomes]
     assert len(ids) == len(set(ids)), "an upload was announced twice"
