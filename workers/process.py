@@ -116,6 +116,8 @@ async def _own(
     for partition, checkpoint in checkpoints.items():
         outcomes = OutcomeProducer(data / "outcomes" / str(partition), checkpoint.outcomes_end)
         resources.callback(outcomes.close)
+        if outcomes.recovered.damaged or outcomes.recovered.skipped_to is not None:
+            _log.error("the outcome log has lost what was in it", partition=partition)
         progress = Progress(checkpoint)
         progress.count(*outcomes.uncounted())
         in_hand = InHand(data / "scratch" / f"in-hand-{partition}")

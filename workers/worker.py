@@ -16,11 +16,11 @@ from typing import Final, Protocol
 import structlog
 
 from ingest.contract.checkpoint import Checkpoint
-from ingest.contract.records import Outcome
+from ingest.contract.records import Outcome, Place
 from ingest.contract.settings import WorkerSettings
 from workers.errors import Unavailable
 from workers.log.checkpoint import Announcer, Progress, commit, write_to
-from workers.log.entries import Entry
+from workers.log.entries import DamagedRecord, Entry
 from workers.log.in_hand import InHand
 from workers.log.reassembly import Reassembler, Scratch, Upload
 from workers.pipeline import Tries
@@ -165,6 +165,7 @@ class Worker:
                     task.add_done_callback(self._gone)
             for partition in self._partitions.values():
                 partition.progress.read_up_to(self._reader.position)
+            self._report_orphans()
             await asyncio.sleep(0)  # entries in plenty must not keep the others waiting
 
     async def _entries(self) -> Sequence[Entry]:
@@ -196,6 +197,8 @@ class Worker:
 
     async def _reassembled(self, entry: Entry) -> list[Upload] | None:
         """The uploads that an entry completes; None when stopped before the scratch folder had room."""
+        if isinstance(entry, DamagedRecord):
+            _log.error("damage in the log", partition=entry.partition, position=entry.position)
         while True:
             try:
                 return await self._reassembler.add(entry)
@@ -204,6 +207,11 @@ class Worker:
             await self._pause(RETRY_AFTER)
             if self._stopping.is_set():
                 return None
+
+    def _report_orphans(self) -> None:
+        if self._reassembler.orphans:
+            _log.info("uploads without an end dropped", count=self._reassembler.orphans)
+            self._reassembler.orphans = 0
 
     async def _place(self, upload: Upload) -> None:
         """Take one upload to its place, in its turn; leaves it to the next start when stopping."""
@@ -220,6 +228,13 @@ class Worker:
         if outcome is None:
             return
         partition.progress.settle(upload.upload_id, outcome)
+        if outcome.place in (Place.CONFLICT, Place.QUARANTINED):
+            _log.warning(
+                "upload set apart",
+                place=outcome.place,
+                reason=outcome.reason,
+                sop_instance_uid=outcome.sop_instance_uid,
+            )
         await self._reassembler.release(upload)
         self._settled += 1
         if self._settled >= COMMIT_AFTER:

@@ -80,7 +80,7 @@ class Reassembler:
         self._memory_limit = memory_limit
         self._pending: dict[UploadId, PendingUpload] = {}
         self.held = 0  # bytes of incomplete uploads in memory
-        self.orphans = 0  # uploads dropped without END since the start
+        self.orphans = 0  # uploads dropped without END; whoever reports them sets it back
 
     async def add(self, entry: Entry) -> list[Upload]:
         """Take one entry of the log; return the uploads that it completes.
