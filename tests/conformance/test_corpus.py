@@ -42,19 +42,21 @@ def send_by_dcmsend(port: int, files: list[Path]) -> int:
     """Send each file as it is; the number of files that the receiver acknowledged."""
     done = subprocess.run(
         ["dcmsend", "-v", "-dn", "-nh", "-aec", "DICOM-INGEST", "127.0.0.1", str(port), *map(str, files)],
-        capture_output=True, text=True, timeout=300,
+        check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     output = done.stdout + done.stderr
     return output.count("Received C-STORE Response (Success)")
 
 
-def send_by_storescu(port: int, path: Path) -> bool:
-    """Send one file in its own transfer syntax."""
+def send_by_storescu(port: int, path: Path) -> bool | None:
+    """Send one file in its own transfer syntax; ``None`` where storescu itself cannot read it."""
     syntax = str(read(path).file_meta.TransferSyntaxUID)
     done = subprocess.run(
         ["storescu", "-v", STORESCU_OPTION[syntax], "-R", "-aec", "DICOM-INGEST", "127.0.0.1", str(port), str(path)],
-        capture_output=True, text=True, timeout=120,
+        check=False, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+    if "missing SOP class" in done.stdout + done.stderr:
+        return None
     return "Received Store Response (Success)" in done.stdout + done.stderr
 
 
@@ -94,11 +96,14 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_is_stored_is_what_was_sent(pipeline: Pipeline, path: Path) -> None:
+def test_what_is_stored_is_what_was_sent(pipeline: Pipeline, tmp_path: Path, path: Path) -> None:
     """pydicom and DCMTK read the stored object; its elements and pixels equal the source's, or its bytes."""
     if not meta_agrees(path):
         return  # refused: its command set contradicts its data set
-    stored = kept_at(pipeline, path)
+    stored, whole = kept_at(pipeline, path)
+    if not whole:
+        same_content(native(path, tmp_path / "source.dcm"), native(stored, tmp_path / "stored.dcm"))
+        return
     source, kept = read(path), read(stored)
     assert differing_elements(source, kept) == []
     if kept.file_meta.TransferSyntaxUID == source.file_meta.TransferSyntaxUID:
@@ -113,19 +118,39 @@ def test_what_is_stored_is_what_was_sent(pipeline: Pipeline, path: Path) -> None
     assert dcmdump(stored) == dcmdump(path)
 
 
-def kept_at(pipeline: Pipeline, path: Path) -> Path:
-    """Where the file's data set went: the store, or a lane that says why."""
+def kept_at(pipeline: Pipeline, path: Path) -> tuple[Path, bool]:
+    """Where the file's data set went: the store or a lane; not whole where another encoding of it was first."""
     digest = hashlib.sha256(data_set_bytes(path)).hexdigest()
     uid = str(read(path).get("SOPInstanceUID"))
     if first_of_its_uid(path) and uid in pipeline.objects():
-        return pipeline.objects()[uid]
+        return pipeline.objects()[uid], True
     lanes = [*pipeline.run_list("conflicts", "list"), *pipeline.run_list("quarantine", "list")]
     entries = [entry for entry in lanes if entry["source_digest"] == digest]
     if not entries:
-        return pipeline.objects()[uid]  # a duplicate: same content in another encoding
+        return pipeline.objects()[uid], False
     assert len(entries) == 1
     assert entries[0]["reason"]
-    return pipeline.data / "store" / str(entries[0]["path"])
+    return pipeline.data / "store" / str(entries[0]["path"]), True
+
+
+def native(path: Path, target: Path) -> Path:
+    """The file in Explicit VR Little Endian, by DCMTK where it can, so that the judge is not our own code."""
+    tool = {"1.2.840.10008.1.2.4.80": ["dcmdjpls"], "1.2.840.10008.1.2.2": ["dcmconv", "+te"]}
+    syntax = str(read(path).file_meta.TransferSyntaxUID)
+    if syntax not in tool:
+        return path
+    subprocess.run([*tool[syntax], str(path), str(target)], check=True, capture_output=True)
+    return target
+
+
+def same_content(first: Path, second: Path) -> None:
+    """Elements and pixels are equal, whatever the encoding."""
+    left, right = read(first), read(second)
+    assert differing_elements(left, right) == []
+    before, after = pixels(left), pixels(right)
+    assert before is not None
+    assert after is not None
+    assert np.array_equal(before, after)
 
 
 def dcmdump(path: Path) -> int:
@@ -135,16 +160,20 @@ def dcmdump(path: Path) -> int:
 
 def test_whoever_sends_again_makes_no_new_object(pipeline: Pipeline) -> None:
     """The same files from dcmsend and storescu are acknowledged, counted and add nothing to the store."""
-    first = pipeline.status()
+    first, before = pipeline.status(), set(pipeline.objects())
     acknowledged = send_by_dcmsend(pipeline.port, FILES)
     for path in FILES:
         if meta_agrees(path) and str(read(path).file_meta.TransferSyntaxUID) in STORESCU_OPTION:
-            assert send_by_storescu(pipeline.port, path), path.name
-            acknowledged += 1
+            sent = send_by_storescu(pipeline.port, path)
+            assert sent is not False, path.name
+            acknowledged += sent is True
     last = pipeline.settle()
     assert_adds_up(last)
     assert last["received"] == first["received"] + acknowledged
-    assert last["stored"] == first["stored"]
+    # dcmsend takes the UID from the data set, so a file whose meta contradicts it is new, and welcome.
+    refused_before = {str(read(path).get("SOPInstanceUID")) for path in FILES if not meta_agrees(path)}
+    assert set(pipeline.objects()) - before <= refused_before
+    assert last["stored"] == len(pipeline.objects())
 
 
 def first_of_its_uid(path: Path) -> bool:
