@@ -6,7 +6,7 @@ from ingest.contract.records import Record
 
 
 class LogRecord(NamedTuple):
-    """A record at its place in the log; its views are good until the next read."""
+    """A record at its place in the log; its views are of a buffer that no other record shares."""
 
     position: int
     next_position: int

@@ -16,7 +16,7 @@ class PendingUpload:
     first_position: int
     doubtful: bool = False  # begun by a damaged record, so that its upload id may be wrong
     suspect: bool = False  # its END may be among damage that names no upload
-    held: dict[int, bytes] = field(default_factory=dict)  # part index -> bytes
+    held: dict[int, memoryview] = field(default_factory=dict)  # part index -> bytes
     written: dict[int, tuple[int, int]] = field(default_factory=dict)  # part index -> offset, size in scratch
     unsound: set[int] = field(default_factory=set)  # indexes of parts from damaged records
     held_size: int = 0  # bytes
@@ -32,7 +32,7 @@ class PendingUpload:
         """Whether a part is there under this index: with ``sound`` one from a sound record, else any."""
         return (index in self.held or index in self.written) and not (sound and index in self.unsound)
 
-    def hold(self, index: int, payload: bytes, *, sound: bool) -> int:
+    def hold(self, index: int, payload: memoryview, *, sound: bool) -> int:
         """Take a part; return by how many bytes that changes what is held."""
         before = self.held_size
         self.discard(index)
@@ -45,12 +45,12 @@ class PendingUpload:
 
     def discard(self, index: int) -> None:
         """Forget a part, if there is one."""
-        freed = len(self.held.pop(index, b""))
+        freed = len(self.held.pop(index, ()))
         self.held_size -= freed
         self.size -= freed + self.written.pop(index, (0, 0))[1]
         self.unsound.discard(index)
 
-    def pieces(self) -> list[bytes]:
+    def pieces(self) -> list[memoryview]:
         """What is held, to be written at the end of the scratch file."""
         return [self.held[index] for index in sorted(self.held)]
 

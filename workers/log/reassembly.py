@@ -147,7 +147,7 @@ class Reassembler:
             pending = PendingUpload(record.upload_id, entry.partition, entry.position, doubtful=not sound)
             self._pending[record.upload_id] = pending
             progress.begin(record.upload_id, entry.position)
-        self.held += pending.hold(record.index, bytes(record.payload), sound=sound)
+        self.held += pending.hold(record.index, record.payload, sound=sound)
 
     async def _end(self, entry: Entry, record: Record) -> Upload:
         instance = _instance(record)
@@ -276,7 +276,7 @@ def _whole(entry: LogRecord, record: Record) -> Upload:
         upload_id=record.upload_id,
         partition=entry.partition,
         instance=instance or _unknown(size),
-        payload=MemoryPayload([bytes(record.payload)]),
+        payload=MemoryPayload([record.payload]),
         first_position=entry.position,
         end_position=entry.next_position,
         damage="" if instance and instance.size == size else "its record contradicts itself",
@@ -291,7 +291,7 @@ def _remains(entry: DamagedRecord, upload_id: UploadId, record: Record | None) -
         upload_id=upload_id,
         partition=entry.partition,
         instance=instance or _unknown(len(data)),
-        payload=MemoryPayload([bytes(data)]),
+        payload=MemoryPayload([data]),
         first_position=entry.position,
         end_position=entry.next_position,
         damage="its record fails its check sum",
