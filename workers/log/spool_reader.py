@@ -34,6 +34,7 @@ from ingest.contract.spool import (
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 
 MAXIMUM_READ: Final = 4 << 20  # bytes of records in one read
+MAXIMUM_PASSED: Final = 2048  # records of others that one read passes over: some milliseconds
 FAILED_READS: Final = 8  # errors in a row, after which an unreadable page is taken for lost
 
 
@@ -73,7 +74,9 @@ class SpoolReader:
         self.position = start
 
     def read(self, maximum: int = MAXIMUM_READ) -> list[Entry]:
-        """What comes next, up to about ``maximum`` bytes of records; empty at the durable end.
+        """What comes next, up to about ``maximum`` bytes of records.
+
+        Empty at the durable end, or after passing over many records of other partitions; `wait` knows which.
 
         Damage is handed out too: a damaged record to its partition. Where not even the partition can be
         told, the bytes go to one partition, the same for whoever reads, and the others get an entry without
@@ -85,13 +88,15 @@ class SpoolReader:
         """
         entries: list[Entry] = []
         limit = self._end.load()
-        size = 0
+        size = passed = 0
         self._files.salvage = self._failures >= FAILED_READS
         try:
-            while size < maximum and self._advance(limit):
+            while size < maximum and passed < MAXIMUM_PASSED and self._advance(limit):
                 assert self._at is not None
-                entries += self._entries(self._at)
-                size += self._at.end - self._at.position
+                found = self._entries(self._at)
+                size += self._at.end - self._at.position if found else 0
+                passed += not found
+                entries += found
                 self._at = None
         except OSError:
             self._failures += 1

@@ -42,7 +42,7 @@ class GroupWalk:
             number = self._files.number(self.position)
             end = self._end(number, limit)
             crossing = end is not None and self.position >= end
-            found = self._cross(number, limit) if crossing else self._group(number, end, limit)
+            found = self._cross(number, limit) if crossing else self._group(number, end)
             if found is not None:
                 return found
         return None
@@ -74,7 +74,7 @@ class GroupWalk:
         self._ends = (number, end)
         return end
 
-    def _group(self, number: int, end: int | None, limit: int) -> GroupHeader | Damage | None:
+    def _group(self, number: int, end: int | None) -> GroupHeader | Damage | None:
         """The group at the position; else the damage up to the next group of this segment."""
         position = self.position
         stop = self._files.start(number + 1) if end is None else end
@@ -86,10 +86,6 @@ class GroupWalk:
         if found is not None and found.end <= stop:
             self.position = found.position
             return Damage(position, found.position)
-        if end is None and not self._is_frame(position + GROUP.size):
-            # Nothing of this log follows in this segment: it was full, and the damage is in the next one.
-            self._ends = (number, position)
-            return self._cross(number, limit)
         self.position = stop
         self._ends = (number, stop)
         return Damage(position, stop)
@@ -101,17 +97,11 @@ class GroupWalk:
         if after is None or self._files.start(after) >= limit:
             self.position = limit
             return Damage(min(missing, limit), limit) if missing < limit else None
-        self.position = self._files.start(after)
-        header = self._files.header(self.position)
-        previous = self.position if header is None else header.previous
+        start = self._files.start(after)
+        header = self._files.header(start)
+        previous = start if header is None else header.previous
+        self.position = start
         return Damage(missing, previous) if previous > missing else None
-
-    def _is_frame(self, position: int) -> bool:
-        try:
-            data = self._files.read(position, FRAME_AND_HEAD)
-        except SegmentGone:
-            return False
-        return decode_frame(data, self._files.meta.log_id, position) is not None
 
 
 class FrameWalk(Iterator[Frame | Damage]):
