@@ -11,12 +11,14 @@ from typing import Any
 CALLS = ("fsync", "link", "rename", "replace", "unlink", "mkdir", "rmdir")
 
 
-def killed_at_each_call(prepare: Callable[[], None], work: Callable[[], None]) -> Iterator[int]:
-    """For n = 1, 2, ...: `prepare`, run ``work`` in a child that is killed before its n-th call, yield n.
+def killed_at_each_call(
+    prepare: Callable[[], None], work: Callable[[], None], every: int = 1
+) -> Iterator[int]:
+    """For n = 1, 1 + ``every``, ...: `prepare`, run ``work`` in a child that is killed before its n-th call, yield n.
 
     Ends after the first child that came through, which is yielded too.
     """
-    for number in count(1):
+    for number in count(1, every):
         prepare()
         came_through = run_killed_at(number, work)
         yield number

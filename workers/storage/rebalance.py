@@ -151,11 +151,13 @@ class _Work:
 
     async def move_empty(self, plan: dict[str, int]) -> set[str]:
         """Move the shards of a plan that hold nothing anywhere, all at once; which they are."""
-        empty = set()
-        for shard, target in plan.items():
-            source = self.map.shards[int(shard, 16)]
-            if not await _all(self._store(source), shard) and not await _all(self._store(target), shard):
-                empty.add(shard)
+        occupied = {name: await _occupied(store) for name, store in self._stores.items()}
+        names = self.map.stores
+        empty = {
+            shard
+            for shard, target in plan.items()
+            if shard not in occupied[self.map.store_of(shard)] and shard not in occupied[names[target]]
+        }
         if empty:
             self.publish(self.map.moved({shard: plan[shard] for shard in empty}, {}))
         return empty
@@ -178,6 +180,11 @@ class _Work:
 
     def _store(self, index: int) -> ObjectStore:
         return self._stores[self.map.stores[index]]
+
+
+async def _occupied(store: ObjectStore) -> set[str]:
+    """The shards that a store may have anything of."""
+    return {shard for area in Area for shard in await store.filled(area)}
 
 
 async def _all(store: ObjectStore, shard: str) -> list[Listed]:
