@@ -36,7 +36,9 @@ class SegmentFiles:
         # is seen at least once.
         numbers = self._layout.segment_numbers(self._disk)
         self.retired = self._layout.retired_ends(self._disk)
-        self._numbers = sorted(numbers | self.retired.keys())
+        # One whose first sync failed holds nothing; the log went on behind it.
+        holding = {number for number, end in self.retired.items() if end > self.start(number)}
+        self._numbers = sorted((numbers - self.retired.keys()) | holding)
 
     @property
     def numbers(self) -> list[int]:
