@@ -6,6 +6,7 @@ inherits nothing but its socket and its memory. Whatever it writes is taken as u
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import sys
 from types import TracebackType
 from typing import Final, Self
 
+from workers.errors import Unavailable
 from workers.pixels.form import (
     DECODE,
     ENCODE,
@@ -30,6 +32,9 @@ from workers.pixels.form import (
 Data = bytes | bytearray | memoryview
 
 _START_TIMEOUT: Final = 60.0  # s; loading takes 0.2 s on an idle machine
+_STARTS: Final = 3
+_ENDING: Final = 5.0  # s, from closing its socket to ending: the interpreter takes its leave
+_RETRY_AFTER: Final = 5.0  # s
 _KEPT: Final = 16 * 1024 * 1024  # bytes of shared memory a child keeps between frames
 # The result of encoding is at most a little longer than the frame: noise does not compress.
 _MOST_GROWN: Final = 64 * 1024
@@ -56,10 +61,11 @@ class _Child:
 
         Raises:
             CodecFailed: there is none. The process may have been ended; the next call starts another.
+            Unavailable: no process can be started.
         """
         try:
             if self._process is None:
-                await self._start()
+                await self._start_surely()
             self._give(data)
             message = await self._exchange(request.encode(), self._timeout)
             return self._take(decode_answer(message), most)
@@ -71,6 +77,21 @@ class _Child:
             # Cancelled or out of memory: what the process does now is of no use to the next caller.
             await self.stop()
             raise
+
+    async def _start_surely(self) -> None:
+        """Start, again if need be.
+
+        Raises:
+            CodecFailed: the process was ended by a signal.
+            Unavailable: it ends by itself: what keeps it from starting is no fact about a frame.
+        """
+        for _ in range(_STARTS):
+            try:
+                return await self._start()
+            except (CodecFailed, OSError):
+                if await self.stop(_ENDING) < 0:
+                    raise
+        raise Unavailable("the codec process does not start", _RETRY_AFTER)
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -132,17 +153,26 @@ class _Child:
             os.ftruncate(self._memory, 0)
         return data
 
-    async def stop(self) -> None:
-        """End the process and give back what it had."""
+    async def stop(self, grace: float = 0) -> int:
+        """End the process, which has ``grace`` seconds to end by itself, and give back what it had.
+
+        Returns:
+            Its exit code: negative for a signal, 0 where there is no process.
+        """
         process, channel, memory = self._process, self._channel, self._memory
         self._process, self._channel, self._memory = None, None, -1
         if channel is not None:
             channel.close()
         if memory >= 0:
             os.close(memory)
-        if process is not None:
-            process.send_signal(signal.SIGKILL)
-            await asyncio.shield(asyncio.to_thread(process.wait))
+        return 0 if process is None else await asyncio.shield(asyncio.to_thread(_end, process, grace))
+
+
+def _end(process: "subprocess.Popen[bytes]", grace: float) -> int:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(grace)
+    process.send_signal(signal.SIGKILL)
+    return process.wait()
 
 
 class Codec:
@@ -187,6 +217,7 @@ class Codec:
 
         Raises:
             CodecFailed: no codestream, or no proof.
+            Unavailable: no codec process can be started.
         """
         if len(memoryview(frame).cast("B")) != form.size:
             raise ValueError("the frame has not the size of its form")
@@ -198,6 +229,7 @@ class Codec:
 
         Raises:
             CodecFailed: it cannot be decoded, is lossy, or is not of that form.
+            Unavailable: no codec process can be started.
         """
         length = len(memoryview(codestream).cast("B"))
         if not length:

@@ -86,6 +86,7 @@ async def transcode(
 
     Raises:
         OSError: the scratch folder's file system.
+        Unavailable: no codec process can be started.
     """
     pixels = pixel_data_of(examination)
     reason = passage(examination, settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pixel_objects import noise
+from workers.errors import Unavailable
 from workers.pixels.codec import Codec
 from workers.pixels.form import CodecFailed, Coding, Failure, FrameForm
 
@@ -91,6 +92,17 @@ def test_killed_between_two_frames() -> None:
         await works(codec)
 
     with_codec(scenario)
+
+
+def test_a_process_that_cannot_start() -> None:
+    """Too little memory to load the libraries is said of the codec, never of a frame."""
+
+    async def scenario(codec: Codec) -> None:
+        with pytest.raises(Unavailable):
+            await codec.encode_proved(FRAME, SMALL)
+        assert codec.pids == []
+
+    with_codec(scenario, memory=16 << 20)
 
 
 def test_a_frame_that_never_ends() -> None:
