@@ -50,17 +50,13 @@ def encode_plain_head(manifest: Manifest, transfer_syntax_uid: str) -> bytes:
 
 
 def _head(manifest: Manifest, transfer_syntax_uid: str, private: bytes) -> bytes:
+    claims = _claims(manifest) | {0x0010: transfer_syntax_uid}
     elements = [
         _element(0x0001, b"OB", b"\0\1"),
-        _uid(0x0002, manifest.sop_class_uid),
-        _uid(0x0003, manifest.sop_instance_uid),
-        _uid(0x0010, transfer_syntax_uid),
+        *(_uid(number, claims[number]) for number in (0x0002, 0x0003, 0x0010)),
         _uid(0x0012, IMPLEMENTATION_CLASS_UID),
         _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-        # Whoever sent it is the last we know to have written it (PS3.10 Table 7.1-1).
-        _text(0x0016, b"AE", manifest.calling_ae_title),
-        _text(0x0017, b"AE", manifest.calling_ae_title),
-        _text(0x0018, b"AE", manifest.called_ae_title),
+        *(_text(number, b"AE", claims[number]) for number in (0x0016, 0x0017, 0x0018)),
         private,
     ]
     group = b"".join(elements)
@@ -87,7 +83,24 @@ def decode_head(data: bytes | memoryview) -> Head:
         raise UnreadableManifest("the private information is not ours")
     if max(values) != _INFORMATION:
         raise UnreadableManifest("the manifest is not last in the file meta")
-    return Head(decode_manifest(values[_INFORMATION]), end)
+    manifest = decode_manifest(values[_INFORMATION])
+    for number, text in _claims(manifest).items():
+        if bytes(values.get(number, b"")).rstrip(b"\0 ") != text.encode("ascii").rstrip(b" "):
+            raise UnreadableManifest("the file meta contradicts the manifest")
+    return Head(manifest, end)
+
+
+def _claims(manifest: Manifest) -> dict[int, str]:
+    """What the elements before the manifest, which its CRC does not cover, must say; empty: absent."""
+    return {
+        0x0002: manifest.sop_class_uid,
+        0x0003: manifest.sop_instance_uid,
+        0x0010: manifest.transfer_syntax_uid,
+        # Whoever sent it is the last we know to have written it (PS3.10 Table 7.1-1).
+        0x0016: manifest.calling_ae_title,
+        0x0017: manifest.calling_ae_title,
+        0x0018: manifest.called_ae_title,
+    }
 
 
 def _values(view: memoryview) -> dict[int, memoryview]:

@@ -93,6 +93,17 @@ def test_a_damaged_head_is_unreadable(change: object) -> None:
         decode_head(change(encode_head(example(sop_instance_uid="1.2.3"))))  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("field", ["1.2.3", EXPLICIT, "CALLED"])
+def test_rot_before_the_manifest_is_noticed(field: str) -> None:
+    """The elements that the CRC does not cover, such as the Transfer Syntax UID, must agree with the manifest."""
+    head = encode_head(
+        example(sop_instance_uid="1.2.3", transfer_syntax_uid=EXPLICIT, called_ae_title="CALLED")
+    )
+    at = head.index(field.encode()) + len(field) - 1
+    with pytest.raises(UnreadableManifest, match="contradicts"):
+        decode_head(head[:at] + b"8" + head[at + 1 :])
+
+
 @given(st.data())
 def test_no_changed_byte_changes_the_manifest(data: st.DataObject) -> None:
     """Whatever single byte rots, the manifest read is the one written, or none."""
