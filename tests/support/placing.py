@@ -1,6 +1,5 @@
 """The workers' pipeline without log and receiver: corpus files into stores, one upload at a time."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -68,10 +67,9 @@ class Placing:
 
 
 @asynccontextmanager
-async def placing(data: Path, *directories: Path) -> AsyncIterator[Placing]:
-    """Open stores and codec in a data folder."""
-    settings = Settings.model_validate({"data": data, "store": {"directories": directories}})
+async def placing(data: Path, *, replaying: bool = False, encode: bool = True) -> AsyncIterator[Placing]:
+    """Open stores and codec in a data folder; without ``encode`` no codec process is ever started."""
+    settings = Settings.model_validate({"data": data, "transcode": {"enabled": encode}})
     async with Codec(memory=settings.worker.codec_memory, timeout=60) as codec:
-        stores = await asyncio.to_thread(open_stores, settings.store_directories)
-        with stores:
+        with open_stores(settings.store_directories, replaying=replaying) as stores:
             yield Placing(stores, codec, settings)
