@@ -1,0 +1,124 @@
+"""What acceptance tests share: real senders of exact bytes, commands as a script runs them, a quick settle."""
+
+import asyncio
+import hashlib
+import json
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pynetdicom
+from pydicom.filereader import read_file_meta_info
+from pynetdicom import AE
+
+from ingest.contract.settings import Settings
+from tests.support.datasets import data_set_bytes
+from tests.support.pipeline import PLACES, Pipeline, assert_adds_up
+from tests.support.scu import EXPLICIT, Scu, associate, c_store
+from workers.cli.status import read_report
+
+Status = dict[str, int]
+COUNTS = ("received", *PLACES)
+
+
+def settle(pipeline: Pipeline, timeout: float = 120) -> Status:
+    """As `Pipeline.settle`, without a process for each look; the sum is exact at each."""
+    settings = Settings(data=pipeline.data)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        report = msgspec.to_builtins(read_report(settings, quick=True))
+        assert_adds_up(report)
+        if report["backlog"] == 0:
+            return {name: report[name] for name in COUNTS}
+        time.sleep(0.05)
+    raise TimeoutError(pipeline.log.read_text()[-4000:])
+
+
+def gained(before: Status, after: Status) -> Status:
+    """What the counters have grown by; those that have not are left out."""
+    return {name: after[name] - before[name] for name in COUNTS if after[name] != before[name]}
+
+
+class Ran(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """What it printed for scripts."""
+        return json.loads(self.stdout)
+
+
+def run(pipeline: Pipeline, *arguments: str) -> Ran:
+    """Run `dicom-ingest` on the pipeline's data folder, as a script would."""
+    done = subprocess.run(
+        pipeline.command(*arguments, "--data", str(pipeline.data)),
+        check=False, capture_output=True, text=True, env=pipeline.environment, timeout=120,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def send_files(port: int, files: Iterable[Path]) -> dict[Path, int]:
+    """Send the data sets of files byte for byte by pynetdicom, in one association; the status of each."""
+    pynetdicom._config.STORE_SEND_CHUNKED_DATASET = True
+    files = list(files)
+    ae = AE("PYNETDICOM")
+    for pair in dict.fromkeys(_class_and_syntax(path) for path in files):
+        ae.add_requested_context(*pair)
+    association = ae.associate("127.0.0.1", port, ae_title="DICOM-INGEST")
+    assert association.is_established
+    try:
+        return {path: int(association.send_c_store(path).Status) for path in files}
+    finally:
+        association.release()
+
+
+def _class_and_syntax(path: Path) -> tuple[str, str]:
+    meta = read_file_meta_info(path)
+    return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+
+
+class Sent(NamedTuple):
+    """A data set to send as it is."""
+
+    sop_class: str
+    uid: str
+    data: bytes
+    syntax: str = EXPLICIT
+
+    @property
+    def digest(self) -> str:
+        """Its source digest."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def send_data_sets(port: int, data_sets: Sequence[Sent]) -> list[int]:
+    """Send data sets as they are in one association; the status of each."""
+
+    async def scenario() -> list[int]:
+        pairs = list(dict.fromkeys((one.sop_class, one.syntax) for one in data_sets))
+        scu = await Scu.connect(port)
+        await scu.send(associate(tuple((sop_class, (syntax,)) for sop_class, syntax in pairs)))
+        kind, _ = await scu.pdu()
+        assert kind == 2, kind
+        statuses = []
+        for one in data_sets:
+            context = 2 * pairs.index((one.sop_class, one.syntax)) + 1
+            await scu.send(c_store(one.uid, one.data, sop_class=one.sop_class, context_id=context))
+            statuses.append((await scu.response()).status)
+        await scu.release()
+        await Scu.close_all()
+        return statuses
+
+    return asyncio.run(scenario())
+
+
+def source_digest(path: Path) -> str:
+    """The source digest of a file whose data set is sent byte for byte."""
+    return hashlib.sha256(data_set_bytes(path)).hexdigest()
