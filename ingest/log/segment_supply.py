@@ -86,8 +86,10 @@ class SegmentSupply:
             full = str(error)
         except OSError as error:
             full = f"no segment can be made: {error.strerror}"
-        if (self.refusal is None) != ((lacks_space or full) is None):
-            logger.warning("spool refuses or accepts again", reason=lacks_space or full)
+        if self.refusal is None and (lacks_space or full):
+            logger.warning("spool takes no new instances", reason=lacks_space or full)
+        elif self.refusal is not None and not (lacks_space or full):
+            logger.info("spool takes new instances again")
         with self._changed:
             self._lacks_space, self._full = lacks_space, full
             if fd is not None:

@@ -1,6 +1,6 @@
 """The log on one machine: whatever waits is one group, one write, one sync, in a thread of its own.
 
-Steps of a group: 1. appended, 2. synced, 3. its end published to the readers, 4. its publishers told. So a
+Steps of a group: 1. appended, 2. synced, 3. its end published to readers, 4. its publishers told. So a
 reader never sees what a power cut can take back, and a publisher never hears of what is not durable.
 """
 
@@ -83,6 +83,11 @@ class SpoolWriter:
     def failed(self) -> asyncio.Future[SpoolError]:
         """Done when a sync has failed: nothing can be acknowledged any more, and the process must end."""
         return self._failed
+
+    @property
+    def durable_end(self) -> int:
+        """The position up to which everything is durable, and readers may read."""
+        return self._log.durable_end
 
     def refusal(self) -> str | None:
         """Why no new instance should be taken now; None when there is room."""
@@ -214,8 +219,8 @@ class SpoolWriter:
             self._refuse(waiting, error)
             return False
         group = [waiting.popleft() for _ in range(count)]
-        self._wake_ups.wake({record.partition for record, _ in group})
         self._tell([future for _, future in group if future is not None], None)
+        self._wake_ups.wake({record.partition for record, _ in group})  # readers are in less of a hurry
         self._started.set()
         return True
 

@@ -108,6 +108,7 @@ class SimulatedDisk:
         self.fail_next_sync = False
         self.short_writes = 0.0
         self.refuse_writes = 0.0
+        self.refuse_after: int | None = None  # pages that are written before the disk is full
         self.unreadable: set[tuple[File, int]] = set()  # pages that give EIO
         self.operations = 0
 
@@ -141,6 +142,11 @@ class SimulatedDisk:
             raise PowerCut
         if data and self.rng.random() < self.refuse_writes:
             raise OSError(errno.ENOSPC, "no space")
+        if self.refuse_after == 0 and len(data) > PAGE:  # blanks, of one page, find room
+            raise OSError(errno.ENOSPC, "no space")
+        if self.refuse_after and len(data) > PAGE:
+            data = data[: self.refuse_after * PAGE]
+            self.refuse_after = 0
         growth = position + len(data) - file.size
         if growth > 0 and self._used() + growth > self.total:
             raise OSError(errno.ENOSPC, "no space")

@@ -215,3 +215,110 @@ def test_promises_hold_on_every_schedule(block: int) -> None:
         except BaseException:
             print(f"seed {seed}: SPOOL_SEED={seed} SPOOL_SCHEDULES=10")  # noqa: T201 - repeats a failure
             raise
+
+
+class Script(Machine):
+    """A machine whose records have chosen sizes, on a disk that does no harm unasked."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=1)
+        self.recover_quietly()
+
+    def sync_quietly(self) -> None:
+        assert self.log is not None
+        self.log.sync()
+
+    def recover_quietly(self) -> Recovered:
+        self.written.clear()
+        return self.open()
+
+    def write(self, size: int) -> bytes:
+        assert self.log is not None
+        payload = [memoryview(self.rng.randbytes(size))]
+        self.count += 1
+        header = encode_header(Kind.PART, UploadId.of(1, 1, self.count), 0, None, payload)
+        assert self.log.append([Appended(0, header, payload)]) == 1
+        return header + bytes(payload[0])
+
+    def lose_durable_end(self) -> None:
+        """The mapped page was never written back: recovery has only the groups to go by."""
+        self.disk.counter(self.layout.durable_end).store(0)
+
+    def contents(self) -> list[bytes]:
+        return [*self.walk(0, self.published()).values()]
+
+
+def test_a_group_taken_back_never_hides_what_follows_in_the_next_segment() -> None:
+    """A refused group leaves a header behind; the groups after it are acknowledged, and must survive."""
+    machine = Script()
+    first = machine.write(4 * PAGE)
+    machine.sync_quietly()
+    machine.disk.refuse_after = 1  # the first write is short, the rest is refused
+    with pytest.raises(WriteFailed):
+        machine.write(2 * PAGE)
+    machine.disk.refuse_after = None
+    second = machine.write(4 * PAGE)  # goes to the next segment
+    machine.sync_quietly()
+    machine.lose_durable_end()
+    machine.disk.kill()
+    recovered = machine.recover_quietly()
+    assert not recovered.torn
+    assert machine.contents() == [first, second]
+
+
+def test_a_torn_group_never_hides_what_follows_in_the_next_segment() -> None:
+    """What recovery cut off stays cut, though the next start writes behind it in another segment."""
+    machine = Script()
+    first = machine.write(4 * PAGE)
+    machine.sync_quietly()
+    machine.write(2 * PAGE)
+    machine.disk.names_now[machine.layout.segment(0)].cache[6] = bytes(
+        PAGE
+    )  # of its pages one was not written
+    machine.disk.kill()
+    assert len(machine.recover_quietly().torn) == 1
+    second = machine.write(4 * PAGE)
+    machine.sync_quietly()
+    machine.lose_durable_end()
+    machine.disk.kill()
+    assert not machine.recover_quietly().torn
+    assert machine.contents() == [first, second]
+
+
+def test_a_failed_sync_is_cut_where_the_durable_end_was() -> None:
+    """Though the page cache holds the group whole, it is not shown: its publishers were told that it failed."""
+    machine = Script()
+    first = machine.write(100)
+    machine.sync_quietly()
+    machine.write(100)
+    machine.disk.fail_next_sync = True
+    with pytest.raises(SyncFailed):
+        machine.sync_quietly()
+    machine.disk.kill()
+    recovered = machine.recover_quietly()
+    assert (recovered.retired, recovered.end) == (0, PAGE)
+    assert machine.contents() == [first]
+    third = machine.write(100)
+    machine.sync_quietly()
+    machine.disk.power_cut()
+    machine.recover_quietly()
+    assert machine.contents() == [first, third]
+
+
+def test_torn_groups_are_kept_and_damage_is_told_from_them() -> None:
+    """The last group, never known synced, is torn when it fails; one with a later witness is damaged."""
+    machine = Script()
+    groups = [machine.write(100)]
+    machine.sync_quietly()
+    groups += [machine.write(100)]
+    machine.sync_quietly()
+    machine.write(100)
+    segment = machine.layout.segment(0)
+    machine.disk.damage(segment, 2 * PAGE + 150)  # the last
+    machine.disk.damage(segment, 30)  # the first one's header
+    machine.disk.kill()
+    recovered = machine.recover_quietly()
+    assert [torn.position for torn in recovered.torn] == [2 * PAGE]
+    assert machine.disk.names(machine.layout.torn) == [f"{2 * PAGE:016x}"]
+    assert recovered.damaged == [Damage(0, PAGE)]
+    assert recovered.end == 2 * PAGE

@@ -18,7 +18,7 @@ from ingest.contract.spool.format import (
 from ingest.contract.spool.layout import Layout, Meta
 from ingest.contract.spool.slots import write_slot
 
-# Measured: past 8 MiB a group gains nothing, and its first record only waits longer.
+# Twice what sixteen senders of 512 KiB wait with; more would gain nothing and let the first record wait longer.
 MAX_GROUP: Final = 16 << 20
 
 
