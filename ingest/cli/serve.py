@@ -42,7 +42,10 @@ def serve(config: Path | None, **flags: Unpack[ServeFlags]) -> None:
     except OSError as error:
         raise click.ClickException(f"data folder {settings.data}: {error.strerror}") from None
     with _exclusive(settings.data):
-        own = announce(settings.data, "serve")
+        try:
+            own = announce(settings.data, "serve")
+        except OSError as error:
+            raise click.ClickException(f"data folder {settings.data}: {error.strerror}") from None
         try:
             code = asyncio.run(_supervise(settings, _given(config, flags)))
         finally:

@@ -5,12 +5,15 @@ stays, so a reader checks that the process of that id is the one that wrote it (
 ``/proc/<pid>/stat``), and a recycled process id never counts as alive.
 """
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _START_TIME: Final = 19  # index of starttime (field 22 of proc(5)) behind the command's closing parenthesis
 
 
@@ -45,13 +48,25 @@ def make_run_folder(data: Path) -> Path:
 
 
 def announce(data: Path, name: str, **facts: str | int | tuple[int, ...]) -> Path:
-    """Write this process's file, replacing one that an earlier process left; returns its path to `withdraw`."""
+    """Write this process's file, replacing one that an earlier process left; returns its path to `withdraw`.
+
+    Raises:
+        OSError: the file system's. A full disk is none where there is a file to replace.
+    """
     pid = os.getpid()
     running = msgspec.convert({"name": name, "pid": pid, "started": start_time(pid), **facts}, Running)
     path = make_run_folder(data) / f"{name}.json"
     temporary = path.with_suffix(f".{pid}")
-    temporary.write_bytes(msgspec.json.encode(running))
-    temporary.replace(path)
+    content = msgspec.json.encode(running)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if error.errno not in _NO_SPACE or not path.exists():
+            raise
+        _overwrite(path, content)
     return path
 
 
@@ -76,6 +91,12 @@ def start_time(pid: int) -> int:
         return 0
     fields = text.rpartition(")")[2].split()
     return 0 if fields[0] in {"Z", "X"} else int(fields[_START_TIME])
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    """Write where there are blocks already. A reader that meets half of it takes it for nobody's."""
+    with path.open("r+b", buffering=0) as file:
+        file.write(content.ljust(os.fstat(file.fileno()).st_size))  # JSON may end in spaces
 
 
 def _read(path: Path) -> Running | None:

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ingest.contract.running import announce, run_folder, running_processes, start_time, withdraw
+from tests.support.small_disk import SmallDisk
 
 ANNOUNCE = "import sys, pathlib; from ingest.contract.running import announce; announce(pathlib.Path(sys.argv[1]), 'receiver', port=104); print(flush=True); sys.stdin.read()"
 
@@ -59,3 +62,19 @@ def test_foreign_file_is_ignored(tmp_path: Path) -> None:
     announce(tmp_path, "receiver")
     (run_folder(tmp_path) / "other.json").write_text("[]")
     assert [found.name for found in running_processes(tmp_path)] == ["receiver"]
+
+
+def test_a_full_disk_keeps_nobody_from_a_restart(tmp_path: Path) -> None:
+    """What an earlier process left is written over where not one more byte can be had; half of it is nobody."""
+    with SmallDisk(tmp_path / "disk", "1m") as disk:
+        path = announce(disk.path, "receiver", host="127.0.0.1", port=11112, ae_title="DICOM-INGEST")
+        disk.fill()
+        assert announce(disk.path, "receiver", port=104) == path
+        (running,) = running_processes(disk.path)
+        assert (running.pid, running.host, running.port) == (os.getpid(), "", 104)
+        assert list(run_folder(disk.path).iterdir()) == [path]
+        withdraw(path)
+        disk.fill()
+        with pytest.raises(OSError, match="No space left"):
+            announce(disk.path, "receiver", port=104)
+        assert list(run_folder(disk.path).iterdir()) == []

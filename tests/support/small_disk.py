@@ -1,0 +1,53 @@
+"""A file system of a few megabytes that a test can fill to the last byte."""
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# The mount lives in the namespace of one child process and goes with it, however the test ends.
+_MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && echo mounted && exec cat'
+
+
+class SmallDisk:
+    """A tmpfs of ``size`` (as mount(8) takes it), found at ``path`` by every process of this user."""
+
+    def __init__(self, folder: Path, size: str) -> None:
+        folder.mkdir()
+        own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+        self._keeper = subprocess.Popen(
+            [*own, "sh", "-c", _MOUNT, "sh", size, str(folder)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._keeper.stdout is not None
+        assert self._keeper.stdout.readline() == b"mounted\n"
+        self.path = Path(f"/proc/{self._keeper.pid}/root{folder.resolve()}")
+        self._ballast = self.path / "ballast"
+
+    @property
+    def free(self) -> int:
+        """Bytes that can still be written."""
+        found = os.statvfs(self.path)
+        return found.f_bavail * found.f_frsize
+
+    def fill(self, leave: int = 0) -> None:
+        """Let a file that has nothing to do with the pipeline take all but ``leave`` bytes."""
+        with self._ballast.open("ab") as file:
+            while (room := self.free - leave) > 0:
+                with contextlib.suppress(OSError):  # another was faster
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, room)
+
+    def relieve(self) -> None:
+        """Remove that file."""
+        self._ballast.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._keeper.kill()
+        self._keeper.communicate()
