@@ -73,6 +73,8 @@ def rebalance_shards(settings: Settings) -> None:
     May be interrupted at any time; the same command goes on.
     """
     columns = TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with clear_store_failures():
+        newest_map(settings.store_directories)
     with clear_store_failures(), Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("shards", total=None)
 

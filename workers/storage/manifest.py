@@ -4,7 +4,8 @@
 
     offset  size  field
     0       8     magic and layout version, ``DICMMNF1``
-    8       4     CRC-32C of the bytes from 12 to 16 + n, little-endian
+    8       4     CRC-32C, little-endian, of the whole head: from the preamble to the end of this value, with
+                  these four bytes as zero. So the Transfer Syntax UID and its kin are covered, too
     12      4     length n of the JSON text, little-endian
     16      n     JSON object of `Manifest`
     16+n    0-1   zero, to even length
@@ -18,7 +19,6 @@ from collections.abc import Mapping
 from typing import Final
 
 import msgspec
-from crc32c import crc32c
 
 from ingest.contract.identifiers import (
     InvalidIdentifier,
@@ -35,7 +35,7 @@ MAXIMUM: Final = 32 * 1024  # bytes of (0002,0102): one ranged read of the head 
 
 _MAGIC: Final = b"DICMMNF1"
 _FRAME: Final = struct.Struct("<8sII")
-_CRC_FROM: Final = 12
+CRC_AT: Final = 8  # where the CRC is within the value
 _SOURCE_TEXT: Final = 64  # characters of an address, which no check of identifiers covers
 
 
@@ -147,31 +147,30 @@ def received(upload_id: UploadId, instance: Instance, source_digest: str) -> Man
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The value of (0002,0102), at most `MAXIMUM` bytes: lists are cut, with a count of what was."""
+    """The value of (0002,0102) with a CRC of zero, at most `MAXIMUM` bytes: lists are cut, with a count."""
     body = _encoder.encode(manifest)
     while len(body) > MAXIMUM - _FRAME.size:
         manifest = _shorter(manifest)
         body = _encoder.encode(manifest)
-    length = len(body).to_bytes(4, "little")
-    value = _FRAME.pack(_MAGIC, crc32c(body, crc32c(length)), len(body)) + body
+    value = _FRAME.pack(_MAGIC, 0, len(body)) + body
     return value + bytes(len(value) % 2)
 
 
 def decode_manifest(value: bytes | memoryview) -> Manifest:
-    """The manifest in the value of (0002,0102).
+    """The manifest in the value of (0002,0102), whose CRC the caller checks with the rest of the head.
 
     Raises:
-        UnreadableManifest: wrong magic, length, CRC or content.
+        UnreadableManifest: wrong magic, length or content.
     """
     view = memoryview(value)
     if len(view) < _FRAME.size or len(view) > MAXIMUM:
         raise UnreadableManifest("the private information has not the size of a manifest")
-    magic, crc, length = _FRAME.unpack_from(view)
+    magic, _, length = _FRAME.unpack_from(view)
     end = _FRAME.size + length
     if magic != _MAGIC:
         raise UnreadableManifest("not a manifest of a version this release reads")
-    if end + length % 2 != len(view) or crc32c(view[_CRC_FROM:end]) != crc:
-        raise UnreadableManifest("the manifest fails its CRC-32C")
+    if end + length % 2 != len(view):
+        raise UnreadableManifest("the manifest does not fill its element")
     try:
         return _decoder.decode(view[_FRAME.size : end])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -8,8 +8,11 @@ whatever it looks like: a peer's forged group 0002 stored there is never taken f
 import struct
 from typing import Final, NamedTuple
 
+from crc32c import crc32c
+
 from ingest.contract.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from workers.storage.manifest import (
+    CRC_AT,
     CREATOR_UID,
     MAXIMUM,
     Manifest,
@@ -40,8 +43,12 @@ class Head(NamedTuple):
 
 def encode_head(manifest: Manifest) -> bytes:
     """All that stands before the data set, which follows as it is."""
-    private = _uid(_CREATOR, CREATOR_UID) + _element(_INFORMATION, b"OB", encode_manifest(manifest))
-    return _head(manifest, manifest.transfer_syntax_uid, private)
+    value = encode_manifest(manifest)
+    private = _uid(_CREATOR, CREATOR_UID) + _element(_INFORMATION, b"OB", value)
+    head = bytearray(_head(manifest, manifest.transfer_syntax_uid, private))
+    at = len(head) - len(value) + CRC_AT
+    head[at : at + 4] = crc32c(head).to_bytes(4, "little")
+    return bytes(head)
 
 
 def encode_plain_head(manifest: Manifest, transfer_syntax_uid: str) -> bytes:
@@ -50,13 +57,17 @@ def encode_plain_head(manifest: Manifest, transfer_syntax_uid: str) -> bytes:
 
 
 def _head(manifest: Manifest, transfer_syntax_uid: str, private: bytes) -> bytes:
-    claims = _claims(manifest) | {0x0010: transfer_syntax_uid}
     elements = [
         _element(0x0001, b"OB", b"\0\1"),
-        *(_uid(number, claims[number]) for number in (0x0002, 0x0003, 0x0010)),
+        _uid(0x0002, manifest.sop_class_uid),
+        _uid(0x0003, manifest.sop_instance_uid),
+        _uid(0x0010, transfer_syntax_uid),
         _uid(0x0012, IMPLEMENTATION_CLASS_UID),
         _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-        *(_text(number, b"AE", claims[number]) for number in (0x0016, 0x0017, 0x0018)),
+        # Whoever sent it is the last we know to have written it (PS3.10 Table 7.1-1).
+        _text(0x0016, b"AE", manifest.calling_ae_title),
+        _text(0x0017, b"AE", manifest.calling_ae_title),
+        _text(0x0018, b"AE", manifest.called_ae_title),
         private,
     ]
     group = b"".join(elements)
@@ -84,23 +95,11 @@ def decode_head(data: bytes | memoryview) -> Head:
     if max(values) != _INFORMATION:
         raise UnreadableManifest("the manifest is not last in the file meta")
     manifest = decode_manifest(values[_INFORMATION])
-    for number, text in _claims(manifest).items():
-        if bytes(values.get(number, b"")).rstrip(b"\0 ") != text.encode("ascii").rstrip(b" "):
-            raise UnreadableManifest("the file meta contradicts the manifest")
+    at = end - len(values[_INFORMATION]) + CRC_AT
+    crc = crc32c(view[at + 4 : end], crc32c(bytes(4), crc32c(view[:at])))
+    if crc != int.from_bytes(view[at : at + 4], "little"):
+        raise UnreadableManifest("the head fails its CRC-32C")
     return Head(manifest, end)
-
-
-def _claims(manifest: Manifest) -> dict[int, str]:
-    """What the elements before the manifest, which its CRC does not cover, must say; empty: absent."""
-    return {
-        0x0002: manifest.sop_class_uid,
-        0x0003: manifest.sop_instance_uid,
-        0x0010: manifest.transfer_syntax_uid,
-        # Whoever sent it is the last we know to have written it (PS3.10 Table 7.1-1).
-        0x0016: manifest.calling_ae_title,
-        0x0017: manifest.calling_ae_title,
-        0x0018: manifest.called_ae_title,
-    }
 
 
 def _values(view: memoryview) -> dict[int, memoryview]:

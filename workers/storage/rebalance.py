@@ -56,7 +56,7 @@ def add_store(directories: Sequence[Path], root: Path) -> str:
         OSError: the file system's.
     """
     others = [directory for directory in directories if directory.resolve() != root.resolve()]
-    if not others:
+    if not any(read_map(other) for other in others):
         raise WrongStores("there is no store yet that this one could join")
     root.mkdir(mode=0o750, parents=True, exist_ok=True)
     with changing([*others, root]):
@@ -95,6 +95,7 @@ async def rebalance(
         Unavailable: a store.
         OSError: the file system's.
     """
+    newest_map(directories)  # before anything is made in a folder that is no store
     with changing(directories), contextlib.ExitStack() as stack:
         shard_map = newest_map(directories)
         roots = named_roots(directories, shard_map)

@@ -230,7 +230,7 @@ def test_a_set_aside_object_without_manifest_counts_too(tmp_path: Path) -> None:
     assert counts(tmp_path, [Place.STORED]) == {"discarded": 1}
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("command", [replayed, discarded, aside])
 def test_a_kill_at_any_step_loses_nothing_and_counts_once(
     tmp_path: Path, command: object, every: int

@@ -105,7 +105,7 @@ def test_adding_may_be_killed_anywhere(roots: list[Path]) -> None:
             shutil.rmtree(root, ignore_errors=True)
         filled(roots[:1])
 
-    for _ in killed_at_each_call(prepare, lambda: _add(roots[:1], roots[1])):
+    for _ in killed_at_each_call(prepare, lambda: _add(roots[:1], roots[1]), every=2):
         try:
             assert add_store(roots[:1], roots[1]) == "store-1"
         except WrongStores as error:
@@ -116,7 +116,7 @@ def test_adding_may_be_killed_anywhere(roots: list[Path]) -> None:
         assert shard_map.stores == ("store-0", "store-1")
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.long)])
 def test_rebalancing_may_be_killed_anywhere(roots: list[Path], every: int) -> None:
     """At every kill all objects are there, whole, for whoever may start; the same command ends it."""
     template = roots[0].with_name("template")
