@@ -49,7 +49,7 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
         reader, opened = owned
         stores = resources.enter_context(open_stores(settings.store_directories))
         await _finish_resolutions(stores)
-        scratch = ScratchFolder(settings.data / "scratch", partitions)
+        scratch = ScratchFolder(settings.data / "scratch", partitions, settings.log.reserve)
         codec = await resources.enter_async_context(
             Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
         )

@@ -119,6 +119,7 @@ class Worker:
         self._turns = Turns(UPLOADS_AT_ONCE)
         self._uploads: dict[asyncio.Task[None], Upload] = {}  # completed and not yet settled
         self._put_by: set[asyncio.Task[None]] = set()  # those that wait for the world
+        self._kept: set[asyncio.Task[None]] = set()  # those that must do so in memory, so short is the disk
         self._left = asyncio.Event()  # one of either has gone
         self._probing = asyncio.Lock()
         self._due = asyncio.Event()  # a commit should not wait for the timer
@@ -187,12 +188,14 @@ class Worker:
             or sum(upload.held for upload in uploads) >= self._settings.memory_limit
             or sum(bool(upload.file) for upload in uploads) >= UPLOADS_AT_ONCE
             or len(self._put_by) >= UPLOADS_PUT_BY
+            or bool(self._kept)
             or any(partition.progress.done >= DONE_AT_MOST for partition in self._partitions.values())
         )
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._uploads.pop(task, None)
         self._put_by.discard(task)
+        self._kept.discard(task)
         self._left.set()
 
     async def _reassembled(self, entry: Entry) -> list[Upload] | None:
@@ -253,12 +256,20 @@ class Worker:
                 return error
 
     async def _wait_with(self, upload: Upload, seconds: float) -> Upload:
-        """Wait for the world with an upload, out of memory and out of the others' way."""
-        with contextlib.suppress(OSError):  # without room for it, it stays in memory and in the budget
+        """Wait for the world with an upload, out of memory and out of the others' way.
+
+        On a disk without room for that, nothing more is read: what the log still holds must not take the
+        last bytes of the store before this one, which keeps the log from giving space back.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        try:
             upload = await self._reassembler.put_by(upload)
-            task = asyncio.current_task()
-            assert task is not None
+        except OSError:
+            self._kept.add(task)
+        else:
             self._uploads.pop(task, None)
+            self._kept.discard(task)
             self._put_by.add(task)
             self._left.set()
         await self._pause(seconds)

@@ -97,8 +97,8 @@ class Senders:
 
         async def run() -> None:
             scu = await Scu.associated(self.port)
-            while await self.store(scu) != 0:
-                await asyncio.sleep(0.1)  # noqa: ASYNC110 - the receiver alone knows, and says so when asked
+            while await self.store(scu) != 0:  # noqa: ASYNC110 - only the receiver knows, and only when asked
+                await asyncio.sleep(0.1)
             await scu.release()
 
         asyncio.run(run())

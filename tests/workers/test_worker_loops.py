@@ -11,6 +11,7 @@ from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpo
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from ingest.contract.settings import WorkerSettings
+from tests.support.small_disk import SmallDisk
 from workers.errors import Unavailable
 from workers.log.checkpoint import Announced, Progress
 from workers.log.entries import Entry, LogRecord
@@ -122,7 +123,7 @@ class Bench:
             {0: OwnedPartition(self.progress, self.in_hand, self.outcomes)},
             reader=self.log,
             checkpoints=self.folder / "checkpoints",
-            scratch=ScratchFolder(self.folder / "scratch", [0]),
+            scratch=ScratchFolder(self.folder / "scratch", [0], 1 << 30),
             pipeline=self.placer,
         )
 
@@ -204,6 +205,39 @@ def test_what_cannot_be_placed_now_waits_while_others_go_on(tmp_path: Path) -> N
         assert not bench.written().attempts, "the world's fault is not the upload's"
 
     asyncio.run(scenario())
+
+
+def test_on_a_full_disk_nothing_passes_the_first(tmp_path: Path) -> None:
+    """What waits is not copied to the disk that it waits for, and what comes later does not take its room."""
+
+    async def scenario(disk: SmallDisk) -> None:
+        log = ListLog()
+        full = True
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if full and upload.instance.sop_instance_uid == "1.1":
+                raise Unavailable("no space", 0.01)
+
+        placer = Placer(before)
+        log.add("1.1", bytes(100_000))
+        bench = Bench(disk.path, log, placer)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: bench.progress.low_water_mark == 0 and bool(worker._kept), run)
+        for number in range(10):
+            log.add(f"2.{number}")
+        await asyncio.sleep(0.1)
+        assert not placer.placed
+        assert not list((disk.path / "scratch" / "0").iterdir())
+        full = False
+        await until(lambda: len(placer.placed) == 11, run)
+        assert placer.placed[0].instance.sop_instance_uid == "1.1"
+        worker.stop()
+        await run
+
+    with SmallDisk(tmp_path / "disk", "16m") as disk:
+        disk.fill(leave=1_000_000)
+        asyncio.run(scenario(disk))
 
 
 def test_a_store_that_is_away_does_not_fill_the_memory_of_the_others(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ damaged, it is still handed out, as damaged, with the bytes that are there.
 Memory is bounded over all uploads together: above the limit the largest goes to the scratch sink.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -52,6 +54,14 @@ class Scratch(Protocol):
 
     async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
         """Write ``pieces`` at ``offset``; after an error the same call may come again.
+
+        Raises:
+            OSError: the file system's.
+        """
+        ...
+
+    def spares(self, size: int) -> bool:
+        """Whether ``size`` bytes can be had that nothing more important will need.
 
         Raises:
             OSError: the file system's.
@@ -108,10 +118,13 @@ class Reassembler:
         """The same upload without its payload in memory, since it has to wait.
 
         Raises:
-            OSError: the scratch sink's.
+            OSError: the scratch sink's; also where the store may be waiting for the very room that it has.
         """
         if upload.file:
             upload.file.close()
+        if not self._scratch.spares(upload.held):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if upload.file:
             return upload
         name = scratch_name(upload.partition, upload.upload_id)
         await self._scratch.write(name, 0, upload.payload.blocks())

@@ -11,6 +11,7 @@ from pathlib import Path
 import aiofiles
 import aiofiles.os
 
+from ingest.contract.spool import OsDisk, effective_reserve
 from workers.dataset.payload import BLOCK, FilePayload
 
 
@@ -47,13 +48,15 @@ class ScratchPayload:
 class ScratchFolder:
     """``DIR/scratch/<partition>/`` of each of a worker's partitions; names are ``<partition>-<upload id>``."""
 
-    def __init__(self, folder: Path, partitions: Iterable[int]) -> None:
-        """Make or empty the folders.
+    def __init__(self, folder: Path, partitions: Iterable[int], reserve: int = 0) -> None:
+        """Make or empty the folders; ``reserve``: bytes of the file system that `spares` leaves to others.
 
         Raises:
             OSError: the file system's.
         """
         self._folder = folder
+        self._reserve = reserve
+        self._disk = OsDisk()
         for partition in partitions:
             mine = folder / str(partition)
             mine.mkdir(parents=True, exist_ok=True)
@@ -67,6 +70,15 @@ class ScratchFolder:
     def payload(self, name: str, size: int) -> ScratchPayload:
         """The file ``name``, of ``size`` bytes, as a payload."""
         return ScratchPayload(name, self._path(name), size)
+
+    def spares(self, size: int) -> bool:
+        """Whether ``size`` bytes can be had that nothing more important will need.
+
+        Raises:
+            OSError: the file system's.
+        """
+        space = self._disk.space(self._folder)
+        return space.available - size >= effective_reserve(self._reserve, space.total)
 
     async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
         """Write ``pieces`` one behind the other at ``offset``; after an error the same call may come again.

@@ -81,7 +81,7 @@ from ingest.contract.spool.files import SegmentFiles, SegmentGone
 from ingest.contract.spool.format import PAGE, Appended, Frame, GroupHeader
 from ingest.contract.spool.layout import Layout, Meta, read_meta, write_meta
 from ingest.contract.spool.making import make_log
-from ingest.contract.spool.pool import PoolLimits, SegmentPool
+from ingest.contract.spool.pool import PoolLimits, SegmentPool, effective_reserve
 from ingest.contract.spool.recovery import Recovered, open_log
 from ingest.contract.spool.segment_log import SegmentLog
 from ingest.contract.spool.slots import read_slot, write_slot
@@ -117,6 +117,7 @@ __all__ = [
     "SyncFailed",
     "WakeUps",
     "WriteFailed",
+    "effective_reserve",
     "make_log",
     "open_log",
     "read_meta",

@@ -24,6 +24,11 @@ class PoolLimits(NamedTuple):
     reserve: int  # bytes of the file system that segments leave free
 
 
+def effective_reserve(reserve: int, total: int) -> int:
+    """How many bytes of a file system of ``total`` are left free where ``reserve`` are asked for."""
+    return min(reserve, total // _RESERVE_SHARE)
+
+
 class SegmentPool:
     """Gives the writer its next segment; not for two threads at once.
 
@@ -91,7 +96,7 @@ class SegmentPool:
     def lacks_space(self) -> str | None:
         """Why the file system must not be filled further, None while there is space."""
         space = self._disk.space(self._layout.folder)
-        reserve = self._reserve(space.total)
+        reserve = effective_reserve(self.limits.reserve, space.total)
         if space.available >= reserve:
             return None
         return f"free space {space.available // _MiB} MiB is below the reserve of {reserve // _MiB} MiB"
@@ -123,16 +128,13 @@ class SegmentPool:
             return None
         return oldest if (oldest + 1) * self.limits.segment_size <= self._low_water_mark() else None
 
-    def _reserve(self, total: int) -> int:
-        return min(self.limits.reserve, total // _RESERVE_SHARE)
-
     def _make(self, path: Path) -> None:
         size = self.limits.segment_size
         self.drop_retired()
         if self.size + size > self.limits.maximum_size:
             raise SpoolFull(f"all {self.size // _MiB} MiB of segments are in use")
         space = self._disk.space(self._layout.folder)
-        if space.available - size < self._reserve(space.total):
+        if space.available - size < effective_reserve(self.limits.reserve, space.total):
             raise SpoolFull("a further segment would take the free space kept for the store")
         temporary = self._layout.segments / "new"
         fd = self._disk.open(temporary, write=True, create=True)
@@ -161,7 +163,7 @@ def chosen_segment_size(disk: Disk, folder: Path, wanted: int, maximum_size: int
     A segment comes free only as a whole, so with too few of them the log is full while mostly settled.
     """
     space = disk.space(folder)
-    usable = min(maximum_size, space.total - min(reserve, space.total // _RESERVE_SHARE))
+    usable = min(maximum_size, space.total - effective_reserve(reserve, space.total))
     size = wanted
     while size > _SMALLEST and size * _WANTED_SEGMENTS > usable:
         size //= 2

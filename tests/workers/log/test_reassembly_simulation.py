@@ -52,6 +52,9 @@ class Scratch:
             file.seek(offset)
             file.writelines(pieces)
 
+    def spares(self, size: int) -> bool:
+        return True
+
     def payload(self, name: str, size: int) -> ScratchPayload:
         return ScratchPayload(name, self.folder / name, size)
 
