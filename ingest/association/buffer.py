@@ -29,6 +29,15 @@ _FOR_EVER = 1 << 63
 _CONTROL = ((False, False), (True, False), (False, True), (True, True)) * 64
 
 
+def _equal_at_start(headers: bytes) -> int:
+    """How many headers at the start are equal to the first."""
+    first = headers[:_HEADERS_SIZE]
+    count = 1
+    while headers.startswith(first, count * _HEADERS_SIZE):
+        count += 1
+    return count
+
+
 class ReceiveBuffer:
     """Cuts the byte stream of one association.
 
@@ -106,10 +115,9 @@ class ReceiveBuffer:
         ):
             return None
         pdus = np.frombuffer(self._view, np.uint8, count * stride, at).reshape(count, stride)
-        headers = pdus[:, :_HEADERS_SIZE]
-        equal = (headers == headers[0]).all(axis=1)
-        if not equal.all():
-            count = int(equal.argmin())
+        headers = pdus[:, :_HEADERS_SIZE].tobytes()
+        if headers != headers[:_HEADERS_SIZE] * count:
+            count = _equal_at_start(headers)
             if count < 2:  # noqa: PLR2004 - one is a fragment
                 return None
         self._at = at + count * stride
