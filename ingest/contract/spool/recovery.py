@@ -105,8 +105,7 @@ class Recovery:
                 else:
                     survey.add(item)
                     found += 1
-            passed = number in self._files.retired or before > self._files.start(number)
-            empty = 0 if found or passed else empty + 1
+            empty = 0 if found or before > self._files.start(number) else empty + 1
             if empty > 1:
                 break  # segments that hold nothing yet; one more was searched, in case its head is damaged
         survey.damaged = [damage for damage in survey.damaged if damage.end <= survey.synced]
