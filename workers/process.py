@@ -11,8 +11,8 @@ import structlog
 
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
 from ingest.contract.running import announce, withdraw
-from ingest.contract.settings import Settings
-from ingest.contract.spool import SpoolMissing
+from ingest.contract.settings import MiB, Settings, WorkerSettings
+from ingest.contract.spool import OsDisk, SpoolMissing, effective_reserve
 from workers.errors import Unavailable
 from workers.log.checkpoint import Progress
 from workers.log.in_hand import InHand
@@ -27,6 +27,7 @@ from workers.worker import OwnedPartition, Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
 _FAILURE: Final = 1
+_LEAST_MEMORY: Final = 1 * MiB  # as the setting's own limit
 
 _log = structlog.get_logger()
 
@@ -54,7 +55,7 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
             Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
         )
         worker = Worker(
-            settings.worker,
+            _within_reserve(settings, len(partitions)),
             opened,
             checkpoints=settings.data / "checkpoints",
             reader=reader,
@@ -64,6 +65,19 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
         file = announce(settings.data, f"worker-{partitions[0]}", partitions=tuple(partitions))
         resources.callback(withdraw, file)
         return await _run(worker, stop)
+
+
+def _within_reserve(settings: Settings, partitions: int) -> WorkerSettings:
+    """The worker's settings, its memory no larger than its share of the space that the log leaves to the store.
+
+    What is in memory may be stored in any order, and gives the log nothing to recycle before the oldest of it
+    is: with room for all of it, a full log always drains.
+    """
+    reserve = effective_reserve(settings.log.reserve, OsDisk().space(settings.data).total)
+    share = max(reserve * partitions // settings.log.partitions, _LEAST_MEMORY)
+    if not reserve or share >= settings.worker.memory_limit:
+        return settings.worker
+    return settings.worker.model_copy(update={"memory_limit": share})
 
 
 async def _finish_resolutions(stores: Stores) -> None:
