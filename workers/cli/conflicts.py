@@ -114,8 +114,6 @@ async def _resolve(stores: Stores, uid: str, prefix: str, reason: str) -> Resolu
     current, others = await _of(stores, uid)
     for manifest in (current, *(entry.manifest for entry in others)):
         warn_acknowledged(manifest, uid)
-    if not others and current is not None and current.source_digest.startswith(prefix):
-        raise CannotResolve("that content is current already, and there is no other")
     fitting = {entry.source_digest for entry in others if entry.source_digest.startswith(prefix)}
     if current is not None and current.source_digest.startswith(prefix):
         fitting.add(current.source_digest)  # an interrupted one, or none is needed

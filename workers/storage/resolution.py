@@ -120,8 +120,10 @@ async def _decide(store: ObjectStore, uid: str, prefer: str, reason: str) -> Res
     Raises:
         CannotResolve: it cannot.
     """
-    other = await _proved_entry(store, conflict_key(uid, prefer))
-    key = object_key(uid)
+    key, entry = object_key(uid), conflict_key(uid, prefer)
+    if await _is_current(store, key, prefer) and await store.start(entry, 0) is None:
+        raise CannotResolve("that content is current already")
+    other = await _proved_entry(store, entry)
     try:
         first = await find_object(store, key)
     except Damaged as damage:
@@ -136,6 +138,14 @@ async def _decide(store: ObjectStore, uid: str, prefer: str, reason: str) -> Res
         reason=reason[:_TEXT],
         at=time.time_ns(),
     )
+
+
+async def _is_current(store: ObjectStore, key: Key, source_digest: str) -> bool:
+    try:
+        found = await find_object(store, key)
+    except Damaged:
+        return False
+    return found is not None and found.manifest.source_digest == source_digest
 
 
 async def _proved_entry(store: ObjectStore, key: Key) -> Found:
