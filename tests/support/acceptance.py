@@ -2,16 +2,22 @@
 
 import asyncio
 import hashlib
+import io
 import json
+import multiprocessing
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pynetdicom
+from pydicom.dataset import FileMetaDataset
 from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
 from pynetdicom import AE
 
 from ingest.contract.settings import Settings
@@ -96,6 +102,51 @@ class Sent(NamedTuple):
     def digest(self) -> str:
         """Its source digest."""
         return hashlib.sha256(self.data).hexdigest()
+
+    def write(self, path: Path) -> Path:
+        """A PS3.10 file of it, its file meta by pydicom."""
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = UID(self.sop_class)
+        meta.MediaStorageSOPInstanceUID = UID(self.uid)
+        meta.TransferSyntaxUID = UID(self.syntax)
+        head = io.BytesIO()
+        write_file_meta_info(head, meta, enforce_standard=True)
+        path.write_bytes(bytes(128) + b"DICM" + head.getvalue() + self.data)
+        return path
+
+
+class Sender:
+    """A peer in a process of its own, so that what it sends arrives while a test does something else."""
+
+    def __init__(self, port: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._channel, theirs = context.Pipe()
+        self._process = context.Process(target=_send_on_request, args=(port, theirs), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.sent = 0
+
+    def begin(self, data_sets: Sequence[Sent]) -> None:
+        """Send, while the caller goes on."""
+        self._channel.send(list(data_sets))
+
+    def end(self) -> None:
+        """Wait until all of it is acknowledged."""
+        statuses = self._channel.recv()
+        assert set(statuses) == {0}
+        self.sent += len(statuses)
+
+    def close(self) -> None:
+        """End the process."""
+        self._channel.send([])
+        self._process.join(30)
+        self._process.close()
+        self._channel.close()
+
+
+def _send_on_request(port: int, channel: Connection) -> None:
+    while data_sets := channel.recv():
+        channel.send(send_data_sets(port, data_sets))
 
 
 def send_data_sets(port: int, data_sets: Sequence[Sent]) -> list[int]:
