@@ -70,8 +70,9 @@ class _Undecided(Exception):  # noqa: N818 - states what was found
 
 @click.command()
 @click.option(
-    "--set-aside", "setting_aside", is_flag=True,
-    help="Move damaged objects to quarantine, so that the next resend repairs them.",
+    "--set-aside/--report-only", "setting_aside", default=True,
+    help="Move damaged objects to quarantine, so that the next resend repairs them, or only report.  "
+    "[default: set aside]",
 )  # fmt: skip
 @click.option("--processes", type=click.IntRange(min=1), help="Codec processes.  [default: one a core]")
 @data_settings
@@ -79,7 +80,8 @@ class _Undecided(Exception):  # noqa: N818 - states what was found
 def verify(settings: Settings, *, setting_aside: bool, processes: int | None, as_json: bool) -> None:
     """Read every object back: manifest, length, digests, pixels.
 
-    Names what is damaged; the exit code is 1 then. May run beside the workers.
+    Names what is damaged and sets it aside: it is moved whole to quarantine, and the next resend of the
+    instance is stored in its place. The exit code is 1 then. May run beside the workers.
     """
     with opened_stores(settings) as stores:
         check = _Check(stores, settings, processes or os.cpu_count() or 1, setting_aside=setting_aside)

@@ -144,13 +144,15 @@ def test_verify_finds_a_changed_byte(data: Path, position: int) -> None:
     rotten = bytearray(stored(data).read_bytes())
     rotten[position] ^= 1
     stored(data).write_bytes(rotten)
-    done = verified(data)
+    done = verified(data, "--report-only")
     assert done.code == 1
     (problem,) = problems(done)
     assert problem["path"] == str(stored(data))
     assert problem["sop_instance_uid"] == UID
     assert problem["damaged"] is True
+    assert stored(data).read_bytes() == rotten
     assert str(stored(data)) in run(data, "verify").out
+    assert not stored(data).exists()
 
 
 def test_verify_finds_what_is_cut_longer_or_misplaced(data: Path) -> None:
@@ -164,7 +166,7 @@ def test_verify_finds_what_is_cut_longer_or_misplaced(data: Path) -> None:
     stray.write_bytes(b"hello")
     elsewhere = data / "store" / "abc" / "1.2.3.dcm"
     elsewhere.write_bytes(whole)
-    done = verified(data, "--set-aside")
+    done = verified(data)
     assert {problem["path"]: problem["damaged"] for problem in problems(done)} == {
         str(stored(data)): True,
         str(others[0]): True,
@@ -178,7 +180,7 @@ def test_verify_finds_what_is_cut_longer_or_misplaced(data: Path) -> None:
 def test_damage_is_set_aside_and_repaired_by_the_next_resend(data: Path) -> None:
     """verify finds it, sets it aside, and is content; the next good copy takes the key, reported as repaired."""
     stored(data).write_bytes(stored(data).read_bytes()[:-3])
-    (problem,) = problems(verified(data, "--set-aside"))
+    (problem,) = problems(verified(data))
     assert not stored(data).exists()
     (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
     assert entry["key"] == problem["set_aside"]
