@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from ingest.contract.spool.layout import Layout
 
 _BYTE: Final = b"\1"
 _DRAIN: Final = 4096
+_LOOK_AGAIN: Final = 0.02  # s; a reader that starts meanwhile looks at the durable end first
 
 
 def make_fifo(layout: Layout, partition: int) -> Path:
@@ -28,21 +30,37 @@ class WakeUps:
     def __init__(self, layout: Layout, partitions: int) -> None:
         self._paths = [make_fifo(layout, partition) for partition in range(partitions)]
         self._open: dict[int, int] = {}
+        self._absent: dict[int, float] = {}  # partition without a reader -> when to look again
 
     def wake(self, partitions: Iterable[int]) -> None:
         """Tell the readers of these partitions, if there are any, that the durable end has moved."""
         for partition in partitions:
             fd = self._open.get(partition)
+            if fd is None:
+                fd = self._find(partition)
+            if fd is None:
+                continue
             try:
-                if fd is None:
-                    fd = os.open(self._paths[partition], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                    self._open[partition] = fd
                 os.write(fd, _BYTE)
-            except OSError as error:
-                if error.errno == errno.EPIPE:  # the reader has gone; the next one is found by opening again
-                    os.close(self._open.pop(partition))
-                elif error.errno not in (errno.EAGAIN, errno.ENXIO, errno.ENOENT):
-                    raise
+            except BlockingIOError:
+                pass  # full: it has wake-ups enough
+            except BrokenPipeError:  # the reader has gone; the next one is found by opening again
+                os.close(self._open.pop(partition))
+
+    def _find(self, partition: int) -> int | None:
+        """Open the FIFO if a reader has it open. Looked for now and then: a failed open costs 20 us a group."""
+        now = time.monotonic()
+        if now < self._absent.get(partition, 0):
+            return None
+        try:
+            fd = os.open(self._paths[partition], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.ENOENT):
+                raise
+            self._absent[partition] = now + _LOOK_AGAIN
+            return None
+        self._open[partition] = fd
+        return fd
 
     def close(self) -> None:
         """Let go of the FIFOs."""
