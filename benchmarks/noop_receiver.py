@@ -1,6 +1,6 @@
 """Our receiver with a log that keeps nothing: `python -m benchmarks.noop_receiver PORT FOLDER`.
 
-Everything else is the product: association, DIMSE, chunks, seal, records with their CRC. So the difference to
+Everything else is the product: association, DIMSE, chunks. Seal and CRC are made by the log. So the difference to
 the durable receiver is the log, and the difference to a discarding peer is the protocol.
 """
 
@@ -13,6 +13,7 @@ import uvloop
 
 from ingest.contract.settings import LogSettings, ReceiverSettings, Settings, TelemetrySettings
 from ingest.contract.telemetry import configure_telemetry
+from ingest.instance import Header
 from ingest.receiver import serve
 
 
@@ -26,7 +27,7 @@ class NoopLog:
     def publish(
         self,
         partition: int,  # noqa: ARG002 - the log's interface
-        header: bytes,  # noqa: ARG002
+        header: Header,  # noqa: ARG002
         payload: Sequence[memoryview],  # noqa: ARG002
     ) -> asyncio.Future[None]:
         """As the log's, done already."""

@@ -109,7 +109,7 @@ class ReceiveBuffer:
             or control & 3
             or length > self.maximum_length
             or pdv_length != length - 4
-            or pdv_length < 2  # noqa: PLR2004 - context ID and control header
+            or pdv_length <= 2  # noqa: PLR2004 - context ID and control header; a row must have a width
             or pdv_length & 1
             or context_id not in self.contexts
         ):

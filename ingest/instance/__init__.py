@@ -6,6 +6,6 @@
 """
 
 from ingest.instance.chunks import ChunkPool
-from ingest.instance.upload import RecordLog, Upload
+from ingest.instance.upload import Header, RecordLog, Upload
 
-__all__ = ["ChunkPool", "RecordLog", "Upload"]
+__all__ = ["ChunkPool", "Header", "RecordLog", "Upload"]

@@ -70,7 +70,14 @@ class ChunkPool:
             if holder.yield_chunk():
                 return
 
-    def forget(self, resume: Callable[[], None]) -> None:
-        """The waiter is gone."""
-        if resume in self._waiting:
-            self._waiting.remove(resume)
+    def forget(self, resume: Callable[[], None]) -> bool:
+        """The waiter waits no longer; whether it did."""
+        if resume not in self._waiting:
+            return False
+        self._waiting.remove(resume)
+        return True
+
+    def pass_on(self) -> None:
+        """Who was called needs no chunk any more: call the next."""
+        if self._waiting and self.free:
+            self._waiting.popleft()()

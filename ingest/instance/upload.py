@@ -7,6 +7,7 @@ when the log has acknowledged every record of it.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ import xxhash
 from ingest.association.events import Rows
 from ingest.contract.identifiers import UploadId, partition_of
 from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
-from ingest.dimse.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH_SOP_CLASS
+from ingest.dimse.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH_SOP_CLASS, OUT_OF_RESOURCES
 from ingest.errors import LogUnavailable, Refused
 from ingest.instance.chunks import ChunkPool
 from ingest.instance.identity import (
@@ -31,6 +32,13 @@ from ingest.instance.identity import (
 # Parts of one instance with the log at once. Two keep disk and network busy together; four ride out one slow
 # sync, and leave most of the budget to other associations.
 PARTS_IN_FLIGHT = 4
+# What may be put aside, outside the byte budget, of a data set that has not come to its SOP Instance UID. Honest
+# ones come to it within a few hundred bytes.
+PARKED_MAX = 8 * 1024
+
+
+# The head of a record, or what makes it: seal and CRC are then computed in the log's own thread.
+Header = bytes | Callable[[], bytes]
 
 
 class RecordLog(Protocol):
@@ -40,8 +48,8 @@ class RecordLog(Protocol):
     def partitions(self) -> int:
         """How many partitions the log has."""
 
-    def publish(self, partition: int, header: bytes, payload: Sequence[memoryview]) -> asyncio.Future[None]:
-        """Append one record; the future is done when it is durable, and only then may payload be reused."""
+    def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
+        """Append one record, its header made in the order of the calls; the future is done when it is durable, and only then may payload be reused."""
 
 
 class Upload:
@@ -139,6 +147,9 @@ class Upload:
         if self._chunk is None or not self._filled or self._failure is not None:
             return False
         if not self._checked and not self._identify(self._chunk[: self._filled], final=False):
+            if self._filled > PARKED_MAX:
+                self._fail(Refused(OUT_OF_RESOURCES, "memory is short"))
+                return True
             self._parked = bytes(self._chunk[: self._filled])
             self._drop_chunk()
             return True
@@ -175,8 +186,7 @@ class Upload:
             self._identify(payload, final=True)
         if self._failure is not None:
             return
-        self._seal.update(payload)
-        self._append(Kind.PART, self._parts, None, chunk, payload)
+        self._append(Kind.PART, self._parts, chunk, payload)
         self._parts += 1
 
     def _publish_rest(self) -> None:
@@ -190,21 +200,28 @@ class Upload:
         if self._failure is not None:
             return
         if self._parts == 0:
-            self._seal.update(payload)
-            self._append(Kind.INSTANCE, 1, self._sealed(), chunk, payload)
+            self._append(Kind.INSTANCE, 1, chunk, payload)
             return
         if self._filled:
             self._publish_part()
-        self._append(Kind.END, self._parts, self._sealed(), None, memoryview(b""))
+        self._append(Kind.END, self._parts, None, memoryview(b""))
 
     def _publish_parked(self) -> None:
         payload = memoryview(self._parked)
         self._identify(payload, final=True)
         if self._failure is None:
-            self._seal.update(payload)
-            self._append(Kind.INSTANCE, 1, self._sealed(), None, payload)
+            self._append(Kind.INSTANCE, 1, None, payload)
+
+    def _header(self, kind: Kind, index: int, pieces: Sequence[memoryview]) -> bytes:
+        """Take the pieces into the seal, and make the record's head; called in the order of the records."""
+        for piece in pieces:
+            self._seal.update(piece)
+        return encode_header(
+            kind, self.upload_id, index, None if kind is Kind.PART else self._sealed(), pieces
+        )
 
     def _sealed(self) -> Instance:
+        """What is known of the instance once all of it is published."""
         known = self.instance
         return Instance(
             known.sop_class_uid,
@@ -218,17 +235,13 @@ class Upload:
             known.received_at,
         )
 
-    def _append(
-        self, kind: Kind, index: int, metadata: Instance | None, chunk: memoryview | None, payload: memoryview
-    ) -> None:
+    def _append(self, kind: Kind, index: int, chunk: memoryview | None, payload: memoryview) -> None:
         if chunk is not None:
             self._chunk, self._filled = None, 0
             self._pool.submitted(self)
         pieces = (payload,) if len(payload) else ()
         self._outstanding += 1
-        future = self._log.publish(
-            self._partition, encode_header(kind, self.upload_id, index, metadata, pieces), pieces
-        )
+        future = self._log.publish(self._partition, partial(self._header, kind, index, pieces), pieces)
 
         def acknowledged(future: asyncio.Future[None]) -> None:
             self._acknowledged(future, chunk)
@@ -256,7 +269,8 @@ class Upload:
         self._failure = failure
         self._parked = b""
         self._drop_chunk()
-        self._pool.forget(self._resume)
+        if self._pool.forget(self._resume):
+            self._resume()  # what is left is drained, and needs no chunk
         if self._parts:
             # Best effort: without it the parts stay dead weight until the next epoch, never an instance.
             future = self._log.publish(self._partition, encode_header(Kind.ABORT, self.upload_id), ())

@@ -11,6 +11,7 @@ await writer.close()
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from ingest.instance import Header
 from ingest.log.spool_writer import SpoolWriter
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class Log(Protocol):
         """Why no new instance should be taken now; None when there is room."""
         ...
 
-    def publish(self, partition: int, header: bytes, payload: Sequence[memoryview]) -> "asyncio.Future[None]":
+    def publish(
+        self, partition: int, header: Header, payload: Sequence[memoryview]
+    ) -> "asyncio.Future[None]":
         """Append one record; the future is done when it is durable, and only then may payload be reused."""
         ...
 

@@ -39,6 +39,7 @@ from ingest.contract.spool import (
     open_log,
 )
 from ingest.errors import IngestError, LogUnavailable, OutOfResources
+from ingest.instance import Header
 from ingest.log.epoch import next_epoch
 from ingest.log.marks import committed_end, read_marks
 from ingest.log.partitions import agree_on_partitions
@@ -50,8 +51,12 @@ logger = structlog.get_logger(__name__)
 FULL_PATIENCE: Final = 5.0  # s
 _AFTER_ERROR: Final = 0.1  # s, so that a failing disk does not make a busy loop
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_KIND: Final = 1  # where a record's header has its kind, and its upload id
+_UPLOAD_ID: Final = slice(12, 28)
+_INCOMPLETE: Final = 1024  # uploads remembered: more than can have records on their way at once
 _GROUP_GATHER: Final = 512  # records looked at for one group; a group holds fewer
 
+_Published = tuple[int, Header, Sequence[memoryview], "asyncio.Future[None]"]
 _Waiting = tuple[Appended, "asyncio.Future[None] | None"]
 
 
@@ -66,11 +71,13 @@ class SpoolWriter:
         self._layout = Layout(settings.data / "spool")
         self._checkpoints = settings.data / "checkpoints"
         self._patience = patience
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Published | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="spool-writer", daemon=True)
         self._started = threading.Event()
         self._resources = ExitStack()
         self._refusal: str | None = "the log is not open"
+        # Uploads that lost a record: an END already on its way must not seal what has a hole.
+        self._incomplete: dict[bytes, None] = {}
         self.epoch = 0
         self.receiver_id = 0
 
@@ -107,8 +114,8 @@ class SpoolWriter:
         self._thread.start()
         await asyncio.to_thread(self._started.wait)
 
-    def publish(self, partition: int, header: bytes, payload: Sequence[memoryview]) -> asyncio.Future[None]:
-        """Append one record: ``header`` of `records.encode_header`, and the payload it was made for.
+    def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
+        """Append one record: ``header`` of `records.encode_header`, or what makes it, and the payload it is for.
 
         The future is done when the record is durable; only then, whoever waits for it, may the payload's
         buffers be used again. It fails with OutOfResources when there is no room, with LogUnavailable when
@@ -116,7 +123,7 @@ class SpoolWriter:
         """
         future = self._loop.create_future()
         if self._refusal is None:
-            self._queue.put((Appended(partition, header, payload), future))
+            self._queue.put((partition, header, payload, future))
         else:
             future.set_exception(LogUnavailable(self._refusal))
         return future
@@ -206,7 +213,12 @@ class SpoolWriter:
             item = self._queue.get()
             if item is None:
                 return True
-            waiting.append(item)
+            partition, header, payload, future = item
+            record = Appended(partition, header if isinstance(header, bytes) else header(), payload)
+            if record.header[_UPLOAD_ID] in self._incomplete and record.header[_KIND] != Kind.ABORT:
+                self._tell([future], LogUnavailable("the log has lost a part of the instance"))
+            else:
+                waiting.append((record, future))
         return closing
 
     def _write_group(self, waiting: deque[_Waiting]) -> bool:
@@ -228,6 +240,11 @@ class SpoolWriter:
         """Tell all that wait; only the start's own records stay, unless the log is broken."""
         futures = [future for _, future in waiting if future is not None]
         own = [item for item in waiting if item[1] is None]
+        self._incomplete |= {
+            record.header[_UPLOAD_ID]: None for record, future in waiting if future is not None
+        }
+        while len(self._incomplete) > _INCOMPLETE:
+            del self._incomplete[next(iter(self._incomplete))]
         waiting.clear()
         if isinstance(error, SyncFailed):
             self._refusal = "the log has failed"

@@ -73,6 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         self._last_byte = time.monotonic()
         self._window_start = self._last_byte
         self._window_bytes = 0
+        self._unread_since = 0.0  # the peer leaves its answers unread; 0 while it does not
         self._received = 0
         self._refused = 0
         self.established = False
@@ -127,22 +128,30 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The peer does not read: it gets no more to answer."""
         self._held |= Held.WRITING
+        self._unread_since = time.monotonic()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
+        self._unread_since = 0.0
         self._release(Held.WRITING)
 
     # What the server calls
 
     def watch(self, now: float) -> None:
         """Abort a peer that is silent or slow beyond its limits; ARTIM watches the rest."""
+        limits = self._server.settings
+        if self._unread_since and now - self._unread_since > limits.stall_timeout:
+            self._drop("does not read its answers")
+            return
         if not self.established or self._held:
             self._last_byte = self._window_start = now
             self._window_bytes = 0
             return
-        limits = self._server.settings
         silence = now - self._last_byte
         if not self._assembler.in_message:
+            # What begins before the next look is measured from here.
+            self._begun_at = self._window_start = now
+            self._window_bytes = 0
             if silence > limits.idle_timeout:
                 self.abort("idle")
         elif silence > limits.stall_timeout:
@@ -171,6 +180,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._held &= Held.WRITING
             self._pump()
+
+    def _drop(self, why: str) -> None:
+        """Close at once: nothing more would reach this peer, and a polite close waits for it."""
+        self._end(why)
+        if self._transport is not None:
+            self._transport.abort()
 
     # The pump
 
@@ -221,7 +236,10 @@ class Connection(asyncio.BufferedProtocol):
         elif isinstance(event, StopArtim):
             self._stop_artim()
         elif isinstance(event, CloseTransport) and self._transport is not None:
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                self._transport.abort()  # `close` would wait for a peer that does not read
+            else:
+                self._transport.close()
 
     def _answer(self, event: AssociateRequested) -> None:
         request = event.request
@@ -231,6 +249,7 @@ class Connection(asyncio.BufferedProtocol):
             address = str(self._transport.get_extra_info("peername")[0])
             self._peer = Peer(request.calling_ae_title, request.called_ae_title, address)
             self.established = True
+            self._begun_at = self._window_start = self._last_byte
             self._server.admission.established()
         else:
             logger.info("association refused", answer=type(answer).__name__)
@@ -316,6 +335,7 @@ class Connection(asyncio.BufferedProtocol):
     def _retry(self) -> None:
         rest, self._rest = self._rest, None
         if rest is None:
+            self._server.pool.pass_on()
             return
         self._held &= ~Held.BUDGET
         self._data(rest)
@@ -332,6 +352,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def _artim_expired(self) -> None:
         self._artim = None
+        if self._unread_since:
+            self._drop("does not read")
+            return
         self._association.artim_expired()
         self._pump()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -45,9 +46,13 @@ def part(sequence: int, payload: Sequence[memoryview]) -> bytes:
     return encode_header(Kind.PART, UploadId.of(1, 1, sequence), 0, None, payload)
 
 
-async def publish(writer: SpoolWriter, partition: int, data: bytes, sequence: int = 1) -> None:
+_OWN_UPLOAD = itertools.count(1000)
+
+
+async def publish(writer: SpoolWriter, partition: int, data: bytes, sequence: int | None = None) -> None:
     payload = [memoryview(data)]
-    await writer.publish(partition, part(sequence, payload), payload)
+    header = part(next(_OWN_UPLOAD) if sequence is None else sequence, payload)
+    await writer.publish(partition, header, payload)
 
 
 async def taken_by(writer: SpoolWriter) -> bool:
@@ -374,3 +379,28 @@ async def test_no_descriptor_reaches_a_child(tmp_path: Path) -> None:
             with contextlib.suppress(OSError):  # the listing's own
                 assert not os.get_inheritable(descriptor)
         reader.close()
+
+
+@asynchronous
+async def test_an_upload_that_lost_a_record_is_not_sealed(tmp_path: Path) -> None:
+    """An END that was on its way when a part of it was refused is refused too; its ABORT is welcome."""
+    config = settings(tmp_path)
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    async with running(config) as writer:
+        await publish(writer, 0, bytes(900_000), sequence=1)
+        while await taken_by(writer):
+            pass
+        with pytest.raises(OutOfResources):
+            await publish(writer, 0, bytes(900_000), sequence=1)
+        end = read_all(tmp_path)[-1].next_position
+        for partition in (0, 1):
+            write_checkpoint(
+                checkpoint_path(checkpoints, partition), Checkpoint(partition=partition, low_water_mark=end)
+            )
+        await until(lambda: writer.refusal() is None)
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"the rest", sequence=1)
+        await writer.publish(0, encode_header(Kind.ABORT, UploadId.of(1, 1, 1)), ())
+        await publish(writer, 0, b"another", sequence=2)
+    assert payloads(read_all(tmp_path, start=end)) == [b"another"]

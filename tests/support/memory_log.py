@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from ingest.contract.records import Instance, Kind, Record, decode, instance_of
+from ingest.instance import Header
 
 
 class MemoryLog:
@@ -23,9 +24,10 @@ class MemoryLog:
     def refusal(self) -> str | None:
         return self.reason
 
-    def publish(self, partition: int, header: bytes, payload: Sequence[memoryview]) -> asyncio.Future[None]:
+    def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
         assert 0 <= partition < self.partitions
-        self.records.append(decode(header + b"".join(payload)))
+        made = header if isinstance(header, bytes) else header()
+        self.records.append(decode(made + b"".join(payload)))
         future = asyncio.get_running_loop().create_future()
         if self.failure is not None:
             future.set_exception(self.failure)
@@ -41,6 +43,14 @@ class MemoryLog:
         for future in held:
             if not future.done():
                 future.set_result(None)
+
+    def fail(self) -> None:
+        """Nothing so far will be durable: all learn of ``failure``."""
+        assert self.failure is not None
+        held, self._held = self._held, []
+        for future in held:
+            if not future.done():
+                future.set_exception(self.failure)
 
     def kinds(self) -> list[Kind]:
         return [record.kind for record in self.records]
