@@ -1,51 +1,19 @@
 """What a storage SCU sees of the receiver, over a real socket, with a log that obeys the test."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
 
 import pytest
 import xxhash
 
 from ingest.contract.records import Kind
-from ingest.contract.settings import MiB, ReceiverSettings
+from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import LogUnavailable, OutOfResources
-from ingest.receiver.server import Server
 from tests.support.memory_log import MemoryLog
-from tests.support.scu import (
-    ABORT,
-    CT,
-    RELEASE_RQ,
-    Scu,
-    associate,
-    c_echo,
-    c_store,
-    ct_data_set,
-    explicit,
-    p_data,
-    pdv,
-)
+from tests.support.receiving import receiver, run
+from tests.support.scu import ABORT, CT, RELEASE_RQ, Scu, associate, c_echo, c_store, ct_data_set, p_data, pdv
 
 UID = "1.2.826.1"
-
-
-@asynccontextmanager
-async def receiver(log: MemoryLog, **settings: object) -> AsyncIterator[tuple[int, Server]]:
-    """A receiver on a free port of loopback."""
-    limits = ReceiverSettings.model_validate({"port": 0, "drain_timeout": 5.0, **settings})
-    server = Server(limits, log)
-    _, port = await server.start()
-    try:
-        yield port, server
-    finally:
-        await Scu.close_all()
-        await server.drain()
-
-
-def run(scenario: Coroutine[None, None, None]) -> None:
-    asyncio.run(scenario)
 
 
 def test_success_only_after_the_log() -> None:
@@ -265,152 +233,6 @@ def test_the_budget_is_shared_and_everyone_finishes() -> None:
             instance, data = log.instances()[uid]
             assert data == data_set
             assert instance.seal == xxhash.xxh3_128_digest(data_set)
-
-    run(scenario())
-
-
-def test_who_waits_for_the_budget_learns_of_a_failure() -> None:
-    """At the budget, when the log fails: everybody is answered A700H, also who waited for a chunk."""
-
-    async def scenario() -> None:
-        log = MemoryLog()
-        log.hold = True
-        async with receiver(log, buffer_budget=4 * MiB) as (port, server):
-            scus = [await Scu.associated(port) for _ in range(2)]
-            message = c_store(UID, ct_data_set(UID, 4 * MiB))
-            for start, end in ((0, 1_200_000), (1_200_000, len(message))):  # two of four chunks each
-                for scu in scus:
-                    scu.writer.write(message[start:end])
-                    await asyncio.sleep(0.1)
-            while not all(connection._rest for connection in server.connections):
-                await asyncio.sleep(0.01)
-            log.failure = OutOfResources("disk full")
-            log.fail()
-            assert {(await scu.response()).status for scu in scus} == {0xA700}
-            log.failure, log.hold = None, False
-            assert {(await scu.store(UID)).status for scu in scus} == {0}
-
-    run(scenario())
-
-
-def test_a_waiter_that_leaves_passes_its_turn_on() -> None:
-    """A chunk that comes free for a peer that is gone by then goes to the next that waits."""
-
-    async def scenario() -> None:
-        log = MemoryLog()
-        log.hold = True
-        async with receiver(log, buffer_budget=4 * MiB) as (port, server):
-            scus = []
-            for number in range(6):  # four chunks: two wait
-                scus.append(scu := await Scu.associated(port))
-                uid = f"1.2.3.{number}"
-                await scu.send(c_store(uid, ct_data_set(uid, 500_000)))
-                while sum(bool(connection._held) for connection in server.connections) <= number:
-                    await asyncio.sleep(0.01)
-            first = next(connection for connection in server.connections if connection._rest is not None)
-            server.pool.release(memoryview(bytearray(960 * 1024)))  # the first waiter is called ...
-            first.abort("gone")  # ... and is gone before its turn
-            log.hold = False
-            waiting = [scu for scu in scus[4:] if scu is not None]
-            answers = await asyncio.gather(*(scu.pdu() for scu in waiting))
-            assert sorted(kind for kind, _ in answers) == [4, 7]
-            log.acknowledge()
-
-    run(scenario())
-
-
-def test_nobody_parks_more_than_a_little_outside_the_budget() -> None:
-    """A data set that does not come to its SOP Instance UID is not copied aside: at the budget it is refused."""
-
-    async def scenario() -> None:
-        log = MemoryLog()
-        head = explicit(0x08, 0x06, b"SQ", bytes(600_000)) + ct_data_set(UID)
-        async with receiver(log, buffer_budget=4 * MiB) as (port, server):
-            endless = [await Scu.associated(port) for _ in range(server.pool._unmade)]
-            for scu in endless:
-                await scu.send(c_store(UID, head)[:400_000])
-            while server.pool.free:
-                await asyncio.sleep(0.01)
-            good = await Scu.associated(port)
-            assert (await good.store(UID, ct_data_set(UID, 2 * MiB))).status == 0
-            for scu in endless:
-                await scu.send(c_store(UID, head)[400_000:])
-            answers = [(await scu.response()).status for scu in endless]
-            assert set(answers) <= {0, 0xA700}
-            assert 0xA700 in answers
-
-    run(scenario())
-
-
-def test_fragments_of_no_bytes() -> None:
-    """A flood of PDVs without a byte, as commands, within a data set and around it, changes nothing."""
-
-    async def scenario() -> None:
-        log = MemoryLog()
-        async with receiver(log) as (port, _):
-            scu = await Scu.associated(port)
-            data_set = ct_data_set(UID, 100_000)
-            command = CStoreRequest(1, CT, UID).encode()
-            nothing = pdv(b"", command=False, last=False) * 20_000
-            await scu.send(pdv(b"", command=True, last=False) * 20_000)
-            await scu.send(p_data(command, command=True) + nothing)
-            await scu.send(pdv(data_set[:50_000], command=False, last=False) + nothing)
-            await scu.send(pdv(data_set[50_000:], command=False, last=False) + nothing)
-            await scu.send(pdv(b"", command=False, last=True))
-            assert (await scu.response()).status == 0
-            await scu.release()
-        assert log.instances()[UID][1] == data_set
-
-    run(scenario())
-
-
-def test_a_command_that_comes_in_pieces_after_a_long_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of a message begins with it, not with the association or the message before."""
-    monkeypatch.setattr("ingest.receiver.server.WATCH_INTERVAL", 0.05)
-
-    async def scenario() -> None:
-        limits = {"maximum_upload_duration": 1.0, "stall_timeout": 1.0, "minimum_rate": 100}
-        async with receiver(MemoryLog(), **limits) as (port, _):
-            scu = await Scu.associated(port)
-            for _ in range(2):
-                message = c_store(UID, ct_data_set(UID))
-                await scu.send(message[:40])
-                await asyncio.sleep(0.3)
-                await scu.send(message[40:])
-                assert (await scu.response()).status == 0
-                await asyncio.sleep(1.3)
-            await scu.release()
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("then", ["stays", "releases", "half-closes", "breaks", "stops early"])
-def test_a_peer_that_never_reads_is_dropped(then: str) -> None:
-    """Answers that nobody reads do not pin the association, its memory or the stop of the process."""
-
-    async def scenario() -> None:
-        limits = {"stall_timeout": 0.5, "idle_timeout": 0.5, "artim_timeout": 0.5}
-        async with receiver(MemoryLog(), **limits) as (port, server):
-            scu = await Scu.associated(port)
-            scu.reader._transport.pause_reading()
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(20):
-                    while server.connections:
-                        await scu.send(c_echo() * (50 if then == "stops early" else 2000))
-                        (connection,) = server.connections
-                        assert connection._transport is not None
-                        if then == "stops early" and connection._transport.get_write_buffer_size():
-                            break
-                        if then == "releases":
-                            await scu.send(RELEASE_RQ)
-                        elif then == "breaks":
-                            await scu.send(associate() * 20_000)
-                        elif then == "half-closes":
-                            scu.writer.write_eof()
-                            break
-            async with asyncio.timeout(20):
-                await server.unused.wait()
-            assert server.admission.associations == 0
 
     run(scenario())
 

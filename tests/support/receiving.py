@@ -1,0 +1,34 @@
+"""The receiver in the test's own process, on a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+from ingest.contract.settings import ReceiverSettings
+from ingest.receiver.server import Server
+from tests.support.memory_log import MemoryLog
+from tests.support.scu import Scu
+
+
+@asynccontextmanager
+async def receiver(log: MemoryLog, **settings: object) -> AsyncIterator[tuple[int, Server]]:
+    """A receiver on a free port of loopback."""
+    limits = ReceiverSettings.model_validate({"port": 0, "drain_timeout": 5.0, **settings})
+    server = Server(limits, log)
+    _, port = await server.start()
+    try:
+        yield port, server
+    finally:
+        await Scu.close_all()
+        await server.drain()
+
+
+def run(scenario: Coroutine[None, None, None]) -> None:
+    asyncio.run(scenario)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what the receiver will do by itself."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - of the receiver's own state, which announces nothing
+            await asyncio.sleep(0.01)
