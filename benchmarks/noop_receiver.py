@@ -23,6 +23,7 @@ class NoopLog:
     partitions = LogSettings().partitions
     receiver_id = 1
     epoch = 1
+    publishers = 0
 
     def publish(
         self,

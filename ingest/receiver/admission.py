@@ -9,6 +9,7 @@ from ingest.association import (
     negotiate,
 )
 from ingest.contract.settings import ReceiverSettings
+from ingest.receiver.storage import InstanceLog
 
 
 def acceptor_policy(settings: ReceiverSettings) -> AcceptorPolicy:
@@ -29,10 +30,12 @@ def acceptor_policy(settings: ReceiverSettings) -> AcceptorPolicy:
 class Admission:
     """Answers association requests within the limits of this process."""
 
-    def __init__(self, settings: ReceiverSettings) -> None:
+    def __init__(self, settings: ReceiverSettings, log: InstanceLog) -> None:
         self._policy = acceptor_policy(settings)
         self._maximum = settings.maximum_associations
+        self._log = log
         self.associations = 0
+        log.publishers = 0
         self.draining = False
 
     def answer(self, request: AssociateRequest) -> Answer:
@@ -46,7 +49,9 @@ class Admission:
     def established(self) -> None:
         """One more association is established."""
         self.associations += 1
+        self._log.publishers = self.associations
 
     def ended(self) -> None:
         """One association less."""
         self.associations -= 1
+        self._log.publishers = self.associations

@@ -20,7 +20,7 @@ class Server:
 
     def __init__(self, settings: ReceiverSettings, log: InstanceLog) -> None:
         self.settings = settings
-        self.admission = Admission(settings)
+        self.admission = Admission(settings, log)
         self.pool = ChunkPool(settings.buffer_budget)
         self.storage = StorageService(log, self.pool)
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))

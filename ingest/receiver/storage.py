@@ -25,7 +25,12 @@ _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
 
 
 class InstanceLog(RecordLog, Protocol):
-    """The log as the receiver sees it: the spool of one machine, or Kafka."""
+    """The log as the receiver sees it: the spool of one machine, or Kafka.
+
+    ``publishers`` is how many associations may publish at the moment; the receiver keeps it true.
+    """
+
+    publishers: int
 
     @property
     def receiver_id(self) -> int:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import itertools
 import os
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -32,9 +33,10 @@ def settings(data: Path, partitions: int = 2, maximum_size: int = 8 * MiB, reser
 
 @contextlib.asynccontextmanager
 async def running(
-    config: Settings, disk: OsDisk | None = None, patience: float = 0.05
+    config: Settings, disk: OsDisk | None = None, patience: float = 0.05, publishers: int = 2
 ) -> AsyncIterator[SpoolWriter]:
     writer = SpoolWriter(config, disk, patience=patience)
+    writer.publishers = publishers
     await writer.start()
     try:
         yield writer
@@ -46,6 +48,8 @@ def part(sequence: int, payload: Sequence[memoryview]) -> bytes:
     return encode_header(Kind.PART, UploadId.of(1, 1, sequence), 0, None, payload)
 
 
+# One publisher: groups are written in its own thread; more: in the writer's.
+EITHER_THREAD = pytest.mark.parametrize("publishers", [1, 2])
 _OWN_UPLOAD = itertools.count(1000)
 
 
@@ -96,11 +100,12 @@ def payloads(entries: Sequence[Entry]) -> list[bytes]:
     ]
 
 
+@EITHER_THREAD
 @asynchronous
-async def test_what_was_published_is_read_back_in_order(tmp_path: Path) -> None:
+async def test_what_was_published_is_read_back_in_order(tmp_path: Path, publishers: int) -> None:
     """Each partition has its records in the order of publishing, whole and once."""
     sent = {partition: [os.urandom(size) for size in (0, 1, 4096, 900_000)] for partition in (0, 1)}
-    async with running(settings(tmp_path)) as writer:
+    async with running(settings(tmp_path), publishers=publishers) as writer:
         await asyncio.gather(*(publish(writer, p, data) for p, items in sent.items() for data in items))
     for partition, items in sent.items():
         assert payloads(read_all(tmp_path, [partition])) == items
@@ -170,13 +175,14 @@ async def test_close_writes_what_waits(tmp_path: Path) -> None:
     assert len(payloads(read_all(tmp_path))) == 20
 
 
+@EITHER_THREAD
 @asynchronous
-async def test_a_full_log_refuses_and_recovers_by_itself(tmp_path: Path) -> None:
+async def test_a_full_log_refuses_and_recovers_by_itself(tmp_path: Path, publishers: int) -> None:
     """At maximum size new records fail with OutOfResources; once workers are past them, all goes on."""
     config = settings(tmp_path)
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    async with running(config) as writer:
+    async with running(config, publishers=publishers) as writer:
         taken = 0
         while await taken_by(writer):
             taken += 1
@@ -259,12 +265,15 @@ class FailingDisk(OsDisk):
         return super().pwritev(fd, buffers, position)
 
 
+@EITHER_THREAD
 @asynchronous
-async def test_after_a_failed_sync_nothing_is_acknowledged_and_recovery_cuts(tmp_path: Path) -> None:
+async def test_after_a_failed_sync_nothing_is_acknowledged_and_recovery_cuts(
+    tmp_path: Path, publishers: int
+) -> None:
     """The waiting fail, the process is told, and the next start goes on behind a segment that is retired."""
     disk = FailingDisk()
     config = settings(tmp_path)
-    async with running(config, disk) as writer:
+    async with running(config, disk, publishers=publishers) as writer:
         await publish(writer, 0, b"before")
         disk.sync_error = errno.EIO
         with pytest.raises(LogUnavailable):
@@ -302,12 +311,15 @@ async def test_a_reader_at_work_follows_into_the_next_start(tmp_path: Path) -> N
     reader.close()
 
 
+@EITHER_THREAD
 @pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, OutOfResources), (errno.EIO, LogUnavailable)])
 @asynchronous
-async def test_a_refused_write_is_taken_back(tmp_path: Path, code: int, expected: type[Exception]) -> None:
+async def test_a_refused_write_is_taken_back(
+    tmp_path: Path, publishers: int, code: int, expected: type[Exception]
+) -> None:
     """A group that the disk refuses fails its publishers alone, and leaves no trace in the log."""
     disk = FailingDisk()
-    async with running(settings(tmp_path), disk) as writer:
+    async with running(settings(tmp_path), disk, publishers=publishers) as writer:
         await publish(writer, 0, b"before")
         disk.write_error = code
         with pytest.raises(expected):
@@ -404,3 +416,20 @@ async def test_an_upload_that_lost_a_record_is_not_sealed(tmp_path: Path) -> Non
         await writer.publish(0, encode_header(Kind.ABORT, UploadId.of(1, 1, 1)), ())
         await publish(writer, 0, b"another", sequence=2)
     assert payloads(read_all(tmp_path, start=end)) == [b"another"]
+
+
+@asynchronous
+async def test_the_order_holds_when_the_number_of_publishers_changes(tmp_path: Path) -> None:
+    """Records of one upload stay in order whoever's thread writes them, over many segments, all acknowledged."""
+    sizes = random.Random(1)
+    async with running(settings(tmp_path, maximum_size=64 * MiB)) as writer:
+        futures = []
+        for number in range(60):
+            writer.publishers = sizes.choice((1, 2))
+            payload = [memoryview(number.to_bytes(4, "big") * sizes.randrange(1, 200_000))]
+            futures.append(writer.publish(0, part(5, payload), payload))
+            if sizes.random() < 0.5:
+                await futures[-1]
+        await asyncio.gather(*futures)
+    found = [int.from_bytes(payload[:4], "big") for payload in payloads(read_all(tmp_path))]
+    assert found == list(range(60))

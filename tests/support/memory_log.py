@@ -13,6 +13,7 @@ class MemoryLog:
     partitions = 4
     receiver_id = 7
     epoch = 1
+    publishers = 0
 
     def __init__(self) -> None:
         self.records: list[Record] = []

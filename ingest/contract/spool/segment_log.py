@@ -62,6 +62,10 @@ class SegmentLog:
         """The number of the segment being written."""
         return self._number
 
+    def fits(self, record: Appended) -> bool:
+        """Whether the segment at hand has room, so that appending never waits for another."""
+        return self._fitting([record]) == 1
+
     def append(self, waiting: Sequence[Appended]) -> int:
         """Write one group of the first records of ``waiting``; returns how many it took, at least one.
 
