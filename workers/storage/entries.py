@@ -17,6 +17,8 @@ from workers.storage.stores import Stores
 DAMAGED: Final = "damaged"  # reason of an object that was set aside
 UNREADABLE: Final = "unreadable"  # reason where an entry's own manifest is damaged
 _PREFIX = re.compile(r"[0-9a-f]{8,64}\Z")
+_KEY_OR_PATH = re.compile(r"(?:\A|/)[0-9a-f]{3}/([0-9a-f]{64}|[0-9]+(?:\.[0-9]+)*)/[^/]+\Z")
+_UID = re.compile(r"([0-9]+(?:\.[0-9]+)+)\Z")  # with a dot: digits alone may be the beginning of a digest
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,15 +49,15 @@ class NoSuchEntry(LookupError):  # noqa: N818 - states what was found
     """No entry, or more than one, fits what was asked for."""
 
 
-async def entries(stores: Stores, area: Area, uid: str = "") -> AsyncIterator[Entry]:
-    """The entries of a lane, in order of their keys within each store; with ``uid``, a checked one, only its.
+async def entries(stores: Stores, area: Area, folder: str = "") -> AsyncIterator[Entry]:
+    """The entries of a lane, in order of their keys within each store; of one ``folder``: a UID's or digest's.
 
     Raises:
         Unavailable: a store.
     """
     pending: tuple[Key, int] | None = None
     repeats = 0
-    async for listed in stores.find(area, uid):
+    async for listed in stores.find(area, folder):
         # Sorted, an entry comes right before its references.
         if is_reference(listed.key):
             if pending is not None and entry_of(listed.key) == pending[0]:
@@ -75,12 +77,18 @@ async def find_entry(stores: Stores, area: Area, wanted: str) -> Entry:
         NoSuchEntry: none or several.
         Unavailable: a store.
     """
-    found = [entry async for entry in entries(stores, area) if _is_named(entry, wanted)]
+    found = [entry async for entry in entries(stores, area, _folder(wanted)) if _is_named(entry, wanted)]
     if len(found) != 1:
         raise NoSuchEntry(
             f"{len(found)} entries of {area} are named so" + ("; name one by its key" if found else "")
         )
     return found[0]
+
+
+def _folder(wanted: str) -> str:
+    """The UID or digest that an entry lies under, where that is said; empty where all must be looked at."""
+    match = _KEY_OR_PATH.search(wanted) or _UID.match(wanted)
+    return match[1] if match else ""
 
 
 def _is_named(entry: Entry, wanted: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Place
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
@@ -76,6 +77,26 @@ def test_an_entry_is_named_by_what_one_has(data: Path, by: str) -> None:
     assert shown["key"] == entry["key"]  # type: ignore[call-overload, index]
     assert shown["manifest"]["calling_ae_title"] == "MODALITY"  # type: ignore[call-overload, index]
     assert "truncated" in run(data, "quarantine", "show", name).out
+
+
+def test_naming_one_entry_looks_at_no_other(data: Path) -> None:
+    """By key, path or UID an entry is found without reading the rest of a lane, which may be long or in trouble."""
+    (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
+
+    async def another() -> str:
+        async with placing(data, encode=False) as one:
+            one.sequence = 10
+            return (await one.data_set(data_set_bytes(CT)[:400], CT, sop_instance_uid="1.2.3")).key
+
+    shard = asyncio.run(another()).split("/")[1]
+    trouble = data / "store" / "moves" / shard / f"{UploadId.of(1, 1, 11).hex()}.json"
+    trouble.parent.mkdir(parents=True)
+    trouble.write_text("no move record")
+    assert run(data, "quarantine", "list").code == 1
+    for name in (UID, entry["key"], entry["path"]):
+        assert run(data, "quarantine", "show", name).code == 0
+    for name in ("1.2.3.4", f"quarantine/{shard}/1.2.3.4/none"):
+        assert "0 entries" in run(data, "quarantine", "show", name).err
 
 
 def test_what_is_not_there_is_said_so(data: Path) -> None:
