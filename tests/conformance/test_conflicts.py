@@ -14,6 +14,7 @@ import pytest
 
 from ingest.cli.group import main
 from tests.support.acceptance import (
+    QUICK,
     Sender,
     Sent,
     gained,
@@ -66,7 +67,7 @@ def uploads_in_lane(pipeline: Pipeline, lane: str) -> int:
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    with Pipeline(tmp_path / "data", workers=2) as running:
+    with Pipeline(tmp_path / "data", workers=2, environment=QUICK) as running:
         yield running
 
 
@@ -163,7 +164,7 @@ def test_resolve(pipeline: Pipeline, tmp_path: Path) -> None:
 
 
 # More than the calls that change or sync the file system in a resolution of what is sent below.
-INSTANCES = 100
+CALLS = 100
 
 
 def contents(number: int) -> tuple[Sent, Sent]:
@@ -201,12 +202,13 @@ def whole(pipeline: Pipeline, number: int) -> bytes:
     return current
 
 
-def test_a_kill_at_each_step_while_both_are_resent(pipeline: Pipeline, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
+def test_a_kill_at_any_step_while_both_are_resent(pipeline: Pipeline, every: int) -> None:
     """Whenever a resolution dies, one content is current and both are kept; a command or a worker's start ends it.
 
     Workers run all the time, and both contents arrive once more meanwhile.
     """
-    both = [contents(number) for number in range(INSTANCES)]
+    both = [contents(number) for number in range(CALLS // every)]
     for sent in zip(*both, strict=True):
         assert set(send_data_sets(pipeline.port, list(sent))) == {0}
         settle(pipeline)
@@ -214,7 +216,7 @@ def test_a_kill_at_each_step_while_both_are_resent(pipeline: Pipeline, tmp_path:
     currents = []
     for number, pair in enumerate(both):
         sender.begin(pair)
-        came_through = run_killed_at(number + 1, partial(resolve, pipeline, pair[1]))
+        came_through = run_killed_at(number * every + 1, partial(resolve, pipeline, pair[1]))
         currents.append(whole(pipeline, number))
         sender.end()
         if came_through:
@@ -235,14 +237,15 @@ def test_a_kill_at_each_step_while_both_are_resent(pipeline: Pipeline, tmp_path:
     sender.close()
 
     status = settle(pipeline)
+    instances = len(both)
     assert [whole(pipeline, number) for number in range(steps)] == [pair[1].data for pair in both[:steps]]
-    assert [whole(pipeline, number) for number in range(steps, INSTANCES)] == [
+    assert [whole(pipeline, number) for number in range(steps, instances)] == [
         pair[0].data for pair in both[steps:]
     ]
-    assert status["received"] == 2 * INSTANCES + sender.sent
-    assert status["stored"] == INSTANCES == len(pipeline.objects())
+    assert status["received"] == 2 * instances + sender.sent
+    assert status["stored"] == instances == len(pipeline.objects())
     assert status["conflicts"] == uploads_in_lane(pipeline, "conflicts")
-    assert len(pipeline.run_list("conflicts", "list")) == INSTANCES
+    assert len(pipeline.run_list("conflicts", "list")) == instances
     assert not list((pipeline.data / "store" / "resolutions").glob("*/*.json")), (
         "a resolution that nobody ended"
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from tests.support.acceptance import Sent, gained, send_data_sets, settle
+from tests.support.acceptance import QUICK, Sent, gained, send_data_sets, settle
 from tests.support.command import Done, run
 from tests.support.datasets import data_set_bytes, pixels, read
 from tests.support.pipeline import Pipeline
@@ -64,7 +64,7 @@ def other_content(one: Sent) -> Sent:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    with Pipeline(tmp_path_factory.mktemp("damage") / "data", workers=2) as running:
+    with Pipeline(tmp_path_factory.mktemp("damage") / "data", workers=2, environment=QUICK) as running:
         yield running
 
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.encaps import generate_frames
 
-from tests.support.acceptance import Status, gained, send_files, settle, source_digest
+from tests.support.acceptance import QUICK, Status, gained, send_files, settle, source_digest
 from tests.support.datasets import has_file_meta, read, transfer_syntax
 from tests.support.pipeline import CORPUS, Pipeline
 
@@ -121,7 +121,7 @@ class Kept:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
-    with Pipeline(tmp_path_factory.mktemp("resend") / "data", workers=2) as pipeline:
+    with Pipeline(tmp_path_factory.mktemp("resend") / "data", workers=2, environment=QUICK) as pipeline:
         statuses = send_files(pipeline.port, FILES)
         assert {path.stem for path, status in statuses.items() if status == 0xA900} == REFUSED
         yield Kept(pipeline, settle(pipeline))

@@ -27,6 +27,8 @@ from tests.support.scu import EXPLICIT, Scu, associate, c_store
 from workers.cli.status import read_report
 
 Status = dict[str, int]
+# Checkpoints are what a settled count waits for.
+QUICK = {"DICOM_INGEST_WORKER__CHECKPOINT_INTERVAL": "0.1"}
 COUNTS = ("received", *PLACES)
 
 
