@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
+import msgspec
 
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
 from ingest.contract.settings import Settings
 from workers.cli.entry_tables import print_entries, print_entry
-from workers.cli.opened import has_stores, opened_stores, warn_acknowledged
+from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
 from workers.log.reassembly import Upload
 from workers.pipeline import Pipeline, UncountedTries
@@ -22,6 +23,23 @@ from workers.storage.entries import Entry, entries, find_entry
 from workers.storage.layout import Area
 from workers.storage.quarantine import CannotReplay, Placing, discard, replay
 from workers.storage.stores import Stores
+
+
+class ReplayedUpload(msgspec.Struct, frozen=True):
+    """What `replay --json` prints for each upload of an entry; keys stay, new ones may come."""
+
+    key: str
+    upload_id: str  # 32 hex digits; empty where the entry was not touched
+    place: Place
+    reason: str
+
+
+class DiscardedEntry(msgspec.Struct, frozen=True):
+    """What `discard --json` prints for each entry; keys stay, new ones may come."""
+
+    key: str
+    sop_instance_uid: str
+    uploads: int
 
 
 @click.group()
@@ -58,7 +76,8 @@ def show(settings: Settings, *, entry: str, as_json: bool) -> None:
 @click.argument("entry", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every entry.")
 @data_settings
-def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bool) -> None:
+@json_option
+def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bool, as_json: bool) -> None:
     """Let entries pass through the pipeline again, as after an upgrade that reads more.
 
     Source, receive time and upload id stay. An entry goes only once its instance is durable elsewhere; one
@@ -67,18 +86,24 @@ def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bo
     if bool(entry) == everything:
         raise click.UsageError("name entries, or give --all")
     with opened_stores(settings, replaying=True) as stores:
-        if not asyncio.run(_replay(stores, settings, entry)):
-            raise click.exceptions.Exit(1)
+        replayed = asyncio.run(_replay(stores, settings, entry, tell=not as_json))
+    if as_json:
+        print_json(replayed)
+    if any(one.place == Place.QUARANTINED for one in replayed):
+        raise click.exceptions.Exit(1)
 
 
 @quarantine.command("discard")
 @click.argument("entry", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Kept with the record of the discard.")
 @data_settings
-def discard_entries(settings: Settings, *, entry: tuple[str, ...], reason: str) -> None:
+@json_option
+def discard_entries(settings: Settings, *, entry: tuple[str, ...], reason: str, as_json: bool) -> None:
     """Delete entries for good; a record stays."""
     with opened_stores(settings) as stores:
-        asyncio.run(_discard(stores, entry, reason))
+        discarded = asyncio.run(_discard(stores, entry, reason, tell=not as_json))
+    if as_json:
+        print_json(discarded)
 
 
 async def _all(stores: Stores) -> list[Entry]:
@@ -91,22 +116,25 @@ async def _chosen(stores: Stores, wanted: tuple[str, ...]) -> list[Entry]:
     return [await find_entry(stores, Area.QUARANTINE, one) for one in wanted]
 
 
-async def _replay(stores: Stores, settings: Settings, wanted: tuple[str, ...]) -> bool:
-    """Whether all have left the quarantine."""
-    left = True
+async def _replay(
+    stores: Stores, settings: Settings, wanted: tuple[str, ...], *, tell: bool
+) -> list[ReplayedUpload]:
+    """``tell``: print each as soon as it is done."""
+    done: list[ReplayedUpload] = []
     async with _placing(stores, settings) as placing:
         for entry in await _chosen(stores, wanted):
             warn_acknowledged(entry.manifest, entry.sop_instance_uid)
             try:
                 replayed = await replay(stores, entry.name, placing)
+                uploads = [
+                    ReplayedUpload(entry.key, one.upload_id.hex(), one.place, one.reason) for one in replayed
+                ]
             except CannotReplay as error:
-                click.echo(f"{entry.key}: stays: {error}")
-                left = False
-                continue
-            for one in replayed:
-                click.echo(f"{entry.key}: {one.place}{f' ({one.reason})' if one.reason else ''}")
-                left &= one.place is not Place.QUARANTINED
-    return left
+                uploads = [ReplayedUpload(entry.key, "", Place.QUARANTINED, f"stays: {error}")]
+            done += uploads
+            for one in uploads if tell else ():
+                click.echo(f"{one.key}: {one.place}{f' ({one.reason})' if one.reason else ''}")
+    return done
 
 
 @asynccontextmanager
@@ -124,8 +152,15 @@ async def _placing(stores: Stores, settings: Settings) -> AsyncIterator[Placing]
             yield place
 
 
-async def _discard(stores: Stores, wanted: tuple[str, ...], reason: str) -> None:
+async def _discard(
+    stores: Stores, wanted: tuple[str, ...], reason: str, *, tell: bool
+) -> list[DiscardedEntry]:
+    """``tell``: print each as soon as it is done."""
+    done = []
     for entry in await _chosen(stores, wanted):
         warn_acknowledged(entry.manifest, entry.sop_instance_uid)
-        count = await discard(stores, entry.name, reason)
-        click.echo(f"{entry.key}: discarded, {count} upload{'s' if count != 1 else ''}")
+        uploads = await discard(stores, entry.name, reason)
+        done.append(DiscardedEntry(entry.key, entry.sop_instance_uid, uploads))
+        if tell:
+            click.echo(f"{entry.key}: discarded, {uploads} upload{'s' if uploads != 1 else ''}")
+    return done
