@@ -132,7 +132,7 @@ def test_the_very_bytes_around_the_pixels(transcoder: Transcoder) -> None:
     """Explicit VR Little Endian: all before the pixel data and behind it stays byte for byte."""
     private = El(0x0029_1010, "UN", b"\x01\x02odd and \xff")
     creator = El(0x0029_0010, "LO", b"SOMEBODY")
-    padding = El(0xFFFC_FFFC, "OB", b"\0" * 30)
+    padding = El(0xFFFC_FFFC, "OB", b"\0" * 31)  # odd, too, so that the whole is even
     data, instance = native(GRAY, [noise(GRAY)], x00290010=creator, x00291010=private, xFFFCFFFC=padding)
     output = transcoder.output(data, instance)
     start = data.index(b"\xe0\x7f\x10\0OW")
