@@ -6,7 +6,7 @@ from benchmarks.data import EXPLICIT_VR_LITTLE_ENDIAN, KINDS, UidSeries, templat
 from benchmarks.messages import CONTEXT_ID, DEFAULT_PDU_LENGTH, store_message
 from benchmarks.micro.association import established
 from benchmarks.noop_receiver import NoopLog
-from ingest.association import AcceptedContext, Fragment
+from ingest.association import AcceptedContext, Fragment, FragmentRun
 from ingest.contract.settings import ReceiverSettings
 from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
 from ingest.instance import ChunkPool
@@ -18,10 +18,10 @@ def operations() -> dict[str, Callable[[int], None]]:
     found = template(KINDS["ct"])
     message = store_message(found).own()
     message.patch(UidSeries(1, 1).next())
-    fragments = _fragments(b"".join((message.first, *message.rest)))
-    data = [fragment.data for fragment in fragments if not fragment.is_command]
+    command, *items = _items(b"".join((message.first, *message.rest)))
+    assert isinstance(command, Fragment)
     context = AcceptedContext(CONTEXT_ID, found.kind.sop_class_uid, EXPLICIT_VR_LITTLE_ENDIAN)
-    begun = MessageAssembler().receive(fragments[0])
+    begun = MessageAssembler().receive(command)
     assert isinstance(begun, MessageBegun)
     request = begun.message
     assert isinstance(request, CStoreRequest)
@@ -29,27 +29,34 @@ def operations() -> dict[str, Callable[[int], None]]:
     def assemble(count: int) -> None:
         assembler = MessageAssembler()
         for _ in range(count):
-            for fragment in fragments:
-                assembler.receive(fragment)
+            assembler.receive(command)
+            for item in items:
+                if isinstance(item, FragmentRun):
+                    assembler.receive_run(item)
+                else:
+                    assembler.receive(item)
 
     def write(count: int) -> None:
         storage = StorageService(NoopLog(), ChunkPool(ReceiverSettings().buffer_budget))
         for _ in range(count):
             receiving = storage.begin(request, context, Peer("A", "B", "127.0.0.1"), _never)
-            for piece in data:
-                receiving.write(piece)
+            for item in items:
+                if isinstance(item, FragmentRun):
+                    receiving.write_run(item.rows)
+                else:
+                    receiving.write(item.data)
             receiving.abandon()
 
-    pieces = f"{len(data)} fragments of {DEFAULT_PDU_LENGTH // 1024} KiB"
+    pieces = f"a CT in fragments of {DEFAULT_PDU_LENGTH // 1024} KiB"
     return {f"dimse: pass {pieces}": assemble, f"instance: copy {pieces} into a record": write}
 
 
-def _fragments(pdus: bytes) -> list[Fragment]:
+def _items(pdus: bytes) -> list[Fragment | FragmentRun]:
     association = established()
     association.receive_data(memoryview(pdus))
-    found = []
+    found: list[Fragment | FragmentRun] = []
     while (event := association.next_event()) is not None:
-        assert isinstance(event, Fragment)
+        assert isinstance(event, Fragment | FragmentRun)
         found.append(event)
     return found
 
