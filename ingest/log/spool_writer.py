@@ -224,8 +224,22 @@ class SpoolWriter:
         return self._supply.take(number, self._patience)
 
     def _run(self) -> None:
-        """The writer's thread."""
+        """The writer's thread; a defect in it ends the process, since nobody may wait for a thread that is gone."""
         waiting: deque[_Waiting] = deque((record, None) for record in self._epoch_records())
+        try:
+            self._write_groups(waiting)
+        except Exception as error:
+            logger.exception("the log's thread has ended")
+            self._refusal = "the log has failed"
+            self._call(self._fail, SpoolError(f"the log's thread has ended: {error}"))
+            left = [future for _, future in waiting if future is not None]
+            while not self._queue.empty():
+                item = self._queue.get()
+                left += [item[-1]] if item is not None else []
+            self._tell(left, LogUnavailable(self._refusal))
+            self._started.set()
+
+    def _write_groups(self, waiting: deque[_Waiting]) -> None:
         closing = False
         while waiting or not closing:
             closing = self._gather(waiting, closing=closing)

@@ -84,7 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         """An accepted connection: the association awaits its request under ARTIM."""
         self._transport = cast("asyncio.Transport", transport)
         self._server.opened(self)
-        if len(self._server.connections) > self._server.settings.maximum_connections:
+        if len(self._server.connections) > self._server.maximum_connections:
             self._transport.abort()
             return
         self._association.transport_opened()

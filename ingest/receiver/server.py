@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import resource
+import sys
 import time
 
 from ingest.contract.settings import ReceiverSettings
@@ -15,11 +17,24 @@ from ingest.receiver.storage import InstanceLog, StorageService
 WATCH_INTERVAL = 0.5  # s
 
 
+# For the log's segments and marks, the listener, the event loop and the standard streams.
+_OWN_DESCRIPTORS = 64
+
+
+def _spare_descriptors(log: InstanceLog) -> int:
+    """How many connections leave this process the descriptors that it needs itself; the log wakes each partition."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, limit - log.partitions - _OWN_DESCRIPTORS)
+
+
 class Server:
     """The DICOM listener: accepts connections within its limits and owns what they share."""
 
     def __init__(self, settings: ReceiverSettings, log: InstanceLog) -> None:
         self.settings = settings
+        self.maximum_connections = min(settings.maximum_connections, _spare_descriptors(log))
         self.admission = Admission(settings, log)
         self.pool = ChunkPool(settings.buffer_budget)
         self.storage = StorageService(log, self.pool)

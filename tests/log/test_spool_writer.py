@@ -433,3 +433,48 @@ async def test_the_order_holds_when_the_number_of_publishers_changes(tmp_path: P
         await asyncio.gather(*futures)
     found = [int.from_bytes(payload[:4], "big") for payload in payloads(read_all(tmp_path))]
     assert found == list(range(60))
+
+
+@asynchronous
+async def test_a_defect_in_the_logs_thread_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for that thread is answered, nobody waits for it later, and the process is told to end."""
+    async with running(settings(tmp_path)) as writer:
+        writer.publishers = 2  # so that the thread writes
+        await publish(writer, 0, b"before")
+
+        def defect(*_: object) -> int:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(writer._log, "append", defect)
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"meanwhile")
+        assert "ended" in str(await writer.failed)
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"after")
+    assert payloads(read_all(tmp_path))[-1] == b"before"
+
+
+@asynchronous
+async def test_a_wake_up_that_cannot_be_sent_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a descriptor for a reader's FIFO the log goes on; the reader looks by itself now and then."""
+    reader_end = []
+
+    def exhausted(path: Path, flags: int, *mode: int) -> int:
+        if path.parent.name == "wake":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return really(path, flags, *mode)
+
+    async with running(settings(tmp_path)) as writer:
+        reader_end.append(SpoolReader(tmp_path / "spool", {0: 0, 1: 0}))
+        really = os.open
+        monkeypatch.setattr(os, "open", exhausted)
+        for publishers in (1, 2):
+            writer.publishers = publishers
+            await publish(writer, 0, b"data")
+        monkeypatch.undo()
+        reader_end.pop().close()
+    assert payloads(read_all(tmp_path))[-2:] == [b"data"] * 2

@@ -1,7 +1,6 @@
 """Wake-ups from the writer to the readers: a FIFO per partition, which neither end ever waits for."""
 
 import contextlib
-import errno
 import os
 import time
 from collections.abc import Iterable
@@ -48,15 +47,16 @@ class WakeUps:
                 os.close(self._open.pop(partition))
 
     def _find(self, partition: int) -> int | None:
-        """Open the FIFO if a reader has it open. Looked for now and then: a failed open costs 20 us a group."""
+        """Open the FIFO if a reader has it open. Looked for now and then: a failed open costs 20 us a group.
+
+        Whatever keeps it from being opened, such as a lack of descriptors, costs a reader some time and no more.
+        """
         now = time.monotonic()
         if now < self._absent.get(partition, 0):
             return None
         try:
             fd = os.open(self._paths[partition], os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.ENXIO, errno.ENOENT):
-                raise
+        except OSError:
             self._absent[partition] = now + _LOOK_AGAIN
             return None
         self._open[partition] = fd
