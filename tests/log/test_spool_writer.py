@@ -474,6 +474,7 @@ async def test_a_wake_up_that_cannot_be_sent_costs_nothing(
         monkeypatch.setattr(os, "open", exhausted)
         for publishers in (1, 2):
             writer.publishers = publishers
+            await asyncio.sleep(0.05)  # after which it looks for readers again
             await publish(writer, 0, b"data")
         monkeypatch.undo()
         reader_end.pop().close()
