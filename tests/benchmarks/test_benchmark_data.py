@@ -17,7 +17,7 @@ from benchmarks.messages import (
     store_message,
 )
 from benchmarks.micro.association import established
-from ingest.association import Fragment
+from ingest.association import Fragment, FragmentRun
 from ingest.contract.identifiers import check_uid
 from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
 
@@ -39,6 +39,9 @@ def received(message: Message) -> tuple[CStoreRequest, bytes]:
     for piece in (memoryview(message.first), *message.rest):
         association.receive_data(piece)
         while (event := association.next_event()) is not None:
+            if isinstance(event, FragmentRun):
+                assert assembler.receive_run(event) is event
+                data += event.rows.tobytes()
             if not isinstance(event, Fragment):
                 continue
             item = assembler.receive(event)
