@@ -12,6 +12,9 @@ from typing import Protocol
 
 from ingest.contract.records import MAX_PAYLOAD
 
+# Of the budget, an eighth is for what a connection had read when its upload could take no further chunk.
+_UNREAD_SHARE = 8
+
 
 class Holder(Protocol):
     """Whoever fills a chunk, and can be asked to give it up early."""
@@ -21,10 +24,10 @@ class Holder(Protocol):
 
 
 class ChunkPool:
-    """Buffers of one record payload each, reused; at most ``budget`` bytes of them exist."""
+    """Buffers of one record payload each, reused; with what is read but must wait they stay within ``budget`` bytes."""
 
     def __init__(self, budget: int) -> None:
-        self._unmade = max(2, budget // MAX_PAYLOAD)
+        self._unmade = max(2, (budget - budget // _UNREAD_SHARE) // MAX_PAYLOAD)
         self._free: list[memoryview] = []
         self._filling: dict[Holder, None] = {}  # in order of last use: the first is the longest idle
         self._waiting: deque[Callable[[], None]] = deque()

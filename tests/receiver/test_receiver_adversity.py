@@ -42,7 +42,7 @@ def test_who_waits_for_the_budget_learns_of_a_failure() -> None:
     async def scenario() -> None:
         log = MemoryLog()
         log.hold = True
-        async with receiver(log, buffer_budget=4 * MiB) as (port, server):
+        async with receiver(log, buffer_budget=5 * MiB) as (port, server):
             scus = [await Scu.associated(port) for _ in range(2)]
             message = c_store(UID, ct_data_set(UID, 4 * MiB))
             for start, end in ((0, 1_200_000), (1_200_000, len(message))):  # two of four chunks each
@@ -65,7 +65,7 @@ def test_a_waiter_that_leaves_passes_its_turn_on() -> None:
     async def scenario() -> None:
         log = MemoryLog()
         log.hold = True
-        async with receiver(log, buffer_budget=4 * MiB) as (port, server):
+        async with receiver(log, buffer_budget=5 * MiB) as (port, server):
             scus = []
             for number in range(6):  # four chunks: two wait
                 scus.append(scu := await Scu.associated(port))
