@@ -21,6 +21,7 @@ from tests.support.acceptance import (
     run,
     send_data_sets,
     settle,
+    until,
 )
 from tests.support.datasets import data_set_bytes, differing_elements, pixels, read
 from tests.support.killing import run_killed_at
@@ -190,6 +191,11 @@ def end(pipeline: Pipeline, pair: tuple[Sent, Sent]) -> None:
         assert data_set_bytes(pipeline.objects()[pair[1].uid]) == pair[1].data
 
 
+def pending(pipeline: Pipeline) -> list[Path]:
+    """The records of resolutions that have not come to their end."""
+    return list((pipeline.data / "store" / "resolutions").glob("*/*.json"))
+
+
 def whole(pipeline: Pipeline, number: int) -> bytes:
     """The content that is current, one of the two; both are kept, under the key or in the lane."""
     first, other = contents(number)
@@ -228,8 +234,10 @@ def test_a_kill_at_any_step_while_both_are_resent(pipeline: Pipeline, every: int
 
     for number in range(0, steps, 2):
         end(pipeline, both[number])
+    assert pending(pipeline)
     assert pipeline.stop() == 0
-    pipeline.start()  # a worker's start ends what had been recorded
+    pipeline.start()
+    until(lambda: pending(pipeline) == [], "a worker's start ends what had been recorded")
     for number in range(1, steps, 2):
         end(pipeline, both[number])  # those that died before anything was recorded
     sender.begin([one for pair in both for one in pair])

@@ -13,7 +13,7 @@ import click
 import pytest
 
 from ingest.cli.group import main
-from tests.support.acceptance import QUICK, Sender, Sent, gained, send_data_sets, settle
+from tests.support.acceptance import QUICK, Sender, Sent, gained, send_data_sets, settle, until
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
 from tests.support.killing import run_killed_at
@@ -308,3 +308,51 @@ def test_discard_killed_at_any_call_while_resent(pipeline: Pipeline, every: int)
     after = settle(pipeline)
     assert gained(before, after) == {"received": received, "discarded": received}
     assert uploads(pipeline) == lane == after["quarantined"]
+
+
+def test_decisions_about_what_no_checkpoint_has_counted(tmp_path: Path) -> None:
+    """An administrator may be quicker than a checkpoint; after a crash of all, each upload counts where it is now."""
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "sitecustomize.py").write_text(OLDER)
+    data = tmp_path / "data"
+    slow = {"DICOM_INGEST_WORKER__CHECKPOINT_INTERVAL": "3600"}
+    older = {**slow, "PYTHONPATH": str(tmp_path / "older")}
+    replayed = [good(2000 + number) for number in range(20)]
+    with Pipeline(data, workers=1, environment=older) as pipeline:
+        assert set(send_data_sets(pipeline.port, replayed * 2)) == {0}
+        until(lambda: len(files_of(pipeline)) == 2 * len(replayed), "entries and their repeats")
+        # Killed at calls from the first to the last.
+        for number, one in enumerate(replayed):
+            run_killed_at(4 * number + 1, partial(command, pipeline, "quarantine", "replay", key_of(one)))
+        assert pipeline.objects().keys() < {one.uid for one in replayed}
+        pipeline.kill()
+    first, cut = good(2100), good(2101)
+    other = first._replace(data=first.data.replace(b"Doe^Jane", b"Roe^Jane"))
+    cut = cut._replace(data=cut.data[:-8])
+    with Pipeline(data, workers=1, environment=slow) as pipeline:
+        sent = [first, other, other, first, cut, cut]
+        assert set(send_data_sets(pipeline.port, sent)) == {0}
+        until((data / "store" / key_of(cut)).parent.exists, "the entry")
+        until(
+            lambda: len(list((data / "store" / "conflicts").rglob("*"))) == 4, "the conflict and its repeat"
+        )
+        arguments = ["--prefer", other.digest, "--reason", "the right name"]
+        command(pipeline, "conflicts", "resolve", first.uid, *arguments)
+        command(pipeline, "quarantine", "discard", key_of(cut), "--reason", "of no use")
+        pipeline.kill()
+    with Pipeline(data, workers=1, environment=QUICK) as pipeline:
+        settle(pipeline)
+        again(pipeline, "quarantine", "replay", "--all")
+        status = settle(pipeline)
+    assert data_set_bytes(pipeline.objects()[first.uid]) == other.data
+    assert status["received"] == 2 * len(replayed) + len(sent)
+    assert status["stored"] == len(replayed) + 1 == len(pipeline.objects())
+    listed: Any = run(data, "conflicts", "list", "--json").json
+    assert status["conflicts"] == sum(entry["repeats"] + 1 for entry in listed) > 0
+    # Whether the second copy of what was cut came before or after the discard is not determined.
+    assert status["quarantined"] == uploads(pipeline)
+    assert status["quarantined"] + status["discarded"] == 2
+    assert status["duplicates"] == status["received"] - sum(
+        status[place] for place in ("stored", "conflicts", "quarantined", "discarded")
+    )
+    assert run(data, "verify").code == 0

@@ -26,7 +26,7 @@ from workers.pixels.digest import PixelDigest, pixel_digest
 from workers.stages.transcode import pixel_data_of
 from workers.stages.validate import Examination, validate
 from workers.storage.damage import Damaged, Found, check_data_set, find_object, set_aside, was_set_aside
-from workers.storage.lanes import Settled, known_conflict, settled_by_move
+from workers.storage.lanes import Settled, known_conflict, settled_before
 from workers.storage.layout import Key, object_key
 from workers.storage.manifest import NO_PIXELS, Manifest, PixelProof
 from workers.storage.object_store import ObjectStore
@@ -86,9 +86,9 @@ async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
     uid = manifest.sop_instance_uid
     key = object_key(uid)
     store = stores.of(key)
-    moved = await settled_by_move(stores, key, manifest.upload)
-    if moved is not None:
-        return moved
+    settled = await settled_before(stores, manifest)
+    if settled is not None:
+        return settled
     try:
         found = await find_object(store, key)
     except Damaged:

@@ -82,6 +82,44 @@ async def settled_by_move(stores: Stores, key: Key, upload_id: UploadId) -> Sett
     return None if move is None else Settled(move.source, "", store.name, key)
 
 
+async def settled_before(stores: Stores, manifest: Manifest) -> Settled | None:
+    """The place of an upload from before a crash: where a move or a lane has it, though it would go elsewhere today.
+
+    Another release may read more, and what a conflict was with may have been set aside since.
+
+    Raises:
+        Unavailable: the store.
+    """
+    uid, digest = manifest.sop_instance_uid, manifest.source_digest
+    moved = await settled_by_move(stores, object_key(uid), manifest.upload)
+    if moved is not None or stores.replaying:
+        return moved
+    for key, place in (
+        (quarantine_key(uid, digest), Place.QUARANTINED),
+        (conflict_key(uid, digest), Place.CONFLICT),
+    ):
+        store = stores.of(key)
+        if await store.find(key.area, key.shard, key.name):
+            async with store.lock(key.shard):  # whoever moves it has recorded that, or has not begun
+                moved = await settled_by_move(stores, key, manifest.upload)
+                settled = moved or await _settled_in(store, key, manifest, place)
+            if settled is not None:
+                return settled
+    return None
+
+
+async def _settled_in(store: ObjectStore, key: Key, manifest: Manifest, place: Place) -> Settled | None:
+    """Whether an upload made the entry at ``key`` or is one of its repeats."""
+    try:
+        found = await find_object(store, key)
+    except Damaged:
+        found = None
+    made_it = found is not None and found.manifest.upload_id == manifest.upload_id
+    if not made_it and await store.start(reference_key(key, manifest.upload), 0) is None:
+        return None
+    return Settled(place, "" if found is None else found.manifest.reason, store.name, key)
+
+
 async def quarantine(stores: Stores, manifest: Manifest, payload: Payload) -> Settled:
     """Keep what cannot be read or identified; the manifest has the reason, position and detail.
 
