@@ -56,7 +56,7 @@ class ReceiverSettings(Section):
         1000, ge=1, description="Open associations; more are rejected as local-limit-exceeded (PS3.8 9.3.4)."
     )
     maximum_connections: int = Field(
-        4096, ge=1, description="TCP connections, with or without association; more are closed at once."
+        4096, ge=1, description="TCP connections, at most what RLIMIT_NOFILE leaves; more are closed at once."
     )
     backlog: int = Field(
         512, ge=1, description="Connections the kernel holds before they are accepted (listen(2))."
@@ -131,7 +131,7 @@ class WorkerSettings(Section):
         64 * MiB,
         ge=1 * MiB,
         json_schema_extra={"unit": "bytes"},
-        description="An instance above it is reassembled in a scratch file.",
+        description="An instance above it is reassembled in a scratch file. At most the worker's share of log.reserve.",
     )
     checkpoint_interval: float = Field(
         1.0,
