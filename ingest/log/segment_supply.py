@@ -75,7 +75,7 @@ class SegmentSupply:
                     self._changed.wait(WATCH_INTERVAL)
 
     def _step(self) -> None:
-        full, fd = None, None
+        lacks_space, full, fd = None, None, None
         try:
             lacks_space = self._pool.lacks_space()
             if lacks_space is not None:
@@ -86,6 +86,10 @@ class SegmentSupply:
             full = str(error)
         except OSError as error:
             full = f"no segment can be made: {error.strerror}"
+        except Exception:
+            # The writer waits for this thread, so a defect here must become a refusal and not an end.
+            logger.exception("no segment can be made")
+            full = "no segment can be made"
         if self.refusal is None and (lacks_space or full):
             logger.warning("spool takes no new instances", reason=lacks_space or full)
         elif self.refusal is not None and not (lacks_space or full):

@@ -147,17 +147,23 @@ class SpoolWriter:
         if time.monotonic() < self._slow_until or not self._writing.acquire(blocking=False):
             return False
         try:
-            item = self._made(published)
-            if item is None:
-                return True
-            if not self._log.fits(item[0]):
-                header = item[0].header  # made once: the seal has taken its payload
-                self._queue.put((published[0], header, published[2], published[3]))
-                return True
-            self._write_group(deque([item]))
+            self._write_alone(published)
+        except Exception as error:
+            logger.exception("the log has ended")
+            self._end(error, [published[-1]])
         finally:
             self._writing.release()
         return True
+
+    def _write_alone(self, published: _Published) -> None:
+        item = self._made(published)
+        if item is None:
+            return
+        record, _ = item
+        if self._log.fits(record):
+            self._write_group(deque([item]))
+        else:  # a new segment may have to be waited for; the header is made once, as the seal has its payload
+            self._queue.put((record.partition, record.header, record.payload, published[-1]))
 
     async def close(self) -> None:
         """Write what waits, and close the log."""
@@ -229,15 +235,20 @@ class SpoolWriter:
         try:
             self._write_groups(waiting)
         except Exception as error:
-            logger.exception("the log's thread has ended")
-            self._refusal = "the log has failed"
-            self._call(self._fail, SpoolError(f"the log's thread has ended: {error}"))
+            logger.exception("the log has ended")
+            self._refusal = "the log has failed"  # before the queue is emptied, so that nothing comes behind
             left = [future for _, future in waiting if future is not None]
             while not self._queue.empty():
                 item = self._queue.get()
                 left += [item[-1]] if item is not None else []
-            self._tell(left, LogUnavailable(self._refusal))
-            self._started.set()
+            self._end(error, left)
+
+    def _end(self, error: Exception, futures: list[asyncio.Future[None]]) -> None:
+        """After a defect nobody knows what is durable: refuse, and let the process end."""
+        self._refusal = "the log has failed"
+        self._call(self._fail, SpoolError(f"the log has ended: {error}"))
+        self._tell(futures, LogUnavailable(self._refusal))
+        self._started.set()
 
     def _write_groups(self, waiting: deque[_Waiting]) -> None:
         closing = False
@@ -262,7 +273,11 @@ class SpoolWriter:
             item = self._queue.get()
             if item is None:
                 return True
-            made = self._made(item)
+            try:
+                made = self._made(item)
+            except Exception:
+                self._tell([item[-1]], LogUnavailable("the log has failed"))  # it waits nowhere any more
+                raise
             if made is not None:
                 waiting.append(made)
         return closing

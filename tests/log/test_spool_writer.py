@@ -479,3 +479,48 @@ async def test_a_wake_up_that_cannot_be_sent_costs_nothing(
         monkeypatch.undo()
         reader_end.pop().close()
     assert payloads(read_all(tmp_path))[-2:] == [b"data"] * 2
+
+
+@EITHER_THREAD
+@asynchronous
+async def test_a_defect_in_making_a_record_ends_the_log_too(tmp_path: Path, publishers: int) -> None:
+    """Whoever's thread meets it: the waiter is told, nothing more is taken, and the process is told to end."""
+
+    def defective() -> bytes:
+        raise ZeroDivisionError
+
+    async with running(settings(tmp_path), publishers=publishers) as writer:
+        await publish(writer, 0, b"sound")
+        with pytest.raises(LogUnavailable):
+            await writer.publish(0, defective, ())
+        assert "ended" in str(await writer.failed)
+        with pytest.raises(LogUnavailable):
+            await publish(writer, 0, b"too late")
+
+
+class UnaskableDisk(OsDisk):
+    """A disk that at times cannot even say how much space it has."""
+
+    error: Exception | None = None
+
+    def space(self, path: Path) -> Space:
+        if self.error is not None:
+            raise self.error
+        return super().space(path)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "I/O error"), ZeroDivisionError()], ids=["disk", "defect"]
+)
+@asynchronous
+async def test_no_failure_of_the_supply_leaves_the_writer_waiting(tmp_path: Path, error: Exception) -> None:
+    """Whatever keeps segments from being made refuses instances while it lasts, and passes without a restart."""
+    disk = UnaskableDisk()
+    async with running(settings(tmp_path, maximum_size=64 * MiB), disk) as writer:
+        disk.error = error
+        await until(lambda: writer.refusal() is not None)
+        while await taken_by(writer):
+            pass
+        disk.error = None
+        await until(lambda: writer.refusal() is None)
+        await publish(writer, 0, b"again")
