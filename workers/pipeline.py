@@ -6,7 +6,6 @@ the round begins again, and what was found out already is not done again.
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import msgspec
 
 from ingest.contract.records import Outcome
 from ingest.contract.settings import Settings
-from workers.dataset.payload import Payload
+from workers.dataset.payload import Payload, sha256
 from workers.errors import Reason, Rejected, Unavailable
 from workers.log.reassembly import Upload
 from workers.pixels.codec import Codec
@@ -232,16 +231,8 @@ class Pipeline:
 
     async def _quarantine(self, work: Work, rejected: Rejected) -> Settled:
         if not work.source_digest:
-            work.source_digest = await asyncio.to_thread(_digest, work.payload)
+            work.source_digest = await asyncio.to_thread(sha256, work.payload)
             # Of a damaged one there may be fewer bytes than were received.
             instance = msgspec.structs.replace(work.upload.instance, size=work.payload.size)
             work.manifest = received_manifest(work.upload.upload_id, instance, work.source_digest)
         return await quarantine(self._stores, rejected_manifest(work.manifest, rejected), work.payload)
-
-
-def _digest(payload: Payload) -> str:
-    """The source digest of what has no valid seal."""
-    digest = hashlib.sha256()
-    for block in payload.blocks():
-        digest.update(block)
-    return digest.hexdigest()

@@ -9,7 +9,6 @@ from typing import Self
 import xxhash
 
 UID_MAX_LENGTH = 64  # PS3.5 9.1
-AE_TITLE_MAX_LENGTH = 16  # PS3.5 6.2, VR AE
 
 # Who we are, to peers (PS3.7 D.3.3.2) and in the files we write (PS3.10 7.1). PS3.5 B.2: derived from a UUID.
 IMPLEMENTATION_CLASS_UID = "2.25.35441174143524714816653915053526014095"

@@ -380,4 +380,5 @@ class Connection(asyncio.BufferedProtocol):
                 peer=self._peer.address,
                 received=self._received,
                 refused=self._refused,
+                oversized_pdus=self._association.oversized_pdus,
             )

@@ -25,8 +25,6 @@ from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Limits, Token,
 from workers.dataset.payload import Payload
 from workers.dataset.transfer_syntax import Encoding
 
-SCHEME = "c1"
-
 # Patient's name, ID, issuer and its qualifiers; study, series; accession number and its issuer.
 IDENTITY_TAGS = frozenset(
     {

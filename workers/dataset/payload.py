@@ -5,6 +5,7 @@ another payload, and `JoinedPayload` several one after the other (new pixel data
 """
 
 import bisect
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -179,3 +180,11 @@ class JoinedPayload:
         """See `Payload.blocks`."""
         for segment in self._segments:
             yield from segment.blocks(size)
+
+
+def sha256(payload: Payload) -> str:
+    """The SHA-256 of a payload, hex; blocks."""
+    digest = hashlib.sha256()
+    for block in payload.blocks():
+        digest.update(block)
+    return digest.hexdigest()

@@ -106,10 +106,6 @@ class SpoolReader:
             self._failures = 0
         return entries
 
-    def backlog_bytes(self) -> int:
-        """Bytes of the log, of all partitions, that were not read yet."""
-        return max(0, self._end.load() - self.position)
-
     async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on idleness, not on an operation
         """Wait until something may have been published to these partitions, at most ``timeout`` seconds.
 

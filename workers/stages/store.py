@@ -1,7 +1,6 @@
 """Store: the manifest of an instance, and the one conditional create that gives it its place."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -10,7 +9,7 @@ import msgspec
 
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Place
-from workers.dataset.payload import Payload
+from workers.dataset.payload import Payload, sha256
 from workers.errors import Rejected
 from workers.stages.deduplicate import Difference, Fresh, proof_of, stored_reason
 from workers.stages.transcode import PassedThrough, Transcoded
@@ -84,7 +83,7 @@ async def store(
             manifest,
             transfer_syntax_uid=result.transfer_syntax_uid,
             size=payload.size,
-            digest=await asyncio.to_thread(_digest, payload),
+            digest=await asyncio.to_thread(sha256, payload),
         )
     else:
         manifest = msgspec.structs.replace(manifest, passed_through=str(result.reason))
@@ -104,10 +103,3 @@ async def store(
 def _pieces(manifest: Manifest, payload: Payload) -> Iterator[bytes | memoryview]:
     yield encode_head(manifest)
     yield from payload.blocks()
-
-
-def _digest(payload: Payload) -> str:
-    digest = hashlib.sha256()
-    for block in payload.blocks():
-        digest.update(block)
-    return digest.hexdigest()

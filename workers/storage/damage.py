@@ -3,13 +3,12 @@
 Otherwise rot would make every healthy resend a "duplicate".
 """
 
-import hashlib
 from typing import Final, NamedTuple
 
 import xxhash
 
 from ingest.contract.records import Place
-from workers.dataset.payload import EndOfPayload, Payload, SlicePayload
+from workers.dataset.payload import EndOfPayload, Payload, SlicePayload, sha256
 from workers.storage.layout import Area, Key, damaged_key
 from workers.storage.manifest import Manifest, UnreadableManifest
 from workers.storage.moves import record_move
@@ -66,16 +65,14 @@ def check_data_set(payload: Payload, found: Found) -> SlicePayload:
         Damaged: cut, or of other bytes.
     """
     manifest = found.manifest
-    digest = hashlib.sha256()
     try:
         data_set = SlicePayload(payload, found.head_size, manifest.size)
-        for block in data_set.blocks():
-            digest.update(block)
+        digest = sha256(data_set)
     except EndOfPayload as error:
         raise Damaged(str(error)) from None
     except OSError as error:
         raise Damaged(f"cannot be read: {error.strerror}") from None
-    if digest.hexdigest() != manifest.digest:
+    if digest != manifest.digest:
         raise Damaged("the data set has not the digest that the manifest says")
     return data_set
 
