@@ -155,6 +155,16 @@ class SimulatedDisk:
         file.write(data, position)
         return len(data)
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Blocks that read as zeros; like all metadata, the size may be lost or cut until the sync."""
+        file = self.descriptors[fd]
+        if self.tick(final=False):
+            file.size = max(file.size, self.rng.randint(0, size))
+            raise PowerCut
+        if self.rng.random() < self.refuse_writes or self._used() + max(0, size - file.size) > self.total:
+            raise OSError(errno.ENOSPC, "no space")
+        file.size = max(file.size, size)
+
     def fdatasync(self, fd: int) -> None:
         file = self.descriptors[fd]
         if self.tick(final=False):

@@ -1,9 +1,9 @@
 """The spool: a log in files, for one machine. This page is its format, and how it is written and read.
 
 A log is one stream of bytes that grows for ever. A position in it (u64) is an offset: it never stands for
-other bytes later. The stream is kept in segments, files of one size that were written once when they were
-made and are overwritten when everybody is past them; segment ``n`` holds the positions from ``n * size`` on,
-and a file's offset is the position modulo that size. Partitions are logical: each record names its own. All
+other bytes later. The stream is kept in segments, files of one size that get their blocks when they are made
+and are overwritten when everybody is past them; segment ``n`` holds the positions from ``n * size`` on, and a
+file's offset is the position modulo that size. Partitions are logical: each record names its own. All
 integers are little-endian; CRC is CRC-32C.
 
     DIR/spool/, DIR/outcomes/<partition>/

@@ -54,6 +54,10 @@ class Disk(Protocol):
         """Write, at most `IOV_MAX` buffers; the number of bytes written may be less than given."""
         ...
 
+    def allocate(self, fd: int, size: int) -> None:
+        """Give the file its blocks, so that writing its first ``size`` bytes never lacks space."""
+        ...
+
     def fdatasync(self, fd: int) -> None:
         """Make the file's data durable."""
         ...
@@ -131,6 +135,10 @@ class OsDisk:
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
         """See `Disk`."""
         return os.pwritev(fd, buffers, position)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """See `Disk`."""
+        os.posix_fallocate(fd, 0, size)
 
     def fdatasync(self, fd: int) -> None:
         """See `Disk`."""
