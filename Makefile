@@ -9,7 +9,24 @@ BENCH ?= --quick
 # As root on a Debian-like machine, a missing system package is installed; else the command says which.
 APT := .ci/apt-install
 
-.PHONY: install serve test check bench crash clean
+# What tests and benchmarks need of the system.
+define PEERS
+	@command -v dcmsend >/dev/null || $(APT) dcmtk
+	@command -v java >/dev/null || $(APT) default-jre-headless
+	@command -v mvn >/dev/null || $(APT) maven
+	@command -v cc >/dev/null || $(APT) gcc libc6-dev
+	@command -v openssl >/dev/null || $(APT) openssl
+endef
+
+# What `make test-all` needs beyond that; Debian has Orthanc where only root's PATH leads.
+define MORE_PEERS
+	@PATH=$$PATH:/usr/sbin; command -v Orthanc >/dev/null || $(APT) orthanc
+	@command -v node >/dev/null || $(APT) nodejs
+	@command -v npm >/dev/null || $(APT) npm
+	@command -v promtool >/dev/null || $(APT) prometheus
+endef
+
+.PHONY: install serve serve-distributed test test-all check bench crash clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -18,28 +35,49 @@ install: .venv/installed
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(APT) python3-venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable . --group dev
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[kafka]' --group dev
 	@touch $@
 
 serve: install
 	$(BIN)/dicom-ingest serve --data $(DATA) --listen $(LISTEN) --workers $(WORKERS)
 
+# Everything of the distributed form on this machine, for trying; needs Java, Maven and Go.
+serve-distributed: install
+	$(PEERS)
+	$(BIN)/python -m tests.support.s3_servers minio
+	$(BIN)/python -m tests.support.trial
+
 test: install
-	@command -v dcmsend >/dev/null || $(APT) dcmtk
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup -m 'not long'
+	$(PEERS)
+	$(BIN)/python -m tests.support.s3_servers minio
+	$(BIN)/python -m tests.support.kustomize
+	$(BIN)/pytest --numprocesses 3 --dist loadgroup -m 'not long and not servers and not slow'
+
+test-all: install
+	$(PEERS)
+	$(MORE_PEERS)
+	$(BIN)/python -m tests.support.s3_servers minio versitygw
+	$(BIN)/python -m tests.support.kustomize
+	$(BIN)/python -m tests.support.dcmjs
+	$(BIN)/pytest --numprocesses 3 --dist loadgroup -m 'not long'
 
 crash: install
-	@command -v dcmsend >/dev/null || $(APT) dcmtk
+	$(PEERS)
+	$(BIN)/python -m tests.support.s3_servers minio
+	$(BIN)/pytest tests/crash -m 'not long'
 	$(BIN)/pytest -m long
 
 check: install
+	$(BIN)/python -m tests.support.kustomize
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/pytest --quiet tests/kubernetes
 
 bench: install
-	@command -v storescp >/dev/null || $(APT) dcmtk
+	$(PEERS)
+	$(BIN)/python -m tests.support.s3_servers minio
 	$(BIN)/python -m benchmarks $(BENCH)
 
 clean:

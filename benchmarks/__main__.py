@@ -5,6 +5,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -64,10 +67,22 @@ def main(
 
 def run(scale: Scale, names: tuple[str, ...]) -> list[Comparison]:
     """The comparisons of the named scenarios."""
-    comparisons = [found for name in names if name in SCENARIOS for found in SCENARIOS[name](scale)]
-    if "micro" in names:
-        comparisons.append(run_micro(scale))
+    comparisons: list[Comparison] = []
+    for name in names:
+        with _own_folder(scale, name) as own:
+            comparisons += SCENARIOS[name](own) if name in SCENARIOS else [run_micro(own)]
     return comparisons
+
+
+@contextmanager
+def _own_folder(scale: Scale, name: str) -> Iterator[Scale]:
+    """What one scenario leaves behind neither fills the disk for the next nor stands in its way."""
+    scratch = scale.scratch / name
+    scratch.mkdir()
+    try:
+        yield replace(scale, scratch=scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,10 @@ class NoopLog:
         future.set_result(None)
         return future
 
+    def congested(self, *, full: bool) -> bool:  # noqa: ARG002 - the log's interface
+        """Never away."""
+        return False
+
     def refusal(self) -> str | None:
         """Nothing is ever refused."""
         return None

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -22,18 +22,23 @@ _TIMESTAMP: Final = 0.004  # s: how finely the kernel tells a file's time
 
 
 @contextmanager
-def receiver(data: Path) -> Iterator[tuple[ChildProcess, tuple[str, int]]]:
-    """Our receiver on ``data``, which stays."""
+def receiver(
+    data: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[ChildProcess, tuple[str, int]]]:
+    """Our receiver on ``data``, which stays; ``environment`` has settings of its own."""
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
     command = [part.format(port=port, folder=data) for part in OURS.command]
-    with ChildProcess(command, data.with_name(f"{data.name}-receiver.log"), OURS.environment) as process:
+    whole = {**OURS.environment, **(environment or {})}
+    with ChildProcess(command, data.with_name(f"{data.name}-receiver.log"), whole) as process:
         process.wait_listening(port)
         yield process, ("127.0.0.1", port)
 
 
 @contextmanager
-def workers(data: Path, count: int, cores: Sequence[int]) -> Iterator[list[ChildProcess]]:
+def workers(
+    data: Path, count: int, cores: Sequence[int], environment: Mapping[str, str] | None = None
+) -> Iterator[list[ChildProcess]]:
     """``count`` workers that share the partitions of ``data``, they and their codecs on ``cores`` only."""
     partitions = LogSettings().partitions
     with contextlib.ExitStack() as stack:
@@ -42,7 +47,8 @@ def workers(data: Path, count: int, cores: Sequence[int]) -> Iterator[list[Child
             owned = ",".join(map(str, range(number, partitions, count)))
             command = python("-m", "ingest", "worker", "--data", str(data), "--partitions", owned)
             log = data.with_name(f"{data.name}-worker-{number}.log")
-            process = stack.enter_context(ChildProcess(command, log, OURS.environment))
+            whole = {**OURS.environment, **(environment or {})}
+            process = stack.enter_context(ChildProcess(command, log, whole))
             os.sched_setaffinity(process.pid, cores)
             started.append(process)
         yield started

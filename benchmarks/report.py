@@ -13,6 +13,7 @@ _COLUMNS: Final = {
     "p50": ("p50 ms", 1e3, ".2f"),
     "p99": ("p99 ms", 1e3, ".2f"),
     "receiver_cpu_per_byte": ("receiver CPU ms/MB", 1e9, ".3f"),
+    "cpu_per_byte": ("CPU ms/MB", 1e9, ".3f"),
     "sender_cpu_per_byte": ("sender CPU ms/MB", 1e9, ".3f"),
 }
 _MB: Final = 1e6

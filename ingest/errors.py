@@ -4,6 +4,7 @@
     ├── LocalProtocolError     ours: a call the state does not allow. Abort the association; it is a defect.
     ├── RemoteProtocolError    the peer's: abort with the source and reason that the error carries.
     ├── Refused                policy: answer with the status that the error carries; the association goes on.
+    │   └── InstanceTooLong
     ├── OutOfResources         the world, for now: disk, queue or memory is full. The peer may send again.
     └── LogUnavailable         the world, for now: the log cannot acknowledge. The peer may send again.
 
@@ -58,6 +59,10 @@ class Refused(IngestError):  # noqa: N818 - the status says that it failed
         self.status = status
         self.comment = comment
         self.offending_element = offending_element
+
+
+class InstanceTooLong(Refused):
+    """It is longer than the settings allow its sender."""
 
 
 class OutOfResources(IngestError):  # noqa: N818 - named like the status A700H

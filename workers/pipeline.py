@@ -18,7 +18,7 @@ from ingest.contract.records import Outcome
 from ingest.contract.settings import Settings
 from workers.dataset.payload import Payload, sha256
 from workers.errors import Reason, Rejected, Unavailable
-from workers.log.reassembly import Upload
+from workers.log.upload import Upload
 from workers.pixels.codec import Codec
 from workers.pixels.digest import pixel_digest
 from workers.pixels.form import CodecFailed
@@ -165,7 +165,7 @@ class Pipeline:
             work.manifest = received_manifest(work.upload.upload_id, work.upload.instance, work.source_digest)
 
     async def _know(self, work: Work) -> Settled | None:
-        found = await known(self._stores, work.manifest)
+        found = await known(self._stores, work.manifest, replayed=work.upload.replayed)
         if isinstance(found, Settled):
             return found
         work.found = found

@@ -10,17 +10,23 @@ from typing import Final
 import structlog
 
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
+from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import MiB, Settings, WorkerSettings
 from ingest.contract.spool import OsDisk, SpoolMissing, effective_reserve
 from workers.errors import Unavailable
-from workers.log.checkpoint import Progress
+from workers.fences import Fences
+from workers.log.checkpoint import CheckpointFolder, Progress
 from workers.log.in_hand import InHand
 from workers.log.outcome_producer import OutcomeProducer
+from workers.log.proof_files import ProofFiles
 from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
+from workers.metrics import measured, show_worker
 from workers.pipeline import Pipeline
 from workers.pixels.codec import Codec
+from workers.stages.prove import Prover, refuse_unprovable
+from workers.storage.in_flight import in_flight
 from workers.storage.resolution import finish_resolutions
 from workers.storage.stores import Stores, open_stores
 from workers.worker import OwnedPartition, Worker
@@ -33,38 +39,45 @@ _log = structlog.get_logger()
 
 
 async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
-    """Own ``partitions`` until SIGTERM or SIGINT; returns the exit code.
+    """Own ``partitions`` of the spool until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
         SpoolError: another worker has one of them, or the log is not the one of the settings.
-        WrongStores: the stores are not those that the shard map names.
+        WrongStores: the stores are not those that the shard map names, or one cannot be relied on or give the proof
+            that the settings want.
+        Unavailable: a bucket does not answer.
         OSError: the file system's, at the start.
     """
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    refuse_unprovable(settings)
+    stop = stop_by_signal()
     async with contextlib.AsyncExitStack() as resources:
+        admin = await resources.enter_async_context(Admin(settings, 1 + partitions[0]))
         owned = await _own(settings.data, partitions, stop, resources)
         if owned is None:
             return 0
         reader, opened = owned
-        stores = resources.enter_context(open_stores(settings.store_directories))
-        await _finish_resolutions(stores)
+        stores = await stores_or_stopped(settings, stop)
+        if stores is None:
+            return 0
+        resources.enter_context(stores)
+        await settle_resolutions(stores)
         scratch = ScratchFolder(settings.data / "scratch", partitions, settings.log.reserve)
         codec = await resources.enter_async_context(
             Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
         )
         worker = Worker(
             _within_reserve(settings, len(partitions)),
-            opened,
-            checkpoints=settings.data / "checkpoints",
+            list(opened.values()),
+            checkpoints=CheckpointFolder(settings.data / "checkpoints"),
             reader=reader,
             scratch=scratch,
-            pipeline=Pipeline(stores, codec, settings, scratch.of(partitions[0])),
+            pipeline=measured(Pipeline(stores, codec, settings, scratch.of(partitions[0])), settings, admin),
+            fences=Fences(Prover(stores, settings.worker.proofs), ProofFiles(settings.data)),
         )
         file = announce(settings.data, f"worker-{partitions[0]}", partitions=tuple(partitions))
         resources.callback(withdraw, file)
-        return await _run(worker, stop)
+        show_worker(admin, worker, codec, stop)
+        return await run_until(stop, worker)
 
 
 def _within_reserve(settings: Settings, partitions: int) -> WorkerSettings:
@@ -80,7 +93,45 @@ def _within_reserve(settings: Settings, partitions: int) -> WorkerSettings:
     return settings.worker.model_copy(update={"memory_limit": share})
 
 
-async def _finish_resolutions(stores: Stores) -> None:
+async def stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores | None:
+    """The stores, as soon as they answer; None when stopped before.
+
+    A worker that ended instead would be started again and again, until its supervisor gave up.
+    """
+    while True:
+        try:
+            stores = await _opened_once(settings, stop)
+        except Unavailable as error:
+            _log.error("the stores cannot be opened yet", reason=str(error))
+            if await _stopped_within(stop, error.retry_after):
+                return None
+        else:
+            for why in stores.silent if stores is not None else ():
+                _log.error("a store does not answer; its shards wait, the others are served", reason=why)
+            return stores
+
+
+async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None:
+    def opened() -> Stores:
+        with in_flight():
+            stores = open_stores(settings.store_locations, settings.store, working=True)
+            if stop.is_set():  # nobody waits for them any more
+                stores.close()
+            return stores
+
+    opening = asyncio.create_task(asyncio.to_thread(opened))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({opening, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            return await opening
+        opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return None
+    finally:
+        stopped.cancel()
+
+
+async def settle_resolutions(stores: Stores) -> None:
     """End what an administrator's interrupted command has left half done."""
     try:
         finished = await finish_resolutions(stores)
@@ -91,11 +142,26 @@ async def _finish_resolutions(stores: Stores) -> None:
             _log.info("resolutions finished", count=finished)
 
 
-async def _run(worker: Worker, stop: asyncio.Event) -> int:
+def stop_by_signal() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[None] | None = None) -> int:
+    """Run a worker until ``stop``, or until ``failed`` or an error ends it; returns the exit code."""
     stopper = asyncio.create_task(stop.wait())
     stopper.add_done_callback(lambda _: worker.stop())
+    running = asyncio.create_task(worker.run())
     try:
-        await worker.run()
+        await asyncio.wait({running, *([failed] if failed else ())}, return_when=asyncio.FIRST_COMPLETED)
+        if failed is not None and failed.done():
+            running.cancel()
+            await asyncio.wait({running})
+            failed.result()
+        running.result()
     except Exception as error:  # noqa: BLE001 - whatever it is, a new process is the remedy
         for cause in _leaves(error):
             _log.error("worker ends", exc_info=cause)

@@ -1,28 +1,35 @@
 """One worker process: read the log, place each upload by the pipeline, announce, checkpoint.
 
-A worker owns partitions. It keeps a few uploads in work, one of each SOP Instance UID at a time, and reads
-ahead within a budget in bytes. What cannot be placed now (`Unavailable`) is held and tried again while
-others go on. An error that is nobody's but ours ends the process without a checkpoint; the upload in hand
+A worker owns partitions: always the same on one machine, on Kafka those that the group gives it for now. It
+keeps a few uploads in work, one of each SOP Instance UID at a time, and reads ahead within a budget in bytes.
+What cannot be placed now (`Unavailable`) is held and tried again while others go on. An error that is nobody's but ours ends the process without a checkpoint; the upload in hand
 stays marked, and when it has taken the process with it often enough it goes on with less done to it.
+Questions of storage commitment in the log are for `fences`.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol
+import math
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from ingest.contract.checkpoint import Checkpoint
-from ingest.contract.records import Outcome, Place
+from ingest.contract.failpoints import Failpoint, reach
+from ingest.contract.records import Kind, Outcome, Place
 from ingest.contract.settings import WorkerSettings
 from workers.errors import Unavailable
-from workers.log.checkpoint import Announcer, Progress, commit, write_to
-from workers.log.entries import DamagedRecord, Entry
-from workers.log.in_hand import InHand
-from workers.log.reassembly import Reassembler, Scratch, Upload
+from workers.fences import Fences
+from workers.log.checkpoint import Announcer, CheckpointWriter, Progress, commit
+from workers.log.entries import DamagedRecord, Entry, LogRecord
+from workers.log.fence import Fence
+from workers.log.in_hand import Marks
+from workers.log.reassembly import Reassembler
+from workers.log.scratch import ScratchFolder
+from workers.log.upload import Upload
 from workers.pipeline import Tries
 from workers.turns import Turns
 
@@ -30,8 +37,9 @@ from workers.turns import Turns
 UPLOADS_AT_ONCE: Final = 4
 UPLOADS_AHEAD: Final = 256  # completed uploads in memory, whatever their size
 UPLOADS_PUT_BY: Final = 1024  # that wait for a store, in scratch files; beyond, all wait
-DONE_AT_MOST: Final = 50_000  # uploads done above a low-water mark that one upload holds; a megabyte or two
 LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
+LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
+LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
 COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
@@ -41,9 +49,8 @@ _log = structlog.get_logger()
 class Reader(Protocol):
     """The log, read for several partitions at once, each from where its checkpoint says."""
 
-    @property
-    def position(self) -> int:
-        """Everything below was read, in all of these partitions."""
+    def read_to(self, partition: int) -> int:
+        """Everything of the partition below this position was handed out."""
         ...
 
     def read(self) -> Sequence[Entry]:
@@ -51,6 +58,14 @@ class Reader(Protocol):
 
         Raises:
             OSError: the disk's; the next read tries the same again.
+        """
+        ...
+
+    async def end_of(self, partition: int) -> int:
+        """Where the partition ends now, by a question put to the log after the call.
+
+        Raises:
+            Unavailable: the log does not answer.
         """
         ...
 
@@ -71,13 +86,34 @@ class Placer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OwnedPartition:
-    """What a worker has of one partition."""
+    """What a worker has of one partition, from `Worker.add` until `Worker.drop`."""
 
     progress: Progress
-    in_hand: InHand
+    in_hand: Marks
     outcomes: Announcer
+
+    @property
+    def number(self) -> int:
+        """The partition's number in the log."""
+        return self.progress.partition
+
+
+class _Dropped(NamedTuple):
+    """A partition that is gone, and its tasks, which end in a moment."""
+
+    partition: OwnedPartition
+    tasks: Sequence[asyncio.Task[bool | None]]
+
+
+class _InWork(NamedTuple):
+    """An upload's task: whose it is, and of which instance."""
+
+    owner: OwnedPartition
+    sop_instance_uid: str
+    received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock; 0 where that is not known
+    size: int  # bytes
 
 
 @dataclass(frozen=True)
@@ -101,31 +137,78 @@ class Worker:
     def __init__(
         self,
         settings: WorkerSettings,
-        partitions: Mapping[int, OwnedPartition],
+        partitions: Sequence[OwnedPartition],
         *,
-        checkpoints: Path,
+        checkpoints: CheckpointWriter,
         reader: Reader,
-        scratch: Scratch,
+        scratch: ScratchFolder,
         pipeline: Placer,
+        fences: Fences,
+        expire_after: float = math.inf,
     ) -> None:
-        """``checkpoints``: the folder of checkpoint files."""
+        """``partitions``: those that it owns from the start; `add` and `drop` change them.
+
+        ``expire_after``: see `Reassembler`.
+        """
         self._settings = settings
         self._checkpoints = checkpoints
-        self._partitions = partitions
         self._reader = reader
+        self._scratch = scratch
         self._pipeline = pipeline
-        progress = {number: partition.progress for number, partition in partitions.items()}
-        self._reassembler = Reassembler(progress, scratch, settings.memory_limit)
+        self._fences = fences
+        self._partitions: dict[int, OwnedPartition] = {}
+        self._progress: dict[int, Progress] = {}
+        self._taken_at: dict[
+            int, float
+        ] = {}  # where each ended when it came; infinite while that is not known
+        self._expire_after = expire_after
+        self._looked = 0.0  # when we last looked for uploads that wait in vain
+        self._reassembler = Reassembler(self._progress, scratch, settings.memory_limit, expire_after)
+        self._changes: deque[OwnedPartition | _Dropped] = deque()  # to be taken note of before the next entry
         self._turns = Turns(UPLOADS_AT_ONCE)
-        self._uploads: dict[asyncio.Task[None], Upload] = {}  # completed and not yet settled
-        self._put_by: set[asyncio.Task[None]] = set()  # those that wait for the world
-        self._kept: set[asyncio.Task[None]] = set()  # those that must do so in memory, so short is the disk
-        self._left = asyncio.Event()  # one of either has gone
+        self._in_work: dict[asyncio.Task[bool], _InWork] = {}  # completed and not yet settled
+        self._uploads: dict[asyncio.Task[bool], Upload] = {}  # those of them that are not put by
+        self._put_by: set[asyncio.Task[bool]] = set()  # those that wait for the world
+        self._kept: set[asyncio.Task[bool]] = set()  # those that must do so in memory, so short is the disk
+        self._left = asyncio.Event()  # one of either has gone, or a partition has come or gone
         self._probing = asyncio.Lock()
+        self._committing = asyncio.Lock()
         self._due = asyncio.Event()  # a commit should not wait for the timer
         self._stopping = asyncio.Event()
         self._drained = False
         self._settled = 0  # since the last commit
+        for partition in partitions:
+            self.add(partition)
+
+    def add(self, partition: OwnedPartition) -> None:
+        """Own a partition from now on; its entries may follow at once."""
+        assert partition.number not in self._partitions
+        self._partitions[partition.number] = partition
+        self._progress[partition.number] = partition.progress
+        self._changes.append(partition)
+        self._left.set()
+
+    def drop(self, number: int) -> None:
+        """A partition is another's now: work on it ends, and nothing of it is committed any more."""
+        partition = self._partitions.pop(number)
+        del self._progress[number]
+        self._taken_at.pop(number, None)
+        partition.progress.abandon()
+        uploads = [task for task, work in self._in_work.items() if work.owner is partition]
+        tasks = [*uploads, *self._fences.of(partition.progress)]
+        for task in tasks:
+            task.cancel()
+        self._changes.append(_Dropped(partition, tasks))
+        self._left.set()
+
+    def in_work(self) -> list[_InWork]:
+        """Uploads completed and not yet settled; any thread may ask."""
+        return list(self._in_work.values())
+
+    @property
+    def put_by(self) -> int:
+        """How many of them wait for the world; any thread may ask."""
+        return len(self._put_by) + len(self._kept)
 
     def stop(self) -> None:
         """Finish what is in work, checkpoint and end."""
@@ -137,37 +220,116 @@ class Worker:
         Raises:
             Exception: a defect, or a log that cannot be read or announced to.
         """
-        for partition in self._partitions.values():
-            partition.progress.attempt(partition.in_hand.left)
-        await self._commit()
-        for partition in self._partitions.values():  # only now that the attempts are durable
-            partition.in_hand.clear_left()
+        await self._take_note()
         _log.info("worker started", partitions=len(self._partitions))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._commit_regularly())
             await self._read(group)
             await self._drain()
-        await self._commit()
+        with contextlib.suppress(TimeoutError):  # what is not committed is repeated
+            async with asyncio.timeout(LAST_COMMIT):
+                await self._commit()
+
+    async def _take_note(self) -> None:
+        """Make ready for partitions that have come, and clean up after those that have gone, in their order."""
+        while self._changes:
+            change = self._changes.popleft()
+            if isinstance(change, _Dropped):
+                if change.tasks:
+                    await asyncio.wait(change.tasks)
+                self._reassembler.forget(change.partition.number)
+                try:
+                    self._scratch.empty(change.partition.number)
+                except OSError as error:
+                    _log.warning("scratch is unavailable", errno=error.errno)
+                continue
+            change.progress.attempt(change.in_hand.left)
+            if change.in_hand.left:
+                await self._commit()
+            change.in_hand.clear_left()  # only now that the attempts are durable
+            if self._owns(change):
+                self._taken_at[change.number] = await self._end_of(change.number)
+
+    async def _end_of(self, number: int) -> float:
+        try:
+            return await self._reader.end_of(number)
+        except Unavailable:
+            return math.inf
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Read and reassemble until stopped, no further ahead than the budget allows."""
         while not self._stopping.is_set():
+            await self._take_note()
             if self._is_full():
                 self._left.clear()
                 await self._until_stopping(self._left.wait())
                 continue
-            for entry in await self._entries():
+            entries = [(self._partitions.get(entry.partition), entry) for entry in await self._entries()]
+            for owner, entry in entries:
+                await self._take_note()
+                if owner is None or not self._owns(owner):
+                    continue
                 uploads = await self._reassembled(entry)
                 if uploads is None:
                     return  # so that nothing counts as read that was not
-                for upload in uploads:
-                    task = group.create_task(self._place(upload))
-                    self._uploads[task] = upload
-                    task.add_done_callback(self._gone)
-            for partition in self._partitions.values():
-                partition.progress.read_up_to(self._reader.position)
-            self._report_orphans()
+                fences = self._reassembler.take_fences()
+                if isinstance(entry, LogRecord) and entry.record.kind is Kind.PART:
+                    reach(Failpoint.PART_READ)
+                if self._owns(owner):
+                    self._begin(group, owner, uploads)
+                    self._begin_fences(group, owner, fences)
+            for number, partition in self._partitions.items():
+                partition.progress.read_up_to(self._reader.read_to(number))
+            await self._expire(group)
+            self._report_passed_over()
             await asyncio.sleep(0)  # entries in plenty must not keep the others waiting
+
+    async def _expire(self, group: asyncio.TaskGroup) -> None:
+        """Where a partition was read to its end, end the uploads that wait in vain."""
+        now = time.monotonic()
+        if now - self._looked < self._expire_after / LOOKS:
+            return
+        self._looked = now
+        for partition in list(self._partitions.values()):
+            number = partition.number
+            if now - self._reassembler.waits_since(number) <= self._expire_after:
+                continue
+            try:
+                end = await self._reader.end_of(number)
+                if not self._owns(partition) or end > partition.progress.read_to:
+                    continue
+                uploads = await self._reassembler.expire(number, now)
+            except (Unavailable, OSError) as error:
+                _log.warning("uploads without an end are left for now", reason=str(error))
+                return
+            if self._owns(partition):
+                self._begin(group, partition, uploads)
+
+    def _owns(self, partition: OwnedPartition) -> bool:
+        """Whether it is still this very one, not given back and got again meanwhile."""
+        return self._partitions.get(partition.number) is partition
+
+    def _begin(self, group: asyncio.TaskGroup, partition: OwnedPartition, uploads: Sequence[Upload]) -> None:
+        taken_at = self._taken_at.get(partition.number, math.inf)
+        for found in uploads:
+            upload = replace(found, replayed=found.end_position <= taken_at)
+            task = group.create_task(self._place(upload, partition))
+            instance = upload.instance
+            self._in_work[task] = _InWork(
+                partition, instance.sop_instance_uid, instance.received_at, instance.size
+            )
+            self._uploads[task] = upload
+            task.add_done_callback(self._gone)
+
+    def _begin_fences(
+        self, group: asyncio.TaskGroup, partition: OwnedPartition, fences: Sequence[Fence]
+    ) -> None:
+        for fence in fences:
+            uploads = {
+                task: work.sop_instance_uid for task, work in self._in_work.items() if work.owner is partition
+            }
+            task = self._fences.begin(group, fence, partition.progress, uploads)
+            task.add_done_callback(lambda _: self._left.set())
 
     async def _entries(self) -> Sequence[Entry]:
         """What the log has next; after a while nothing."""
@@ -189,10 +351,12 @@ class Worker:
             or sum(bool(upload.file) for upload in uploads) >= UPLOADS_AT_ONCE
             or len(self._put_by) >= UPLOADS_PUT_BY
             or bool(self._kept)
-            or any(partition.progress.done >= DONE_AT_MOST for partition in self._partitions.values())
+            or self._fences.is_full
+            or any(partition.progress.is_full for partition in self._partitions.values())
         )
 
-    def _gone(self, task: asyncio.Task[None]) -> None:
+    def _gone(self, task: asyncio.Task[bool]) -> None:
+        del self._in_work[task]
         self._uploads.pop(task, None)
         self._put_by.discard(task)
         self._kept.discard(task)
@@ -204,32 +368,43 @@ class Worker:
             _log.error("damage in the log", partition=entry.partition, position=entry.position)
         while True:
             try:
-                return await self._reassembler.add(entry)
+                return await self._reassembler.add(entry, time.monotonic())
             except OSError as error:
                 _log.warning("scratch is unavailable", errno=error.errno)
             await self._pause(RETRY_AFTER)
             if self._stopping.is_set():
                 return None
 
-    def _report_orphans(self) -> None:
+    def _report_passed_over(self) -> None:
         if self._reassembler.orphans:
             _log.info("uploads without an end dropped", count=self._reassembler.orphans)
             self._reassembler.orphans = 0
+        if self._reassembler.late:
+            _log.warning(
+                "records of uploads that had been given up passed over", count=self._reassembler.late
+            )
+            self._reassembler.late = 0
+        if self._reassembler.unreadable:
+            _log.error(
+                "damaged questions of storage commitment passed over", count=self._reassembler.unreadable
+            )
+            self._reassembler.unreadable = 0
 
-    async def _place(self, upload: Upload) -> None:
-        """Take one upload to its place, in its turn; leaves it to the next start when stopping."""
-        partition = self._partitions[upload.partition]
+    async def _place(self, upload: Upload, partition: OwnedPartition) -> bool:
+        """Take one upload to its place, in its turn; False when stopping, which leaves it to the next start."""
         async with self._turns.of(upload.instance.sop_instance_uid):
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
             while isinstance(outcome, Unavailable):
                 _log.warning("upload held", partition=upload.partition, reason=str(outcome))
-                upload = await self._wait_with(upload, max(retry_after, outcome.retry_after))
+                upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
+                upload = replace(upload, replayed=True)
+                await self._pause(max(retry_after, outcome.retry_after))
                 retry_after = min(2 * retry_after, LONGEST_RETRY)
                 async with self._probing:  # one at a time, so that those that wait leave room for the others
                     outcome = await self._try(upload, partition)
         if outcome is None:
-            return
+            return False
         partition.progress.settle(upload.upload_id, outcome)
         if outcome.place in (Place.CONFLICT, Place.QUARANTINED):
             _log.warning(
@@ -237,26 +412,36 @@ class Worker:
                 place=outcome.place,
                 reason=outcome.reason,
                 sop_instance_uid=outcome.sop_instance_uid,
+                source_digest=outcome.source_digest,
+                calling_ae_title=upload.instance.calling_ae_title,
             )
         await self._reassembler.release(upload)
         self._settled += 1
         if self._settled >= COMMIT_AFTER:
             self._due.set()
+        return True
 
     async def _try(self, upload: Upload, partition: OwnedPartition) -> Outcome | Unavailable | None:
         """One try in a slot; None when stopping."""
-        alone = upload.upload_id in partition.in_hand.left
-        async with self._turns.slot(alone=alone):
+        async with self._turns.slot(alone=partition.in_hand.is_suspect(upload.upload_id)):
             if self._stopping.is_set():
                 return None
             try:
-                with _marked(partition.in_hand, upload):
+                with _marked(partition.in_hand, upload) as needs_commit:
+                    if needs_commit:
+                        await self._commit_mark()
                     return await self._pipeline.place(upload, _Tries(upload, partition.progress))
             except Unavailable as error:
-                return error
+                # Anew, without the frames that it has come through: they hold the bytes of the upload, which is
+                # put by so that they are not held.
+                return Unavailable(str(error), error.retry_after)
 
-    async def _wait_with(self, upload: Upload, seconds: float) -> Upload:
-        """Wait for the world with an upload, out of memory and out of the others' way.
+    async def _commit_mark(self) -> None:
+        if not await self._commit():
+            raise Unavailable("the mark on a suspect cannot be committed", RETRY_AFTER)
+
+    async def _put_by_for_now(self, upload: Upload) -> Upload:
+        """The same upload, which is to wait for the world, out of memory and out of the others' way.
 
         On a disk without room for that, nothing more is read: what the log still holds must not take the
         last bytes of the store before this one, which keeps the log from giving space back.
@@ -272,7 +457,6 @@ class Worker:
             self._kept.discard(task)
             self._put_by.add(task)
             self._left.set()
-        await self._pause(seconds)
         return upload
 
     async def _commit_regularly(self) -> None:
@@ -284,21 +468,20 @@ class Worker:
             self._settled = 0
             await self._commit()
 
-    async def _commit(self) -> None:
-        accounts = [(partition.progress, partition.outcomes) for partition in self._partitions.values()]
-        try:
-            await commit(accounts, self._write)
-        except Unavailable as error:
-            _log.warning("checkpoint put off", reason=str(error))
-
-    async def _write(self, checkpoints: Sequence[Checkpoint]) -> None:
-        try:
-            await write_to(self._checkpoints, checkpoints)
-        except OSError as error:
-            raise Unavailable(f"checkpoint: {error.strerror}", RETRY_AFTER) from error
+    async def _commit(self) -> bool:
+        """Commit all partitions; whether that was possible."""
+        async with self._committing:
+            accounts = [(partition.progress, partition.outcomes) for partition in self._partitions.values()]
+            try:
+                await commit(accounts, self._checkpoints.write)
+            except Unavailable as error:
+                _log.warning("checkpoint put off", reason=str(error))
+                return False
+        return True
 
     async def _drain(self) -> None:
-        """What is in work may end within the deadline; the rest is the next start's."""
+        """What is in work may end within the deadline; the rest is the next start's, and so are fences."""
+        self._fences.leave()
         tasks = self._uploads.keys() | self._put_by
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._settings.stop_timeout)
@@ -323,11 +506,11 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _marked(in_hand: InHand, upload: Upload) -> Iterator[None]:
-    """Mark work on an upload, so that it is known if the process does not survive it."""
-    in_hand.mark(upload.upload_id)
+def _marked(in_hand: Marks, upload: Upload) -> Iterator[bool]:
+    """Mark work on an upload, so that it is known if the process does not survive it; see `Marks.mark`."""
+    needs_commit = in_hand.mark(upload.upload_id)
     try:
-        yield
+        yield needs_commit
     except (Unavailable, asyncio.CancelledError):
         in_hand.clear(upload.upload_id)
         raise

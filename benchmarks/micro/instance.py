@@ -10,7 +10,8 @@ from ingest.association import AcceptedContext, Fragment, FragmentRun
 from ingest.contract.settings import ReceiverSettings
 from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
 from ingest.instance import ChunkPool
-from ingest.receiver.storage import Peer, StorageService
+from ingest.receiver.receiving import Peer
+from ingest.receiver.storage import StorageService
 
 
 def operations() -> dict[str, Callable[[int], None]]:

@@ -42,11 +42,18 @@ from ingest.association.events import (
 from ingest.association.negotiation import Accepted, AcceptedContext, AcceptorPolicy, Answer, negotiate
 from ingest.association.pdu import AssociateAccept, AssociateReject, AssociateRequest, Rejection
 from ingest.association.pdu_items import PresentationContext, RoleSelection, UserInformation
-from ingest.association.storage_classes import STORAGE_CLASSES, VERIFICATION
+from ingest.association.storage_classes import (
+    STORAGE_CLASSES,
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    VERIFICATION,
+)
 from ingest.association.transitions import State
 
 __all__ = [
     "STORAGE_CLASSES",
+    "STORAGE_COMMITMENT",
+    "STORAGE_COMMITMENT_INSTANCE",
     "VERIFICATION",
     "Aborted",
     "AbortedBy",

@@ -127,9 +127,11 @@ class Association:
 
     def receive_data(self, data: memoryview) -> None:
         """Take bytes from the peer; then call `next_event` until it returns ``None``."""
-        if self._state is State.AWAITING_TRANSPORT:
+        if self._delivering:
+            self._buffer.feed(data)
+        elif self._state is State.AWAITING_TRANSPORT:
             raise LocalProtocolError("bytes were received before the transport connection was open")
-        if self._state is not State.IDLE:
+        elif self._state is not State.IDLE:
             self._buffer.feed(data)
 
     def keep_unread(self) -> None:
@@ -146,7 +148,7 @@ class Association:
         try:
             while True:
                 if self._delivering:
-                    fragment = self._buffer.run() or self._buffer.fragment()
+                    fragment = self._buffer.data()
                     if fragment is not None:
                         return fragment
                 if not self._advance():

@@ -92,38 +92,7 @@ class ReceiveBuffer:
             self._at = 0
             self._end = len(self._view)
 
-    def run(self) -> FragmentRun | None:
-        """Fragments of one data set in whole PDUs of one size, or ``None`` where there are not enough of them.
-
-        The headers of the run are equal to the first one, byte for byte, so one check serves all.
-        """
-        at = self._at
-        if self._end - at < MINIMUM_RUN or self._pdu_left or self._held or self._header or self._skip:
-            return None
-        kind, length, pdv_length, context_id, control = ONE_PDV.unpack_from(self._view, at)
-        stride = length + HEADER.size
-        count = (self._end - at) // stride
-        if (
-            count < 2  # noqa: PLR2004 - one is a fragment
-            or kind != P_DATA_TF
-            or control & 3
-            or length > self.maximum_length
-            or pdv_length != length - 4
-            or pdv_length <= 2  # noqa: PLR2004 - context ID and control header; a row must have a width
-            or pdv_length & 1
-            or context_id not in self.contexts
-        ):
-            return None
-        pdus = np.frombuffer(self._view, np.uint8, count * stride, at).reshape(count, stride)
-        headers = pdus[:, :_HEADERS_SIZE].tobytes()
-        if headers != headers[:_HEADERS_SIZE] * count:
-            count = _equal_at_start(headers)
-            if count < 2:  # noqa: PLR2004 - one is a fragment
-                return None
-        self._at = at + count * stride
-        return FragmentRun(context_id, pdus[:count, _HEADERS_SIZE:])
-
-    def fragment(self) -> Fragment | None:
+    def data(self) -> Fragment | FragmentRun | None:
         """The next piece of P-DATA, or ``None`` when a header or more bytes come first.
 
         Raises:
@@ -135,7 +104,7 @@ class ReceiveBuffer:
         start = at + _HEADERS_SIZE
         if start > self._end:
             return None
-        # The tight path: a whole PDU of one PDV lies in the buffer.
+        # The tight path: a whole PDU of one PDV lies in the buffer, perhaps with others like it behind.
         kind, length, pdv_length, context_id, control = ONE_PDV.unpack_from(self._view, at)
         stop = at + 6 + length
         if (
@@ -148,12 +117,36 @@ class ReceiveBuffer:
             or context_id not in self.contexts
         ):
             return None
-        self._at = stop
         is_command, is_last = _CONTROL[control]
+        if self._end - at >= MINIMUM_RUN and not control & 3:
+            run = self._run(context_id, stop - at)
+            if run is not None:
+                return run
+        self._at = stop
         return Fragment(context_id, is_command, is_last, self._view[start:stop])
+
+    def _run(self, context_id: int, stride: int) -> FragmentRun | None:
+        """Fragments of one data set in whole PDUs of ``stride`` bytes, or ``None`` where the next has no equal.
+
+        The headers of the run are equal to the first one, byte for byte, so one check serves all.
+        """
+        at = self._at
+        count = (self._end - at) // stride
+        if count < 2 or stride == _HEADERS_SIZE:  # noqa: PLR2004 - one is a fragment; a row must have a width
+            return None
+        pdus = np.frombuffer(self._view, np.uint8, count * stride, at).reshape(count, stride)
+        headers = pdus[:, :_HEADERS_SIZE].tobytes()
+        if headers != headers[:_HEADERS_SIZE] * count:
+            count = _equal_at_start(headers)
+            if count < 2:  # noqa: PLR2004 - one is a fragment
+                return None
+        self._at = at + count * stride
+        return FragmentRun(context_id, pdus[:count, _HEADERS_SIZE:])
 
     def header(self) -> tuple[int, int] | None:
         """Type and PDU-length of the next PDU, until it is taken; ``None`` when more bytes are needed."""
+        if self._at == self._end:
+            return None  # of a header at hand too: its body needs more bytes
         if self._header is None and not self._pdu_left and self._skipped():
             header = self._take(HEADER.size)
             if header is not None:
@@ -175,7 +168,7 @@ class ReceiveBuffer:
         self._held.clear()
 
     def begin_data(self, length: int) -> None:
-        """The header at hand is of a P-DATA-TF that is wanted: `fragment` gives its pieces.
+        """The header at hand is of a P-DATA-TF that is wanted: `data` gives its pieces.
 
         Raises:
             RemoteProtocolError: far longer than was announced (PS3.8 D.1), or without room for a PDV.

@@ -16,8 +16,13 @@ from ingest.association.pdu_items import (
     UserInformation,
     invalid,
 )
-from ingest.association.storage_classes import STORAGE_CLASSES, STORAGE_SERVICE_CLASS, VERIFICATION
-from ingest.association.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, preference_order
+from ingest.association.storage_classes import (
+    STORAGE_CLASSES,
+    STORAGE_COMMITMENT,
+    STORAGE_SERVICE_CLASS,
+    VERIFICATION,
+)
+from ingest.association.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, PLAIN, preference_order
 from ingest.contract.identifiers import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -57,7 +62,9 @@ class AcceptorPolicy:
     ``ae_title`` is ours; ``accept_any_called_ae`` lets others through. ``maximum_length`` is the PDU-length
     that we announce, in bytes. ``transfer_syntax_preference`` are UIDs to prefer before the built-in order.
     ``private_storage_classes`` are SOP Class UIDs to take as storage beside the standard's.
-    ``calling_ae_titles``, when given, are the only requestors.
+    ``calling_ae_titles``, when given, are the only requestors. ``storage_classes``, when given, are all that is
+    stored. ``storage`` is off for one that is not stored to.
+    Of storage commitment, ``commitment_scp`` is to take requests, ``commitment_scu`` to be reported to.
 
     Raises:
         ValueError: a preferred transfer syntax cannot be received, a private class is a standard one of
@@ -70,6 +77,10 @@ class AcceptorPolicy:
     transfer_syntax_preference: tuple[str, ...] = ()
     private_storage_classes: frozenset[str] = frozenset()
     calling_ae_titles: frozenset[str] | None = None
+    storage_classes: frozenset[str] | None = None
+    storage: bool = True
+    commitment_scp: bool = False
+    commitment_scu: bool = False
     ranks: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -198,7 +209,9 @@ def _accept(request: AssociateRequest, policy: AcceptorPolicy, limit: int) -> Ac
         maximum_length=policy.maximum_length,
         implementation_class_uid=IMPLEMENTATION_CLASS_UID,
         implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-        role_selections=tuple(_roles(request, {context.abstract_syntax for context in accepted.values()})),
+        role_selections=tuple(
+            _roles(request, policy, {context.abstract_syntax for context in accepted.values()})
+        ),
     )
     reply = AssociateAccept(
         called_ae_title=request.called_ae_title,
@@ -211,20 +224,25 @@ def _accept(request: AssociateRequest, policy: AcceptorPolicy, limit: int) -> Ac
 
 
 def _supported_classes(request: AssociateRequest, policy: AcceptorPolicy) -> set[str]:
-    """Which of the proposed abstract syntaxes we serve."""
-    supported = {
-        context.abstract_syntax
-        for context in request.contexts
-        if context.abstract_syntax in STORAGE_CLASSES
-        or context.abstract_syntax in policy.private_storage_classes
-        or context.abstract_syntax == VERIFICATION
-    }
-    # PS3.7 D.3.3.6: the requestor says which service class a SOP Class is of.
-    supported.update(
-        item.sop_class_uid
-        for item in request.user_information.common_extended_negotiations
-        if item.service_class_uid == STORAGE_SERVICE_CLASS and _may_be_storage(item.sop_class_uid)
-    )
+    """Which abstract syntaxes we serve, of storage those that were proposed."""
+    supported = {VERIFICATION}
+    if policy.commitment_scp or policy.commitment_scu:
+        supported.add(STORAGE_COMMITMENT)
+    if policy.storage:
+        supported |= policy.private_storage_classes
+        supported.update(
+            context.abstract_syntax
+            for context in request.contexts
+            if context.abstract_syntax in STORAGE_CLASSES
+        )
+        # PS3.7 D.3.3.6: the requestor says which service class a SOP Class is of.
+        supported.update(
+            item.sop_class_uid
+            for item in request.user_information.common_extended_negotiations
+            if item.service_class_uid == STORAGE_SERVICE_CLASS and _may_be_storage(item.sop_class_uid)
+        )
+    if policy.storage_classes is not None:
+        supported &= policy.storage_classes | {VERIFICATION, STORAGE_COMMITMENT}
     return supported
 
 
@@ -245,7 +263,8 @@ def _result(
         return PresentationContextResult(
             context.context_id, ABSTRACT_SYNTAX_NOT_SUPPORTED, IMPLICIT_VR_LITTLE_ENDIAN
         )
-    known = [uid for uid in context.transfer_syntaxes if uid in ranks]
+    plain_only = context.abstract_syntax == STORAGE_COMMITMENT
+    known = [uid for uid in context.transfer_syntaxes if uid in (PLAIN if plain_only else ranks)]
     if not known:
         return PresentationContextResult(
             context.context_id, TRANSFER_SYNTAXES_NOT_SUPPORTED, IMPLICIT_VR_LITTLE_ENDIAN
@@ -253,12 +272,18 @@ def _result(
     return PresentationContextResult(context.context_id, ACCEPTANCE, min(known, key=ranks.__getitem__))
 
 
-def _roles(request: AssociateRequest, accepted: set[str]) -> Iterator[RoleSelection]:
+def _roles(request: AssociateRequest, policy: AcceptorPolicy, accepted: set[str]) -> Iterator[RoleSelection]:
     """PS3.7 D.3.3.4: answer only what was proposed, and grant only a role that was proposed.
 
-    The requestor stores, we are stored to: it may be SCU, and not SCP.
+    The requestor stores, we are stored to: it may be SCU, and not SCP. With storage commitment, it asks as SCU,
+    and reports as SCP on an association that it opens for that (PS3.4 J.3.3).
     """
     proposed = {item.sop_class_uid: item for item in request.user_information.role_selections}
     for item in proposed.values():
-        if item.sop_class_uid in accepted:
-            yield replace(item, scp_role=False)
+        if item.sop_class_uid not in accepted:
+            continue
+        if item.sop_class_uid == STORAGE_COMMITMENT:
+            scu, scp = policy.commitment_scp, policy.commitment_scu
+        else:
+            scu, scp = True, False
+        yield replace(item, scu_role=item.scu_role and scu, scp_role=item.scp_role and scp)

@@ -7,6 +7,8 @@ colour palettes), which is another service class, and the image boxes of Print M
 """
 
 VERIFICATION = "1.2.840.10008.1.1"
+STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model, PS3.4 J.3.5
+STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # its one well-known instance
 STORAGE_SERVICE_CLASS = "1.2.840.10008.4.2"  # PS3.4 B.3.1.2, said in common extended negotiation
 
 _ROOT = "1.2.840.10008.5.1.4."

@@ -3,12 +3,15 @@
 from collections.abc import Iterable
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+# For data sets without pixels, as those of storage commitment.
+PLAIN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
 
 # The order when one context offers several. It has no normative meaning (PS3.7 D.3.2). Native first, so that
 # the one transcode is ours; then what is lossless in any case; then what may be lossy; last what is odd or
 # retired. A requestor that holds compressed images offers contexts of one transfer syntax each and chooses.
 BUILT_IN_PREFERENCE = (
-    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian: keeps the VR of private elements
+    EXPLICIT_VR_LITTLE_ENDIAN,  # keeps the VR of private elements
     IMPLICIT_VR_LITTLE_ENDIAN,
     "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed Explicit VR Little Endian
     "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless

@@ -17,7 +17,14 @@ from ingest.contract.command_options import (
     settings_or_exit,
 )
 from ingest.contract.settings import Settings
-from ingest.contract.settings_keys import allowed_values, settings_fields, unit_of
+from ingest.contract.settings_keys import (
+    NAME,
+    allowed_values,
+    any_name,
+    has_default,
+    settings_fields,
+    unit_of,
+)
 from ingest.contract.settings_sources import LoadedSettings, effective, variable_of
 
 
@@ -56,10 +63,18 @@ def markdown_table() -> Iterator[str]:
     """All settings with their defaults, as lines of the README's table."""
     yield "| key | default | allowed | meaning |"
     yield "|---|---|---|---|"
-    defaults = LoadedSettings(Settings(), {}, None)
-    for key, field in settings_fields().items():
-        value = json.dumps(_plain(defaults, key))
-        yield f"| `{key}` | `{value}` | {_allowed(field)} | {field.description} |"
+    for key, field in settings_fields(any_name()).items():
+        yield f"| `{key}` | {_default(key, field)} | {_allowed(field)} | {field.description} |"
+
+
+def _default(key: str, field: FieldInfo) -> str:
+    if not has_default(field):
+        return "none"
+    if NAME in key.split("."):
+        value = field.get_default()  # plain: text, a number, or nothing
+    else:
+        value = _plain(LoadedSettings(Settings(), {}, None), key)
+    return f"`{json.dumps(value)}`"
 
 
 def _entry(loaded: LoadedSettings, key: str, source: str, field: FieldInfo) -> dict[str, object]:
@@ -69,7 +84,7 @@ def _entry(loaded: LoadedSettings, key: str, source: str, field: FieldInfo) -> d
         "unit": unit_of(field),
         "source": source,
         "allowed": allowed_values(field),
-        "environment": variable_of(key),
+        "environment": variable_of(key) if key in settings_fields() else None,
         "description": field.description,
     }
 
@@ -82,7 +97,9 @@ def _toml(loaded: LoadedSettings) -> Iterator[str]:
             table = section
             yield f"\n[{table}]"
         yield f"# {field.description} ({_allowed(field)}; {source})"
-        yield f"{name} = {json.dumps(_plain(loaded, key), ensure_ascii=False)}"
+        value = _plain(loaded, key)
+        unset = "# " if value is None else ""  # TOML has no null
+        yield f"{unset}{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -1,23 +1,30 @@
 """Run the receiver alone: associations in, instances into the log."""
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import click
 import uvloop
 
+from ingest.contract.allocator import keep_freed_memory
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import (
     ServeFlags,
     ae_title_option,
     config_option,
     data_option,
+    given_flags,
     listen_option,
     serve_flags,
     settings_or_exit,
 )
+from ingest.contract.settings import Settings
+from ingest.contract.settings_sources import load_settings
 from ingest.contract.supervision import die_with, supervisor_option
 from ingest.contract.telemetry import configure_telemetry
+from ingest.contract.uncaught import report_uncaught
 from ingest.receiver import run_receiver
 
 
@@ -39,10 +46,18 @@ def receiver(
     It acknowledges an instance when the log holds it durably. Workers may run or not; `serve` starts both.
     """
     die_with(supervisor)
-    settings = settings_or_exit(
-        config, serve_flags(ServeFlags(data=data, listen=listen, ae_title=ae_title, workers=None))
-    ).settings
+    flags = serve_flags(ServeFlags(data=data, listen=listen, ae_title=ae_title, workers=None))
+    settings = settings_or_exit(config, flags).settings
     configure_telemetry(settings.telemetry, "receiver")
+    if (
+        settings.log.kind == "kafka"
+    ):  # the spool writes an instance where it was received, and takes no blocks
+        keep_freed_memory()
     with clear_failures(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(run_receiver(settings))
+        report_uncaught(runner.get_loop())
+        code = runner.run(run_receiver(settings, partial(_load, config, flags)))
     raise SystemExit(code)
+
+
+def _load(config: Path | None, flags: Mapping[str, object]) -> Settings:
+    return load_settings(config, given_flags(flags)).settings

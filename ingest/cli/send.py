@@ -18,9 +18,19 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ingest.cli.commit_options import (
+    Commit,
+    commit_options,
+    outcome_as_json,
+    print_outcome,
+    references_of,
+)
 from ingest.cli.peer_options import peer_options
 from ingest.contract.command_options import EXIT_FAILURE, json_option
+from ingest.contract.commitments import Reference
 from ingest.sender import Peer, Summary, send_files
+from ingest.sender.commitment import Outcome
+from ingest.sender.commitment import commit as ask_for_commitment
 from ingest.sender.files import DicomFile, NotSendable, find_files, read_head
 from ingest.sender.transfer import Progress as Told
 
@@ -39,12 +49,16 @@ _SHOWN_FAILURES = 20
     show_default=True,
     help="Associations at the same time.",
 )
+@commit_options
 @json_option
-def send(paths: tuple[Path, ...], peer: Peer, *, associations: int, as_json: bool) -> None:
+def send(
+    paths: tuple[Path, ...], peer: Peer, *, associations: int, commit: Commit | None, as_json: bool
+) -> None:
     """Send files and folders to a DICOM peer (C-STORE), for trying and loading.
 
-    Each file goes out in its own transfer syntax. In folders, what is no DICOM instance is passed over. Exits
-    with 1 when any file was not stored.
+    Each file goes out in its own transfer syntax. In folders, what is no DICOM instance is passed over. With
+    --commit the peer is asked to commit itself to the storage of what it took, and its report is waited for.
+    Exits with 1 when any file was not stored, or not committed.
     """
     summary = Summary()
     files, skipped = gather(paths, summary)
@@ -52,12 +66,28 @@ def send(paths: tuple[Path, ...], peer: Peer, *, associations: int, as_json: boo
     with _progress(files, quiet=as_json) as told:
         asyncio.run(send_files(peer, files, summary, associations=associations, progress=told))
     seconds = time.perf_counter() - begun
-    if as_json:
-        click.echo(json.dumps(_as_json(summary, skipped, seconds), indent=2))
-    else:
+    references = references_of(summary.stored)
+    if not as_json:
         _print(summary, skipped, seconds)
-    if summary.failed:
+    outcome = _commit(peer, commit, list(references)) if commit and references else None
+    if as_json:
+        document = _as_json(summary, skipped, seconds)
+        if outcome is not None:
+            document["commitment"] = outcome_as_json(outcome, references)
+        click.echo(json.dumps(document, indent=2))
+    elif outcome is not None:
+        print_outcome(outcome, references)
+    if summary.failed or (outcome is not None and (outcome.failed or outcome.unreported)):
         raise SystemExit(EXIT_FAILURE)
+
+
+def _commit(peer: Peer, options: Commit, references: list[Reference]) -> Outcome:
+    try:
+        return asyncio.run(
+            ask_for_commitment(peer, references, seconds=options.seconds, listen=options.listen)
+        )
+    except OSError as error:
+        raise click.ClickException(f"cannot listen for the report: {error.strerror}") from None
 
 
 def gather(paths: tuple[Path, ...], summary: Summary) -> tuple[list[DicomFile], int]:

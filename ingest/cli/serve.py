@@ -23,6 +23,7 @@ from ingest.contract.command_options import (
 from ingest.contract.running import announce, make_run_folder, run_folder, running_processes, withdraw
 from ingest.contract.settings import Settings
 from ingest.contract.telemetry import configure_telemetry
+from ingest.contract.uncaught import report_uncaught
 
 _STOP_MARGIN: Final = 10.0  # seconds beyond a child's own deadline, for its last flush
 
@@ -84,6 +85,7 @@ def _given(config: Path | None, flags: ServeFlags) -> tuple[list[str], list[str]
 
 
 async def _supervise(settings: Settings, given: tuple[list[str], list[str]]) -> int:
+    report_uncaught(asyncio.get_running_loop())
     common, receiver_only = given
     program = [sys.executable, "-m", "ingest"]
     receiver = Child(
@@ -91,19 +93,43 @@ async def _supervise(settings: Settings, given: tuple[list[str], list[str]]) -> 
         [*program, "receiver", *common, *receiver_only],
         settings.receiver.drain_timeout + _STOP_MARGIN,
         partial(_announced, settings.data, "receiver"),
+        reloads=True,
     )
-    shares = share_out(settings.log.partitions, worker_count(settings))
-    workers = [
+    command = [*program, "worker", *common]
+    workers = (
+        _grouped_workers(settings, command) if settings.log.kind == "kafka" else _workers(settings, command)
+    )
+    supervisor = Supervisor([receiver], workers)
+    return await supervisor.run(lambda: _say_ready(settings, len(workers)))
+
+
+def _workers(settings: Settings, command: list[str]) -> list[Child]:
+    """Workers of the spool, among whom its partitions are shared out."""
+    return [
         Child(
             name,
-            [*program, "worker", *common, "--partitions", ",".join(map(str, share))],
+            [*command, "--partitions", ",".join(map(str, share))],
             settings.worker.stop_timeout + _STOP_MARGIN,
             partial(_announced, settings.data, name),
         )
-        for name, share in ((f"worker-{share[0]}", share) for share in shares)
+        for name, share in (
+            (f"worker-{share[0]}", share)
+            for share in share_out(settings.log.partitions, worker_count(settings))
+        )
     ]
-    supervisor = Supervisor([receiver], workers)
-    return await supervisor.run(lambda: _say_ready(settings, len(workers)))
+
+
+def _grouped_workers(settings: Settings, command: list[str]) -> list[Child]:
+    """Workers among whom Kafka shares out the partitions; each takes the first name that is free."""
+    return [
+        Child(
+            f"worker-{number}",
+            command,
+            settings.worker.stop_timeout + _STOP_MARGIN,
+            partial(_announced, settings.data, "worker-"),
+        )
+        for number in range(worker_count(settings))
+    ]
 
 
 def worker_count(settings: Settings) -> int:
@@ -116,8 +142,8 @@ def share_out(partitions: int, workers: int) -> list[tuple[int, ...]]:
     return [tuple(range(first, partitions, workers)) for first in range(workers)]
 
 
-def _announced(data: Path, name: str, pid: int) -> bool:
-    return any((found.name, found.pid) == (name, pid) for found in running_processes(data))
+def _announced(data: Path, prefix: str, pid: int) -> bool:
+    return any(found.pid == pid and found.name.startswith(prefix) for found in running_processes(data))
 
 
 def _say_ready(settings: Settings, workers: int) -> None:
@@ -130,8 +156,8 @@ def _say_ready(settings: Settings, workers: int) -> None:
     )
     click.echo(
         f"dicom-ingest {version('dicom-ingest')} is ready\n"
-        f"  listening   {receiver.host}:{receiver.port}, AE title {receiver.ae_title}\n"
-        f"  objects     {', '.join(str(store.resolve()) for store in settings.store_directories)}/SSS/<SOP Instance UID>.dcm\n"
+        f"  listening   {', '.join(receiver.listeners)}, AE title {receiver.ae_title}\n"
+        f"  objects     {', '.join(str(store.resolve() if isinstance(store, Path) else store) for store in settings.store_locations)}/SSS/<SOP Instance UID>.dcm\n"
         f"  processes   1 receiver, {workers} workers\n"
         f"  try         storescu -aec {receiver.ae_title} {receiver.host} {receiver.port} FILE.dcm\n"
         f"              {program} status --data {data}\n"

@@ -19,6 +19,7 @@ import structlog
 
 from ingest.cli.restart_policy import GiveUp, RestartPolicy
 from ingest.contract.command_options import EXIT_FAILURE
+from ingest.contract.supervision import has_terminal
 
 _READY_POLL: Final = 0.05  # seconds between looks for a child's announcement
 
@@ -33,6 +34,8 @@ class Child:
     command: Sequence[str]
     stop_timeout: float  # seconds from SIGTERM to SIGKILL
     is_ready: Callable[[int], bool]  # given its process id
+    reloads: bool = False  # on SIGHUP
+    stale: bool = False  # it may have read its settings before they were to be read again
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     process: asyncio.subprocess.Process | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -47,6 +50,7 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._kill = asyncio.Event()
         self._code = 0
+        self._had_terminal = has_terminal()
 
     def stop(self) -> None:
         """Begin to stop; when called again, kill at once."""
@@ -54,11 +58,24 @@ class Supervisor:
             self._kill.set()
         self._stop.set()
 
+    def reload(self) -> None:
+        """Have the children that read their settings again do so."""
+        for child in chain(*self._stages):
+            child.stale = child.reloads
+            _reload(child)
+
+    def _hang_up(self) -> None:
+        if self._had_terminal and not has_terminal():
+            self.stop()  # the terminal that ran us is gone: what SIGHUP was made for
+        else:
+            self.reload()
+
     async def run(self, when_ready: Callable[[], None]) -> int:
         """Start all, call ``when_ready`` once every child is ready, keep them until `stop`; the exit code."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with asyncio.TaskGroup() as tasks:
             starting = tasks.create_task(self._start(tasks, when_ready))
             await self._stop.wait()
@@ -106,6 +123,7 @@ class Supervisor:
         while not child.is_ready(pid):  # noqa: ASYNC110 - another process announces it, by a file
             await asyncio.sleep(_READY_POLL)
         child.ready.set()
+        _reload(child)
         logger.info("child ready", child=child.name, pid=pid)
 
     def _note_stop(self, child: Child, code: int) -> None:
@@ -120,7 +138,9 @@ class Supervisor:
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            # Not `Process.terminate`, which polls, and so may reap a child that has just ended by itself, whose
+            # exit code is then lost to the event loop (it reports 255).
+            os.kill(process.pid, signal.SIGTERM)
         ended = asyncio.create_task(process.wait())
         killed = asyncio.create_task(self._kill.wait())
         await asyncio.wait({ended, killed}, timeout=child.stop_timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -129,6 +149,14 @@ class Supervisor:
             logger.error("child killed", child=child.name, after_seconds=child.stop_timeout)
             _kill_group(process.pid)
             await ended
+
+
+def _reload(child: Child) -> None:
+    """Send SIGHUP if it is due; a child that is not ready may not handle it yet, and would end by it."""
+    if child.stale and child.ready.is_set() and child.process is not None:
+        child.stale = False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.process.pid, signal.SIGHUP)
 
 
 def _kill_group(pid: int) -> None:

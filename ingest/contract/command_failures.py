@@ -9,8 +9,10 @@ import click
 
 from ingest.contract.checkpoint import CorruptCheckpoint
 from ingest.contract.command_options import EXIT_USAGE
+from ingest.contract.kafka import KafkaUnreachable, TopicMismatch
 from ingest.contract.settings import Settings
 from ingest.contract.spool.errors import SpoolError, SpoolMismatch
+from ingest.contract.tls import WrongCertificate
 
 
 @contextmanager
@@ -19,14 +21,18 @@ def clear_failures(settings: Settings) -> Iterator[None]:
 
     Raises:
         click.ClickException: exit code 1: the address, the disk or another process is in the way.
-        click.exceptions.Exit: exit code 2: the settings do not fit the log that is there.
+        click.exceptions.Exit: exit code 2: the settings do not fit the log that is there, or a certificate is wrong.
     """
     try:
         yield
-    except SpoolMismatch as error:
+    except (SpoolMismatch, WrongCertificate) as error:
         click.echo(f"dicom-ingest: {error}", err=True)
         raise click.exceptions.Exit(EXIT_USAGE) from None
-    except (SpoolError, CorruptCheckpoint) as error:
+    except TopicMismatch as error:
+        for problem in error.problems:
+            click.echo(f"dicom-ingest: {problem}", err=True)
+        raise click.exceptions.Exit(EXIT_USAGE) from None
+    except (SpoolError, CorruptCheckpoint, KafkaUnreachable) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(_sentence(error, settings)) from None

@@ -10,13 +10,13 @@ from typing import Final, TypedDict, TypeVar
 
 import click
 
+from ingest.contract.settings_base import host_and_port
 from ingest.contract.settings_sources import CONFIG_VARIABLE, LoadedSettings, WrongSettings, load_settings
 
 R = TypeVar("R")
 
 EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
-PORT_MAX: Final = 65535
 
 
 def listen_address(value: str | tuple[str, int]) -> tuple[str, int]:
@@ -27,11 +27,10 @@ def listen_address(value: str | tuple[str, int]) -> tuple[str, int]:
     """
     if isinstance(value, tuple):
         return value
-    host, colon, port = value.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, as in 127.0.0.1:11112 or [::1]:11112")
-    return host, int(port)
+    try:
+        return host_and_port(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 config_option = click.option(
@@ -83,10 +82,15 @@ def serve_flags(flags: ServeFlags) -> dict[str, object]:
     }
 
 
+def given_flags(flags: Mapping[str, object]) -> dict[str, object]:
+    """Those that were given."""
+    return {key: value for key, value in flags.items() if value is not None}
+
+
 def settings_or_exit(config: Path | None, flags: Mapping[str, object]) -> LoadedSettings:
     """Load the settings, or say in one line each what is wrong with them and exit with 2."""
     try:
-        return load_settings(config, {key: value for key, value in flags.items() if value is not None})
+        return load_settings(config, given_flags(flags))
     except WrongSettings as error:
         for problem in error.problems:
             click.echo(f"dicom-ingest: {problem}", err=True)

@@ -3,6 +3,7 @@
 A peer's string becomes a path, a key, a log field or a metric label only after it has passed here.
 """
 
+import hashlib
 import re
 from typing import Self
 
@@ -89,3 +90,23 @@ class UploadId(bytes):
     def sequence(self) -> int:
         """Which upload since that start."""
         return int.from_bytes(self[10:], "big")
+
+
+class TransactionId(bytes):
+    """Names one storage commitment transaction: who asked for it, and its Transaction UID (PS3.4 J.3.2), hashed.
+
+    A Transaction UID is unique for its requester only, so the requester's AE title is part of it.
+    """
+
+    __slots__ = ()
+    SIZE = 16
+
+    @classmethod
+    def of(cls, calling_ae_title: str, transaction_uid: str) -> Self:
+        """A cryptographic hash: a requester must not be able to make another's."""
+        text = f"{calling_ae_title}\n{transaction_uid}".encode("ascii")
+        return cls(hashlib.sha256(text).digest()[: cls.SIZE])
+
+    def home(self, partitions: int) -> int:
+        """Where in the commitment log all records of the transaction are."""
+        return int.from_bytes(self[:8], "big") % partitions

@@ -12,9 +12,11 @@ Layout (integers little-endian; the CRC covers all other bytes of the record):
     4       4     payload length p
     8       4     CRC-32C of bytes 0-7, 12 to the end
     12      16    upload id
-    28      4     PART: its index from 0. END: the number of parts. INSTANCE: 1. Else 0
-    32      m     metadata: MessagePack array of `Instance` (INSTANCE, END) or `Outcome` (OUTCOME), else empty
-    32+m    p     payload (INSTANCE, PART), else empty
+    28      4     PART: its index from 0. END: the number of parts. INSTANCE: 1. Of the commitment log: 1 where the
+                  record was carried forward. Else 0
+    32      m     metadata: MessagePack array of `Instance` (INSTANCE, END), `Outcome` (OUTCOME) or the struct of
+                  the COMMIT kind, else empty
+    32+m    p     payload (INSTANCE, PART; references of COMMIT_ASKED, _REQUESTED, _PROVED), else empty
 
 Evolution: new metadata fields go last and have defaults; types and meanings never change; a new layout
 takes a new version byte. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
@@ -50,7 +52,16 @@ class Kind(enum.IntEnum):
     END = 3  # seals the parts: only now is the instance received
     ABORT = 4  # the upload will never end
     EPOCH = 5  # a receiver has started: its uploads of older epochs without END are dead
+    COMMIT_ASKED = 6  # a fence: prove these instances, of all that was received before this record
     OUTCOME = 16  # where a worker put an instance
+    # of the commitment log, see `ingest.contract.commitments`
+    COMMIT_ACCEPTED = 17  # an N-ACTION is to be answered with success
+    COMMIT_PROVED = 18  # what a worker found of a fence's instances
+    COMMIT_DECIDED = 19  # what the report says is settled
+    COMMIT_TAKEN = 20  # one receiver reports it, the others keep off for a while
+    COMMIT_ATTEMPTED = 21  # a report was not taken
+    COMMIT_CLOSED = 22  # it was, or an administrator gave it up
+    COMMIT_REQUESTED = 23  # the instances of an N-ACTION that is to be accepted
 
 
 class CorruptRecord(ValueError):  # noqa: N818 - states what was found
@@ -113,7 +124,7 @@ def encode_header(
     kind: Kind,
     upload_id: bytes,
     index: int = 0,
-    metadata: Instance | Outcome | None = None,
+    metadata: msgspec.Struct | None = None,
     payload: Sequence[memoryview] = (),
 ) -> bytes:
     """All of a record but its payload, which the log appends without joining (one copy saved).

@@ -27,6 +27,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: int = 0
     ae_title: str = ""
     partitions: tuple[int, ...] = ()
+    listeners: tuple[str, ...] = ()  # all addresses, in words
 
     @property
     def alive(self) -> bool:
@@ -47,7 +48,7 @@ def make_run_folder(data: Path) -> Path:
     return folder
 
 
-def announce(data: Path, name: str, **facts: str | int | tuple[int, ...]) -> Path:
+def announce(data: Path, name: str, **facts: str | int | tuple[int, ...] | tuple[str, ...]) -> Path:
     """Write this process's file, replacing one that an earlier process left; returns its path to `withdraw`.
 
     Raises:

@@ -7,39 +7,49 @@ reason; `dicom-ingest config show` prints them with the source of each value.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field, SecretStr
 
-from ingest.contract.identifiers import check_ae_title, check_uid
+from ingest.contract.peer_settings import ListenerSettings, SourceAdmission
+from ingest.contract.settings_base import (
+    AeTitle,
+    GiB,
+    KiB,
+    ListenAddress,
+    MiB,
+    Section,
+    SourceName,
+    StoreUrlText,
+    TopicName,
+    Uid,
+    host_and_port,
+    split_list,
+)
+from ingest.contract.store_urls import StoreUrl, parse_store_url
 
-KiB = 1024
-MiB = 1024 * KiB
-GiB = 1024 * MiB
-
-
-def _split(value: object) -> object:
-    """In the environment a list is one string with commas."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _ae_title(value: str) -> str:
-    """Leading and trailing spaces of an AE title are not significant (PS3.5 6.2)."""
-    return check_ae_title(value.strip(" "))
-
-
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
-Uid = Annotated[str, AfterValidator(check_uid)]
-
-
-class Section(BaseModel):
-    """A table of the settings file: frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+__all__ = [
+    "CommitmentSettings",
+    "GiB",
+    "KafkaSettings",
+    "KiB",
+    "LogSettings",
+    "MiB",
+    "ReceiverSettings",
+    "Settings",
+    "SourceSettings",
+    "StoreSettings",
+    "TelemetrySettings",
+    "TranscodeSettings",
+    "WorkerSettings",
+]
 
 
 class ReceiverSettings(Section):
     """Who listens, and what one peer may cost."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; loopback until told otherwise.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on without TLS; loopback until told otherwise; empty: only on listeners.NAME.",
+    )
     port: int = Field(11112, ge=0, le=65535, description="TCP port; 11112 is IANA's unprivileged DICOM port.")
     ae_title: AeTitle = Field("DICOM-INGEST", description="Called AE title that this receiver answers to.")
     accept_any_called_ae: bool = Field(
@@ -58,6 +68,14 @@ class ReceiverSettings(Section):
     maximum_connections: int = Field(
         4096, ge=1, description="TCP connections, at most what RLIMIT_NOFILE leaves; more are closed at once."
     )
+    maximum_connections_per_address: int = Field(
+        0, ge=0, description="Of these, from one address; 0: no limit, since a facility may come from one."
+    )
+    maximum_handshakes: int = Field(
+        256,
+        ge=1,
+        description="TLS handshakes at a time; beyond, one that lasts over a second gives way, or the new one.",
+    )
     backlog: int = Field(
         512, ge=1, description="Connections the kernel holds before they are accepted (listen(2))."
     )
@@ -69,6 +87,24 @@ class ReceiverSettings(Section):
     )
     artim_timeout: float = Field(
         30.0, gt=0, json_schema_extra={"unit": "s"}, description="PS3.8 9.1.2; pynetdicom and DCMTK use 30."
+    )
+    handshake_timeout: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="Of TLS, before the association's own timers.",
+    )
+    shutdown_timeout: float = Field(
+        5.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="For a peer's close_notify when we end a TLS connection.",
+    )
+    certificate_interval: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="Between looks whether certificate files have changed; SIGHUP looks at once.",
     )
     idle_timeout: float = Field(
         300.0,
@@ -88,16 +124,31 @@ class ReceiverSettings(Section):
     maximum_upload_duration: float = Field(
         3600.0, gt=0, json_schema_extra={"unit": "s"}, description="One instance; a longer one pins the log."
     )
+    maximum_instance_size: int = Field(
+        8 * GiB,
+        ge=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Larger instances get A700H; 0: no limit. The default is half of the spool's.",
+    )
+    maximum_association_size: int = Field(
+        0,
+        ge=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Of all instances of one association; then A700H; 0: no limit, since some stay open for days.",
+    )
+    unknown_sources: Literal["accept", "refuse"] = Field(
+        "accept", description="Associations of AE titles that no table sources.NAME has."
+    )
     drain_timeout: float = Field(
         30.0,
         gt=0,
         json_schema_extra={"unit": "s"},
         description="SIGTERM to abort, for instances in progress.",
     )
-    transfer_syntax_preference: Annotated[tuple[Uid, ...], BeforeValidator(_split)] = Field(
+    transfer_syntax_preference: Annotated[tuple[Uid, ...], BeforeValidator(split_list)] = Field(
         (), description="UIDs, most wanted first; empty means the built-in order (native first)."
     )
-    private_storage_classes: Annotated[tuple[Uid, ...], BeforeValidator(_split)] = Field(
+    private_storage_classes: Annotated[tuple[Uid, ...], BeforeValidator(split_list)] = Field(
         (), description="Further SOP Class UIDs to accept as storage."
     )
 
@@ -105,7 +156,16 @@ class ReceiverSettings(Section):
 class LogSettings(Section):
     """The log between receiver and workers."""
 
-    partitions: int = Field(16, ge=1, le=1024, description="Written once; workers share them.")
+    kind: Literal["spool", "kafka"] = Field(
+        "spool", description="The spool is for one machine; kafka for more, see the table kafka."
+    )
+    allow_single_copy: bool = Field(
+        default=False,
+        description="Let Kafka keep fewer than three replicas, or acknowledge with fewer than two in sync.",
+    )
+    partitions: int = Field(
+        16, ge=1, le=1024, description="Written once; workers share them. With Kafka, those of its topics."
+    )
     segment_size: int = Field(
         32 * MiB,
         ge=2 * MiB,
@@ -120,6 +180,94 @@ class LogSettings(Section):
         ge=0,
         json_schema_extra={"unit": "bytes"},
         description="Free space kept for store, checkpoints and quarantine; at most a tenth of the file system.",
+    )
+
+
+class KafkaSettings(Section):
+    """How Kafka is reached and what it promises; only with log.kind = kafka."""
+
+    bootstrap_servers: Annotated[tuple[str, ...], BeforeValidator(split_list), Field(min_length=1)] = Field(
+        ("127.0.0.1:9092",), description="HOST:PORT of some brokers; the others are learnt from them."
+    )
+    instance_topic: TopicName = Field("dicom-instances", description="Instances on their way to workers.")
+    outcome_topic: TopicName = Field("dicom-outcomes", description="What workers announce of them.")
+    commitment_topic: TopicName = Field(
+        "dicom-commitments", description="Storage commitment, with commitment.enabled."
+    )
+    replication_factor: int = Field(
+        3, ge=1, description="Brokers that hold each record; the topics must have it."
+    )
+    min_insync_replicas: int = Field(
+        2, ge=1, description="Of them, those that must have it before success is said."
+    )
+    retention: float = Field(
+        7 * 86400.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="For `topics create`. Must outlast the longest time that workers may stand still.",
+    )
+    retention_limit: float = Field(
+        0.75,
+        gt=0,
+        le=1,
+        description="Part of the topic's retention, by age or size, that may wait for workers; past it A700H.",
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How clients talk to the brokers; SSL stands for TLS."
+    )
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = Field(
+        "SCRAM-SHA-512", description="With a SASL protocol."
+    )
+    sasl_username: str = Field("", description="With a SASL protocol.")
+    sasl_password: SecretStr = Field(
+        SecretStr(""), description="With a SASL protocol; never shown. Best given by the environment."
+    )
+    ssl_ca_file: str = Field(
+        "", description="PEM file of the authorities that sign brokers; empty: the system's."
+    )
+    ssl_certificate_file: str = Field(
+        "", description="PEM file of our certificate, where brokers ask for it."
+    )
+    ssl_key_file: str = Field("", description="PEM file of its private key.")
+    ssl_key_password: SecretStr = Field(SecretStr(""), description="Of the private key; never shown.")
+    delivery_timeout: float = Field(
+        20.0,
+        ge=1,
+        json_schema_extra={"unit": "s"},
+        description="Until a record that no broker acknowledges fails, and its instance gets A700H.",
+    )
+    linger: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        json_schema_extra={"unit": "s"},
+        description="How long a record waits for others to share its request; those under way gather them anyway.",
+    )
+    group: TopicName = Field("dicom-ingest", description="Consumer group of the workers.")
+    group_instance_id: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,249}$",
+        description="Stable name of one worker, as of a StatefulSet's pod: its partitions wait for its restart.",
+    )
+    session_timeout: float = Field(
+        30.0,
+        ge=6,
+        le=1800,
+        json_schema_extra={"unit": "s"},
+        description="Until the partitions of a worker that is not heard of go to the others.",
+    )
+    poll_interval: float = Field(
+        300.0,
+        ge=6,
+        le=3600,
+        json_schema_extra={"unit": "s"},
+        description="A worker that is alive and asks for nothing so long has its partitions taken; as long waits a rebalance for a member.",
+    )
+    fetch_maximum: int = Field(
+        8 * MiB,
+        ge=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of one answer of a broker, and of records read ahead; a worker takes some four times it a broker.",
     )
 
 
@@ -154,22 +302,186 @@ class WorkerSettings(Section):
     codec_timeout: float = Field(
         120.0, gt=0, json_schema_extra={"unit": "s"}, description="One frame, encode and proof together."
     )
+    proofs: int = Field(
+        4,
+        ge=1,
+        le=64,
+        json_schema_extra={"unit": "objects"},
+        description="Read back at a time for storage commitment, 4 MiB of each in memory; fewer delay reports only.",
+    )
 
 
 class TranscodeSettings(Section):
     """What becomes JPEG 2000 Lossless."""
 
     enabled: bool = Field(default=True, description="Off: every instance is stored as received.")
-    decode_lossless: Annotated[tuple[Literal["rle", "jpeg-lossless"], ...], BeforeValidator(_split)] = Field(
-        (), description="Losslessly compressed sources to decode and re-encode; others pass through."
+    decode_lossless: Annotated[tuple[Literal["rle", "jpeg-lossless"], ...], BeforeValidator(split_list)] = (
+        Field((), description="Losslessly compressed sources to decode and re-encode; others pass through.")
     )
 
 
 class StoreSettings(Section):
     """Where objects go."""
 
-    directories: Annotated[tuple[Path, ...], BeforeValidator(_split)] = Field(
-        (), description="Store directories; empty means DATA/store. Shards spread over all of them."
+    directories: Annotated[tuple[Path, ...], BeforeValidator(split_list)] = Field(
+        (), description="Store directories. DATA/store if no store is named. Shards spread over all stores."
+    )
+    urls: Annotated[tuple[StoreUrlText, ...], BeforeValidator(split_list)] = Field(
+        (),
+        description="Further stores: file:///folder, s3://bucket/prefix, gs://bucket, az://account/container. "
+        "An s3 URL may end in ?endpoint=, region= and profile=, joined by &.",
+    )
+    endpoint: str = Field(
+        "",
+        description="Of s3 URLs that name none; empty means AWS_ENDPOINT_URL of the environment, else AWS.",
+    )
+    region: str = Field("", description="Of s3 URLs that name none; empty means AWS_REGION, else us-east-1.")
+    request_timeout: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="One request to a bucket, body and all; single_put_limit must get through in it.",
+    )
+    retry_timeout: float = Field(
+        20.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="No request to a bucket is repeated after this; then its shards wait, and the others go on.",
+    )
+    lease: float = Field(
+        30.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="A killed process's lock in a bucket holds others back this long; at least 3 request_timeout.",
+    )
+    requests: int = Field(16, ge=1, le=256, description="At a time, to one bucket: threads and connections.")
+    bytes_in_flight: int = Field(
+        128 * MiB,
+        ge=16 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="On their way to one bucket; a slow one holds no more than this.",
+    )
+    single_put_limit: int = Field(
+        16 * MiB,
+        ge=64 * KiB,
+        le=1 * GiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Larger objects are staged in parts, and get their name by a conditional copy.",
+    )
+    part_size: int = Field(
+        16 * MiB,
+        ge=5 * MiB,
+        le=256 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of staged objects. S3 takes 10,000 parts of at least 5 MiB.",
+    )
+    checksum: Literal["sha256", "crc64nvme", "none"] = Field(
+        "sha256", description="Sent with what is written to s3 URLs; none is for stores that refuse it."
+    )
+
+
+class CommitmentSettings(Section):
+    """Storage commitment (PS3.4 Annex J): what is promised, and how patiently."""
+
+    enabled: bool = Field(
+        default=False, description="Serve storage commitment. With one store and no second copy, think first."
+    )
+    proof: Literal["read", "checksum", "manifest"] = Field(
+        "read", description="What counts as proof of a stored object; a source may have another."
+    )
+    without_address: Literal["refuse", "same-association"] = Field(
+        "refuse", description="A request from a source whose return address is not set."
+    )
+    absent_grace: float = Field(
+        300.0,
+        ge=0,
+        json_schema_extra={"unit": "s"},
+        description="Until an absent instance has failed; consoles ask while images wait in their retry queue.",
+    )
+    wait_limit: float = Field(
+        3600.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="Until what could not be found out has failed, or a question without an answer is asked again, thrice in all.",
+    )
+    hold: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="A report on the association of the request is tried so long; then on a new one.",
+    )
+    association_lease: float = Field(
+        3900.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="An association whose report is to come on it is kept so long, idle or not: wait_limit and some.",
+    )
+    retry_first: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="After the first report that was not taken; doubled each time.",
+    )
+    retry_longest: float = Field(
+        3600.0, gt=0, json_schema_extra={"unit": "s"}, description="Between two tries of a report."
+    )
+    retry_limit: float = Field(
+        7 * 86400.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="After which a report waits for `commitments retry` or `expire`.",
+    )
+    answer_timeout: float = Field(
+        30.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="For each answer of a peer that gets a report.",
+    )
+    maximum_references: int = Field(50_000, ge=1, description="Instances of one request; more get 0213H.")
+    maximum_request: int = Field(
+        16 * MiB,
+        ge=64 * KiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Data set of one request; larger ones get 0213H.",
+    )
+    maximum_open: int = Field(20_000, ge=1, description="Transactions not yet reported; more get 0213H.")
+    remember: int = Field(
+        100_000, ge=0, description="Closed transactions whose UIDs are refused when they come again (0131H)."
+    )
+    retrieve_ae_title: str = Field(
+        "", description="Retrieve AE Title (0008,0054) of reports; empty: none, since nothing is served here."
+    )
+
+
+class SourceSettings(SourceAdmission):
+    """One sender: a modality or facility, under all AE titles that it uses."""
+
+    host: str = Field("", description="Where reports of storage commitment go; empty: no return address.")
+    port: int = Field(104, ge=1, le=65535, description="TCP port there; 104 is DICOM's.")
+    called_ae_title: str = Field(
+        "", description="Called AE title of reports; empty: the one that asked for commitment."
+    )
+    calling_ae_title: str = Field(
+        "", description="Calling AE title of reports; empty: the one that was called with the request."
+    )
+    same_association: bool = Field(
+        default=False, description="Report on the association of the request while it is open and idle."
+    )
+    propose_role: bool = Field(
+        default=True,
+        description="Propose the SCP role when reporting (PS3.7 D.3.3.4); some old peers reject it.",
+    )
+    proof: Literal["", "read", "checksum", "manifest"] = Field(
+        "", description="What counts as proof; empty: as commitment.proof."
+    )
+    absent_grace: float | None = Field(
+        None, ge=0, json_schema_extra={"unit": "s"}, description="As commitment.absent_grace."
+    )
+    wait_limit: float | None = Field(
+        None, gt=0, json_schema_extra={"unit": "s"}, description="As commitment.wait_limit."
+    )
+    report_limit: int = Field(
+        0, ge=0, description="Instances in one report, where the peer takes no more; 0: all in one."
     )
 
 
@@ -184,6 +496,28 @@ class TelemetrySettings(Section):
     )
 
 
+class AdminSettings(Section):
+    """Where each process shows its metrics and whether it is well: ``/metrics``, ``/livez``, ``/readyz``."""
+
+    listen: ListenAddress = Field(
+        "127.0.0.1:11120",
+        description="Of the receiver; worker N has this port + 1 + N. Port 0: any free one. Empty: no admin port.",
+    )
+    liveness_limit: float = Field(
+        60.0,
+        ge=5,
+        json_schema_extra={"unit": "s"},
+        description="Without an answer of the event loop, after which `/livez` fails; a slow disk alone must not do it.",
+    )
+
+    def address(self, number: int) -> tuple[str, int] | None:
+        """Host and port of a process on this machine: 0 is the receiver, N + 1 worker N; None: no admin port."""
+        if not self.listen:
+            return None
+        host, port = host_and_port(self.listen)
+        return host, port and port + number
+
+
 class Settings(Section):
     """The whole file."""
 
@@ -192,12 +526,42 @@ class Settings(Section):
     )
     receiver: ReceiverSettings = ReceiverSettings()
     log: LogSettings = LogSettings()
+    kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
     transcode: TranscodeSettings = TranscodeSettings()
     store: StoreSettings = StoreSettings()
+    commitment: CommitmentSettings = CommitmentSettings()
+    listeners: dict[SourceName, ListenerSettings] = Field(
+        {}, description="Further addresses to listen on, each a table listeners.NAME."
+    )
+    sources: dict[SourceName, SourceSettings] = Field(
+        {}, description="Senders by a name of their own, each a table sources.NAME."
+    )
     telemetry: TelemetrySettings = TelemetrySettings()
+    admin: AdminSettings = AdminSettings()
+
+    def source_of_ae_title(self, ae_title: str) -> tuple[str, SourceSettings] | None:
+        """The configured source that has a calling AE title, and its name; without one, the title is a source alone."""
+        found = (item for item in self.sources.items() if ae_title.strip(" ") in item[1].ae_titles)
+        return next(found, None)
+
+    @property
+    def commitment_note(self) -> str:
+        """What is to be said wherever storage commitment is shown to be served; empty where nothing is."""
+        if not self.commitment.enabled:
+            return ""
+        return (
+            "storage commitment is served, and this pipeline keeps one copy of each instance: what is committed is "
+            "as safe as the one store that has it"
+        )
+
+    @property
+    def store_locations(self) -> tuple[Path | StoreUrl, ...]:
+        """The stores in effect: folders and buckets."""
+        named = (*self.store.directories, *map(parse_store_url, self.store.urls))
+        return named or (self.data / "store",)
 
     @property
     def store_directories(self) -> tuple[Path, ...]:
-        """The store directories in effect."""
-        return self.store.directories or (self.data / "store",)
+        """Those of them that are folders."""
+        return tuple(place for place in self.store_locations if isinstance(place, Path))

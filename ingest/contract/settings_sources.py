@@ -2,10 +2,12 @@
 
 The file is the one named by ``--config``, else ``./dicom-ingest.toml``, else
 ``$XDG_CONFIG_HOME/dicom-ingest/config.toml`` (``~/.config`` when unset), else none. In the environment, the
-key ``receiver.port`` is ``DICOM_INGEST_RECEIVER__PORT``; a list is written with commas.
+key ``receiver.port`` is ``DICOM_INGEST_RECEIVER__PORT``; a list is written with commas. Tables with names of the
+user's own (``sources.NAME``, ``listeners.NAME``) are in the file only: in the environment their names would lose their case.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,13 +17,26 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from ingest.contract.kafka import kafka_problems
+from ingest.contract.listener_settings import listener_problems
 from ingest.contract.settings import Settings
-from ingest.contract.settings_keys import allowed_values, find_field, settings_fields, table_keys
+from ingest.contract.settings_keys import (
+    allowed_values,
+    find_field,
+    holds_secrets,
+    name_words,
+    names_of,
+    settings_fields,
+    table_keys,
+)
+from ingest.contract.source_settings import source_problems
 
 ENVIRONMENT_PREFIX: Final = "DICOM_INGEST_"
 CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"  # names the file; it is no setting
 
 _MAXIMUM_FILE: Final = 1024 * 1024  # bytes; a settings file has a few KiB
+_USER = re.compile(r"//[^/@\s]*@")  # credentials have no place in a URL, and none in a message
+_NAMED_TABLES: Final = ("sources", "listeners")  # in the file only
 _SHOWN: Final = 80  # characters of a wrong value that a message repeats
 
 Tree = dict[str, object]  # settings as nested tables
@@ -71,8 +86,10 @@ def load_settings(config: Path | None = None, flags: Mapping[str, object] | None
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise WrongSettings(
-            [_problem(detail["loc"], detail["input"], sources) for detail in error.errors()]
+            [_problem(detail["loc"], detail["input"], sources, detail["type"]) for detail in error.errors()]
         ) from None
+    if problems := [*kafka_problems(settings), *source_problems(settings), *listener_problems(settings)]:
+        raise WrongSettings(problems)
     return LoadedSettings(settings, sources, file)
 
 
@@ -127,8 +144,7 @@ def _refuse_unknown_variables() -> None:
     """The environment source skips what it does not know; a misspelt variable must not be ignored."""
     known = {CONFIG_VARIABLE, *(variable_of(key) for key in settings_fields())}
     problems = [
-        f"{name} (environment): no setting has this name; allowed: {ENVIRONMENT_PREFIX}TABLE__KEY for a key "
-        "of `dicom-ingest config show`"
+        f"{name} (environment): {_why_unknown(name.upper())}"
         for name in sorted(os.environ)
         if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known
     ]
@@ -136,9 +152,25 @@ def _refuse_unknown_variables() -> None:
         raise WrongSettings(problems)
 
 
-def _problem(location: tuple[int | str, ...], given: object, sources: Sources) -> str:
+def _why_unknown(name: str) -> str:
+    for table in _NAMED_TABLES:
+        if name.startswith(ENVIRONMENT_PREFIX + table.upper()):
+            return f"{table} are set in the settings file only; allowed: a table [{table}.NAME] there"
+    return (
+        f"no setting has this name; allowed: {ENVIRONMENT_PREFIX}TABLE__KEY for a key "
+        "of `dicom-ingest config show`"
+    )
+
+
+def _problem(location: tuple[int | str, ...], given: object, sources: Sources, kind: str) -> str:
     """One line for one wrong value: the key, its source, what was given, what is allowed."""
     names = [str(part) for part in location]
+    if names[-1] == "[key]":  # pydantic's way to say that a name of the user's own is none
+        key = ".".join(names[:-1])
+        return f"{_shown(key)} ({sources.get(key, 'default')}): given that name; allowed: {name_words()}"
+    if kind == "missing" and (missing := find_field(names)) is not None:
+        above = sources.get(".".join(names[:-1]), "default")
+        return f"{'.'.join(names)} ({above}): not given, and it has no default; allowed: {allowed_values(missing)}"
     while len(names) > 1 and ".".join(names) not in sources:
         names.pop()  # pydantic adds list indices and union members below the key
     key = ".".join(names)
@@ -146,14 +178,15 @@ def _problem(location: tuple[int | str, ...], given: object, sources: Sources) -
     if source == "environment":
         source = f"environment {variable_of(key)}"
     field = find_field(names)
+    shown = "what is not shown" if holds_secrets(names) else _shown(given)
     if field is None:
         given_names = ", ".join(table_keys(names[:-1]))
-        return f"{key} ({source}): given {_shown(given)} under an unknown key; allowed keys: {given_names}"
-    return f"{key} ({source}): given {_shown(given)}; allowed: {allowed_values(field)}"
+        return f"{key} ({source}): given {shown} under an unknown key; allowed keys: {given_names}"
+    return f"{key} ({source}): given {shown}; allowed: {allowed_values(field)}"
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = _USER.sub("//…@", repr(value))
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
@@ -165,5 +198,5 @@ def source_of(loaded: LoadedSettings, key: str) -> str:
 
 def effective(loaded: LoadedSettings) -> Iterator[tuple[str, str, FieldInfo]]:
     """Every setting as dotted key, source, field, in the order of the file."""
-    for key, field in settings_fields().items():
+    for key, field in settings_fields(names_of(loaded.settings)).items():
         yield key, source_of(loaded, key), field

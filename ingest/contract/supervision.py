@@ -9,6 +9,8 @@ parent; the check of the parent's id afterwards covers a parent that died in bet
 import ctypes
 import os
 import signal
+import sys
+import termios
 from typing import Final
 
 import click
@@ -36,3 +38,12 @@ def die_with(supervisor: int | None) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != supervisor:
         raise SystemExit("the supervisor has gone")
+
+
+def has_terminal() -> bool:
+    """Whether standard error is a terminal that is still there."""
+    try:
+        termios.tcgetattr(sys.stderr.fileno())
+    except (OSError, ValueError, termios.error):
+        return False
+    return True

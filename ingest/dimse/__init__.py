@@ -6,8 +6,10 @@
     begun = assembler.receive(fragment)            # MessageBegun, the fragment of a data set, or None
     association.send_command(begun.context_id, begun.message.respond(SUCCESS).encode())
 
-``command_set``  the command set's codec     ``messages``   C-ECHO, C-STORE, C-CANCEL, unknown ones
-``assembler``    joins fragments             ``status``     status codes, each with its section
+``command_set``  the command set's codec     ``messages``        C-ECHO, C-STORE, C-CANCEL, unknown ones
+``assembler``    joins fragments             ``normalized``      N-ACTION, N-EVENT-REPORT
+``status``       status codes                ``command_fields``  what messages have in common
+``data_set``     sequences of references     ``commitment_request``, ``commitment_report``  what storage commitment says
 """
 
 from ingest.dimse.assembler import MessageAssembler, MessageBegun
@@ -21,6 +23,12 @@ from ingest.dimse.messages import (
     UnknownRequest,
     UnknownResponse,
 )
+from ingest.dimse.normalized import (
+    NActionRequest,
+    NActionResponse,
+    NEventReportRequest,
+    NEventReportResponse,
+)
 
 __all__ = [
     "CCancelRequest",
@@ -31,6 +39,10 @@ __all__ = [
     "Message",
     "MessageAssembler",
     "MessageBegun",
+    "NActionRequest",
+    "NActionResponse",
+    "NEventReportRequest",
+    "NEventReportResponse",
     "UnknownRequest",
     "UnknownResponse",
 ]

@@ -1,6 +1,6 @@
 """Joins a message's fragments (PS3.7 6.3, PS3.8 Annex E); a data set's fragments are passed on uncopied."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ingest.association.events import Fragment, FragmentRun
 from ingest.dimse.command_set import MAX_COMMAND_SET, decode_command_set, malformed
@@ -11,11 +11,11 @@ from ingest.dimse.messages import (
     decode_message,
     has_data_set,
 )
+from ingest.dimse.plain_store import decode_plain_request
 from ingest.errors import AbortReason, RemoteProtocolError
 
 
-@dataclass(frozen=True, slots=True)
-class MessageBegun:
+class MessageBegun(NamedTuple):
     """A command set is complete. With ``has_data_set`` the fragments of its data set follow."""
 
     context_id: int
@@ -24,11 +24,15 @@ class MessageBegun:
 
 
 class MessageAssembler:
-    """Puts the messages of one association together, one at a time, as they are sent."""
+    """Puts the messages of one association together, one at a time, as they are sent.
 
-    __slots__ = ("_command", "_context_id", "_data_set", "_drained")
+    ``wanted`` are the messages whose data sets are handed on.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_command", "_context_id", "_data_set", "_drained", "_wanted")
+
+    def __init__(self, *wanted: type[Message]) -> None:
+        self._wanted = wanted or (CStoreRequest,)
         self._context_id = 0  # of the message in progress; 0 between messages
         self._command = bytearray()
         self._data_set = False
@@ -45,8 +49,8 @@ class MessageAssembler:
         Returns:
             A `MessageBegun` when a command set is complete; the fragment itself when it is of a data set
             that was announced, ``is_last`` on the one that completes the message; ``None`` when there is
-            nothing to do. Only C-STORE streams its data set: one that any other message announces passes
-            unseen before its `MessageBegun`. C-CANCEL is not reported, since nothing can be cancelled.
+            nothing to do. A data set that another message announces than those wanted passes unseen before
+            its `MessageBegun`. C-CANCEL is not reported, since nothing can be cancelled.
 
         Raises:
             RemoteProtocolError: abort the association with it.
@@ -94,18 +98,23 @@ class MessageAssembler:
         return self._end_command() if is_last else None
 
     def _end_command(self) -> MessageBegun | None:
-        elements = decode_command_set(self._command)
+        begun = self._begun(bytes(self._command))
         self._command.clear()
-        message = decode_message(elements)
-        begun = MessageBegun(self._context_id, message, has_data_set(elements))
         if not begun.has_data_set:
             self._context_id = 0
             return _reported(begun)
         self._data_set = True
-        if isinstance(message, CStoreRequest):
+        if isinstance(begun.message, self._wanted):
             return begun
-        self._drained = MessageBegun(self._context_id, message, has_data_set=False)
+        self._drained = begun._replace(has_data_set=False)
         return None
+
+    def _begun(self, command: bytes) -> MessageBegun:
+        request = decode_plain_request(command)
+        if request is not None:
+            return MessageBegun(self._context_id, request, has_data_set=True)
+        elements = decode_command_set(command)
+        return MessageBegun(self._context_id, decode_message(elements), has_data_set(elements))
 
 
 def _reported(begun: MessageBegun) -> MessageBegun | None:

@@ -5,7 +5,7 @@
 ``upload``    one instance on its way: fragments in, records out, one answer when all are durable
 """
 
-from ingest.instance.chunks import ChunkPool
+from ingest.instance.chunks import ChunkPool, joined
 from ingest.instance.upload import Header, RecordLog, Upload
 
-__all__ = ["ChunkPool", "Header", "RecordLog", "Upload"]
+__all__ = ["ChunkPool", "Header", "RecordLog", "Upload", "joined"]

@@ -40,80 +40,72 @@ class Identity(NamedTuple):
     sop_instance_uid: str | None
 
 
-class _Cursor:
-    """Walks element headers; values of defined length are stepped over, undefined ones walked into."""
+class _Layout(NamedTuple):
+    """How a transfer syntax lays out the header of an element."""
 
-    def __init__(self, head: memoryview, transfer_syntax_uid: str) -> None:
-        self.head = head
-        self.position = 0
-        self.depth = 0
-        self.implicit = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
-        order = ">" if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else "<"
-        self._tag = struct.Struct(order + "HH")
-        self._short = struct.Struct(order + "H")
-        self._long = struct.Struct(order + "I")
+    implicit: bool
+    header: struct.Struct  # group, element, VR, 16-bit length
+    long: struct.Struct  # 32-bit length
 
-    def _need(self, count: int) -> None:
-        if self.position + count > len(self.head):
-            raise Incomplete
 
-    def header(self) -> tuple[int, int]:
-        """Tag and value length of the next element; the position moves to its value."""
-        self._need(8)
-        group, element = self._tag.unpack_from(self.head, self.position)
-        tag = group << 16 | element
-        if self.implicit or group == 0xFFFE:  # noqa: PLR2004 - PS3.5 7.5: items and delimiters have no VR
-            (length,) = self._long.unpack_from(self.head, self.position + 4)
-            self.position += 8
-            return tag, length
-        vr = bytes(self.head[self.position + 4 : self.position + 6])
-        if not (vr.isalpha() and vr.isupper()):
-            raise Unreadable(f"no VR after tag at byte {self.position}")
-        if vr in _LONG_VR:
-            self._need(12)
-            (length,) = self._long.unpack_from(self.head, self.position + 8)
-            self.position += 12
-        else:
-            (length,) = self._short.unpack_from(self.head, self.position + 6)
-            self.position += 8
-        return tag, length
-
-    def uid(self, length: int) -> str:
-        """The UID value at the position, its NUL or space padding taken off."""
-        size = min(length, _UID_VALUE_MAX)
-        self._need(size)
-        value = bytes(self.head[self.position : self.position + size])
-        return value.rstrip(b"\0 ").decode("ascii", "replace")
-
-    def step(self, tag: int, length: int) -> None:
-        """Move past an element, or into it where its length is undefined."""
-        if tag in (_ITEM_DELIMITATION, _SEQUENCE_DELIMITATION):
-            self.depth -= 1
-            if self.depth < 0:
-                raise Unreadable(f"delimiter without sequence before byte {self.position}")
-        elif length == _UNDEFINED:
-            self.depth += 1
-        elif tag != _ITEM or self.depth == 0:
-            self.position += length
-        # An item of defined length inside an undefined sequence is walked into: its elements are stepped over.
+_LITTLE_ENDIAN = _Layout(implicit=False, header=struct.Struct("<HH2sH"), long=struct.Struct("<I"))
+_LAYOUTS = {
+    IMPLICIT_VR_LITTLE_ENDIAN: _LITTLE_ENDIAN._replace(implicit=True),
+    EXPLICIT_VR_BIG_ENDIAN: _Layout(implicit=False, header=struct.Struct(">HH2sH"), long=struct.Struct(">I")),
+}
 
 
 def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     """Read (0008,0016) and (0008,0018) from the start of a data set that is not deflated.
 
+    Values of defined length are stepped over, undefined ones walked into.
+
     Raises:
         Incomplete: ``head`` ends before (0008,0018) and before any tag above it.
         Unreadable: the bytes are no data set in this transfer syntax.
     """
-    cursor = _Cursor(head, transfer_syntax_uid)
+    layout = _LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN)
     sop_class_uid = None
+    position = depth = 0
     while True:
-        tag, length = cursor.header()
-        if cursor.depth == 0:
+        tag, length, position = _header(head, position, layout)
+        if depth == 0:
             if tag == SOP_INSTANCE_UID:
-                return Identity(sop_class_uid, cursor.uid(length))
+                return Identity(sop_class_uid, _uid(head, position, length))
             if tag > SOP_INSTANCE_UID:
                 return Identity(sop_class_uid, None)
             if tag == SOP_CLASS_UID:
-                sop_class_uid = cursor.uid(length)
-        cursor.step(tag, length)
+                sop_class_uid = _uid(head, position, length)
+        if tag in (_ITEM_DELIMITATION, _SEQUENCE_DELIMITATION):
+            depth -= 1  # never below 0: there, a delimiter is a tag above (0008,0018)
+        elif length == _UNDEFINED:
+            depth += 1
+        elif tag != _ITEM or depth == 0:
+            position += length
+        # An item of defined length inside an undefined sequence is walked into: its elements are stepped over.
+
+
+def _header(head: memoryview, position: int, layout: _Layout) -> tuple[int, int, int]:
+    """Tag and value length of the element at ``position``, and where its value begins."""
+    end = position + 8
+    if end > len(head):
+        raise Incomplete
+    group, element, vr, length = layout.header.unpack_from(head, position)
+    if layout.implicit or group == 0xFFFE:  # noqa: PLR2004 - PS3.5 7.5: items and delimiters have no VR
+        (length,) = layout.long.unpack_from(head, position + 4)
+    elif vr in _LONG_VR:
+        if end + 4 > len(head):
+            raise Incomplete
+        (length,) = layout.long.unpack_from(head, end)
+        end += 4
+    elif not (vr.isalpha() and vr.isupper()):
+        raise Unreadable(f"no VR after tag at byte {position}")
+    return group << 16 | element, length, end
+
+
+def _uid(head: memoryview, position: int, length: int) -> str:
+    """The UID value at ``position``, its NUL or space padding taken off."""
+    end = position + min(length, _UID_VALUE_MAX)
+    if end > len(head):
+        raise Incomplete
+    return bytes(head[position:end]).rstrip(b"\0 ").decode("ascii", "replace")

@@ -14,10 +14,11 @@ import numpy as np
 import xxhash
 
 from ingest.association.events import Rows
+from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import UploadId, partition_of
 from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
 from ingest.dimse.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH_SOP_CLASS, OUT_OF_RESOURCES
-from ingest.errors import LogUnavailable, Refused
+from ingest.errors import InstanceTooLong, LogUnavailable, Refused
 from ingest.instance.chunks import ChunkPool
 from ingest.instance.identity import (
     DEFLATED,
@@ -56,7 +57,8 @@ class Upload:
     """Takes the fragments of one data set; `finish` seals it and reports when it is durable.
 
     ``instance`` has size 0 and an empty seal; both are filled in at the end. ``resume`` is called when a
-    `write` that took less than it was given may be tried again.
+    `write` that took less than it was given may be tried again. A data set of more than ``maximum`` bytes is
+    refused, at the latest when it is complete; 0 is no limit.
     """
 
     def __init__(
@@ -66,10 +68,13 @@ class Upload:
         upload_id: UploadId,
         instance: Instance,
         resume: Callable[[], None],
+        *,
+        maximum: int = 0,
     ) -> None:
         self._log = log
         self._pool = pool
         self._resume = resume
+        self._maximum = maximum
         self.upload_id = upload_id
         self.instance = instance
         self._partition = partition_of(instance.sop_instance_uid, log.partitions)
@@ -78,6 +83,8 @@ class Upload:
         self._filled = 0
         self._parked = b""
         self._parts = 0
+        self._parts_seen = 0  # by `keep_alive`, and when
+        self._seen_at = 0.0
         self._outstanding = 0
         self._waiting = False
         self._checked = instance.transfer_syntax_uid in DEFLATED
@@ -142,6 +149,17 @@ class Upload:
         self._done = None
         self._fail(Refused(CANNOT_UNDERSTAND, "association ended within the data set"))
 
+    def keep_alive(self, now: float, limit: float) -> None:
+        """Publish what is there as a part when the last one is ``limit`` seconds old.
+
+        The log may give an upload up that pauses; a peer that is slow within its limits does not. To be called
+        every now and then.
+        """
+        if self._parts != self._parts_seen:
+            self._parts_seen, self._seen_at = self._parts, now
+        elif self._parts and self._filled and now - self._seen_at > limit:
+            self._publish_part()
+
     def yield_chunk(self) -> bool:
         """See `chunks.Holder`."""
         if self._chunk is None or not self._filled or self._failure is not None:
@@ -184,12 +202,22 @@ class Upload:
         payload = chunk[: self._filled]
         if not self._checked:
             self._identify(payload, final=True)
+        self._check_size()
         if self._failure is not None:
             return
-        self._append(Kind.PART, self._parts, chunk, payload)
         self._parts += 1
+        self._append(Kind.PART, self._parts - 1, chunk, payload)
+        reach(Failpoint.PART_PUBLISHED)
+
+    def _check_size(self) -> None:
+        """Looked at for each part and at the end: what is beyond by then is not yet published whole."""
+        if self._failure is None and self._maximum and self.size > self._maximum:
+            self._fail(InstanceTooLong(OUT_OF_RESOURCES, f"instance is longer than {self._maximum} bytes"))
 
     def _publish_rest(self) -> None:
+        self._check_size()
+        if self._failure is not None:
+            return
         if self._chunk is None and self._parked:
             self._publish_parked()
             return
@@ -242,13 +270,12 @@ class Upload:
         pieces = (payload,) if len(payload) else ()
         self._outstanding += 1
         future = self._log.publish(self._partition, partial(self._header, kind, index, pieces), pieces)
+        if future.done():  # a turn of the event loop would do no more than delay the answer
+            self._acknowledged(chunk, future)
+        else:
+            future.add_done_callback(partial(self._acknowledged, chunk))
 
-        def acknowledged(future: asyncio.Future[None]) -> None:
-            self._acknowledged(future, chunk)
-
-        future.add_done_callback(acknowledged)
-
-    def _acknowledged(self, future: asyncio.Future[None], chunk: memoryview | None) -> None:
+    def _acknowledged(self, chunk: memoryview | None, future: asyncio.Future[None]) -> None:
         self._outstanding -= 1
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None and self._failure is None:

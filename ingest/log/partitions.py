@@ -6,6 +6,7 @@ an instance of it is still in the first.
 
 from collections.abc import Sequence
 from contextlib import closing
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ from ingest.contract.spool import (
     SpoolMismatch,
     write_meta,
 )
+
+# A fence must find the instances that it asks about in its own partition, so it waits as they do.
+_WAITING: Final = frozenset({Kind.INSTANCE, Kind.END, Kind.COMMIT_ASKED})
 
 
 def agree_on_partitions(
@@ -45,7 +49,7 @@ def agree_on_partitions(
 
 
 def _is_settled(disk: Disk, layout: Layout, meta: Meta, end: int, checkpoints: Sequence[Checkpoint]) -> bool:
-    """Whether every complete upload has its place. Parts without END are dead once this start is noted."""
+    """Whether every complete upload has its place and no fence waits. Parts without END are dead once this start is noted."""
     by_partition = {checkpoint.partition: checkpoint for checkpoint in checkpoints}
     start = min(checkpoint.low_water_mark for checkpoint in checkpoints)
     with closing(SegmentFiles(disk, layout, meta)) as files:
@@ -64,4 +68,4 @@ def _waits(files: SegmentFiles, frame: Frame, checkpoint: Checkpoint) -> bool:
     if frame.position < checkpoint.low_water_mark:
         return False
     _, kind, _, _, _, upload_id, _ = HEADER.unpack(files.read(frame.record_position, HEADER.size))
-    return kind in (Kind.INSTANCE, Kind.END) and upload_id not in checkpoint.done
+    return kind in _WAITING and upload_id not in checkpoint.done

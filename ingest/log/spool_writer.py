@@ -54,9 +54,12 @@ _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KIND: Final = 1  # where a record's header has its kind, and its upload id
 _UPLOAD_ID: Final = slice(12, 28)
 # A group of one is written in the publisher's own thread when nobody else could use the time: two thread
-# hops cost a quarter of a sync on a fast disk. On a disk slower than this it never is.
+# hops cost a quarter of a sync on a fast disk. After one slower than this it is not, for a multiple of what that
+# one took: a quick disk, which has a slow sync now and then as all have, loses little by it, and a slow one, whose
+# every group begins the pause anew, stops the event loop no second time.
 _QUICK: Final = 2e-3  # s, write and sync
-_SLOW_MEMORY: Final = 1.0  # s until a disk that was slow once is tried again
+_SLOW_PAUSE: Final = 10  # times what it took
+_ERROR_PAUSE: Final = 1.0  # s, after a group that could not be written
 _INCOMPLETE: Final = 1024  # uploads remembered: more than can have records on their way at once
 _GROUP_GATHER: Final = 512  # records looked at for one group; a group holds fewer
 
@@ -83,6 +86,7 @@ class SpoolWriter:
         # Uploads that lost a record: an END already on its way must not seal what has a hole.
         self._incomplete: dict[bytes, None] = {}
         self._writing = threading.Lock()  # held by whoever writes a group
+        self._waking = threading.Lock()  # and by whoever wakes its readers
         self._on_their_way = 0  # records published and not yet answered; the event loop's thread alone counts
         self._ready = False  # the start is in every partition
         self._slow_until = 0.0
@@ -96,9 +100,13 @@ class SpoolWriter:
         return self._settings.partitions
 
     @property
-    def failed(self) -> asyncio.Future[SpoolError]:
+    def failed(self) -> asyncio.Future[Exception]:
         """Done when a sync has failed: nothing can be acknowledged any more, and the process must end."""
         return self._failed
+
+    def congested(self, *, full: bool) -> bool:  # noqa: ARG002 - the log's interface
+        """Whether a new association would only wait: a disk is slow or it has failed, but it is never away."""
+        return False
 
     @property
     def durable_end(self) -> int:
@@ -161,7 +169,9 @@ class SpoolWriter:
             return
         record, _ = item
         if self._log.fits(record):
-            self._write_group(deque([item]))
+            group = self._write_group(deque([item]))
+            self._settle([future for _, future in group if future is not None], None)
+            self._loop.call_soon(self._wake, group)  # readers are in less of a hurry than the publisher
         else:  # a new segment may have to be waited for; the header is made once, as the seal has its payload
             self._queue.put((record.partition, record.header, record.payload, published[-1]))
 
@@ -254,9 +264,14 @@ class SpoolWriter:
         closing = False
         while waiting or not closing:
             closing = self._gather(waiting, closing=closing)
+            if not waiting:
+                continue
             with self._writing:
-                written = not waiting or self._write_group(waiting)
-            if not written:
+                group = self._write_group(waiting)
+            if group:
+                self._tell([future for _, future in group if future is not None], None)
+                self._wake(group)
+            else:
                 time.sleep(_AFTER_ERROR)
                 if closing:
                     break
@@ -291,8 +306,12 @@ class SpoolWriter:
             return None
         return record, future
 
-    def _write_group(self, waiting: deque[_Waiting]) -> bool:
-        """Make the first records durable and tell everybody; False when they could not be written."""
+    def _wake(self, group: Sequence[_Waiting]) -> None:
+        with self._waking:
+            self._wake_ups.wake({record.partition for record, _ in group})
+
+    def _write_group(self, waiting: deque[_Waiting]) -> list[_Waiting]:
+        """Make the first records durable and return them; when they could not be written none, and all are told."""
         log = self._log
         begun = time.monotonic()
         try:
@@ -300,17 +319,15 @@ class SpoolWriter:
             log.sync()
         except (SpoolFull, WriteFailed, SyncFailed, OSError) as error:
             self._refuse(waiting, error)
-            return False
+            return []
         ended = time.monotonic()
         if ended - begun > _QUICK:
-            self._slow_until = ended + _SLOW_MEMORY
+            self._slow_until = ended + _SLOW_PAUSE * (ended - begun)
         group = [waiting.popleft() for _ in range(count)]
-        self._tell([future for _, future in group if future is not None], None)
-        self._wake_ups.wake({record.partition for record, _ in group})  # readers are in less of a hurry
         if not self._ready and all(future is not None for _, future in waiting):
             self._ready = True
         self._started.set()
-        return True
+        return group
 
     def _refuse(self, waiting: deque[_Waiting], error: Exception) -> None:
         """Tell all that wait; only the start's own records stay, unless the log is broken."""
@@ -329,7 +346,7 @@ class SpoolWriter:
             waiting.extend(own)
         if not isinstance(error, SpoolFull):
             logger.error("a group was not written", error=str(error), records=len(futures))
-            self._slow_until = time.monotonic() + _SLOW_MEMORY
+            self._slow_until = time.monotonic() + _ERROR_PAUSE
         self._tell(futures, _published_error(error))
         self._started.set()
 

@@ -1,5 +1,9 @@
 """Who may associate, and how many at once (PS3.8 9.3.4)."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from ingest.association import (
     AcceptorPolicy,
     Answer,
@@ -8,12 +12,16 @@ from ingest.association import (
     Rejection,
     negotiate,
 )
-from ingest.contract.settings import ReceiverSettings
-from ingest.receiver.storage import InstanceLog
+from ingest.contract.settings import ReceiverSettings, SourceSettings
+from ingest.instance import ChunkPool
+from ingest.log import InstanceLog
+from ingest.receiver.sources import Grant, Origin, Sources
+
+NO_SOURCES: Final[Mapping[str, SourceSettings]] = MappingProxyType({})
 
 
-def acceptor_policy(settings: ReceiverSettings) -> AcceptorPolicy:
-    """What the settings say an acceptor accepts.
+def acceptor_policy(settings: ReceiverSettings, *, commitment: bool = False) -> AcceptorPolicy:
+    """What the settings say an acceptor accepts; ``commitment`` is whether requests for it are.
 
     Raises:
         ValueError: a transfer syntax or SOP Class that cannot be accepted.
@@ -24,34 +32,52 @@ def acceptor_policy(settings: ReceiverSettings) -> AcceptorPolicy:
         maximum_length=settings.maximum_pdu_length,
         transfer_syntax_preference=settings.transfer_syntax_preference,
         private_storage_classes=frozenset(settings.private_storage_classes),
+        commitment_scp=commitment,
     )
 
 
 class Admission:
     """Answers association requests within the limits of this process."""
 
-    def __init__(self, settings: ReceiverSettings, log: InstanceLog) -> None:
-        self._policy = acceptor_policy(settings)
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        log: InstanceLog,
+        pool: ChunkPool,
+        *,
+        commitment: bool = False,
+        sources: Mapping[str, SourceSettings] = NO_SOURCES,
+    ) -> None:
+        self.sources = Sources(settings, sources, acceptor_policy(settings, commitment=commitment))
         self._maximum = settings.maximum_associations
         self._log = log
+        self._pool = pool
         self.associations = 0
         log.publishers = 0
         self.draining = False
 
-    def answer(self, request: AssociateRequest) -> Answer:
-        """Accept or reject. Call `ended` once for each that was accepted."""
-        if self.draining:
-            return AssociateReject.of(Rejection.TEMPORARY_CONGESTION)
-        if self.associations >= self._maximum:
-            return AssociateReject.of(Rejection.LOCAL_LIMIT_EXCEEDED)
-        return negotiate(request, self._policy)
+    def answer(self, request: AssociateRequest, origin: Origin) -> tuple[Answer, Grant | None]:
+        """Accept or reject, and what is granted unless it is refused for its source.
 
-    def established(self) -> None:
+        Call `established` and `ended` once for each that was accepted.
+        """
+        if self.draining or self._log.congested(full=not self._pool.free):
+            return AssociateReject.of(Rejection.TEMPORARY_CONGESTION), None
+        admitted, grant = self.sources.admit(request, origin)
+        if isinstance(admitted, Rejection):
+            return AssociateReject.of(admitted), None
+        if self.associations >= self._maximum:
+            return AssociateReject.of(Rejection.LOCAL_LIMIT_EXCEEDED), None
+        return negotiate(request, admitted), grant
+
+    def established(self, grant: Grant) -> None:
         """One more association is established."""
+        self.sources.established(grant)
         self.associations += 1
         self._log.publishers = self.associations
 
-    def ended(self) -> None:
+    def ended(self, grant: Grant) -> None:
         """One association less."""
+        self.sources.ended(grant)
         self.associations -= 1
         self._log.publishers = self.associations

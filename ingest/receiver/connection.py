@@ -20,22 +20,40 @@ from ingest.association import (
     Fragment,
     FragmentRun,
     ReleaseRequested,
+    SendData,
     SendPdu,
     StartArtim,
     StopArtim,
 )
-from ingest.dimse import CEchoRequest, CStoreRequest, MessageAssembler, MessageBegun, UnknownRequest
+from ingest.contract.failpoints import Failpoint, reach
+from ingest.dimse import (
+    CEchoRequest,
+    CStoreRequest,
+    MessageAssembler,
+    MessageBegun,
+    NActionRequest,
+    NEventReportRequest,
+    NEventReportResponse,
+    UnknownRequest,
+)
+from ingest.dimse.status import UNRECOGNIZED_OPERATION
 from ingest.errors import LocalProtocolError, RemoteProtocolError
-from ingest.receiver.storage import Peer, Receiving, response, without_data_set
+from ingest.receiver import commitment, storage
+from ingest.receiver.rate import RateMeter
+from ingest.receiver.receiving import Peer, Receiving
+from ingest.receiver.reports import Channel, Link, Reports
+from ingest.receiver.sources import Grant, address_of, origin_of
 
 if TYPE_CHECKING:
     from ingest.receiver.server import Server
+    from ingest.receiver.telemetry import AssociationTelemetry
 
 logger = structlog.get_logger(__name__)
 
-# One recv takes what the kernel has, up to this: two PDUs of the length we announce. One buffer serves all
-# connections, since what it holds is handled or kept before the next recv: it stays in the processor's cache.
-RECEIVE_BUFFER = 512 * 1024
+# One recv takes what the kernel has, up to this. Twice as much takes a CT of 512 KiB with its headers in one read and
+# a third less of Python, but costs 64 senders 6 MiB: when chunks run out, each keeps what it has read. One buffer
+# serves all connections, since what it holds is handled or kept before the next recv: it stays in the processor's cache.
+RECEIVE_BUFFER = 256 * 1024
 # What may arrive while an answer is on its way: a release or abort, or a pipelined request's beginning.
 SPARE_BUFFER = 4 * 1024
 
@@ -47,6 +65,7 @@ class Held:
     ANSWERING: Final = 1  # the log has not acknowledged yet; PS3.7 allows one operation at a time
     BUDGET: Final = 2  # no chunk is free
     WRITING: Final = 4  # the peer does not read its answers
+    RATE: Final = 8  # its source has sent faster than it may
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -56,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._association = Association()
-        self._assembler = MessageAssembler()
+        self._assembler = MessageAssembler(CStoreRequest, NActionRequest)
         self._spare = memoryview(b"")
         self._spared = 0  # bytes waiting in the spare buffer
         self._held: int = Held.NOT
@@ -66,7 +85,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._artim: asyncio.TimerHandle | None = None
         self._peer = Peer("", "", "")
-        self._request: CStoreRequest | None = None
+        self._request: CStoreRequest | NActionRequest | None = None
+        self._reports: Reports | None = None  # since the first N-ACTION
+        self._record: AssociationTelemetry  # since the A-ASSOCIATE-RQ
         self._receiving: Receiving | None = None
         self._context_id = 0
         self._begun_at = 0.0
@@ -76,6 +97,8 @@ class Connection(asyncio.BufferedProtocol):
         self._unread_since = 0.0  # the peer leaves its answers unread; 0 while it does not
         self._received = 0
         self._refused = 0
+        self._grant: Grant | None = None  # while established
+        self._meter: RateMeter | None = None  # of a source that has a maximum rate
         self.established = False
 
     # What the transport calls
@@ -83,8 +106,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """An accepted connection: the association awaits its request under ARTIM."""
         self._transport = cast("asyncio.Transport", transport)
-        self._server.opened(self)
-        if len(self._server.connections) > self._server.maximum_connections:
+        if not self._server.opened(self, address_of(transport)):
+            self._server.telemetry.connection_refused(address_of(transport))
             self._transport.abort()
             return
         self._association.transport_opened()
@@ -110,6 +133,8 @@ class Connection(asyncio.BufferedProtocol):
             self._pump()
             if self._held:
                 self._association.keep_unread()
+            if self._meter is not None:
+                self._throttle(self._meter, nbytes)
 
     def eof_received(self) -> bool:
         """The peer will send no more: close."""
@@ -143,6 +168,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._unread_since and now - self._unread_since > limits.stall_timeout:
             self._drop("does not read its answers")
             return
+        if self._receiving is not None:
+            self._receiving.keep_alive(now, limits.stall_timeout / 2)
         if not self.established or self._held:
             self._last_byte = self._window_start = now
             self._window_bytes = 0
@@ -152,7 +179,7 @@ class Connection(asyncio.BufferedProtocol):
             # What begins before the next look is measured from here.
             self._begun_at = self._window_start = now
             self._window_bytes = 0
-            if silence > limits.idle_timeout:
+            if silence > limits.idle_timeout and not self._awaits_report(now):
                 self.abort("idle")
         elif silence > limits.stall_timeout:
             self.abort("stalled")
@@ -165,7 +192,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def drain(self) -> None:
         """No new message: abort now, or when the one in progress is answered."""
-        if not self._assembler.in_message and not self._held:
+        if not self._assembler.in_message and not self._held & ~Held.RATE:
             self.abort("shutdown")
 
     def abort(self, why: str) -> None:
@@ -201,6 +228,8 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = False
             if self._transport is not None:
                 self._transport.resume_reading()
+        if self._reports is not None:
+            self._reports.turn()
 
     def _handle_events(self) -> None:
         association = self._association
@@ -235,24 +264,33 @@ class Connection(asyncio.BufferedProtocol):
             self._artim = self._loop.call_later(self._server.settings.artim_timeout, self._artim_expired)
         elif isinstance(event, StopArtim):
             self._stop_artim()
-        elif isinstance(event, CloseTransport) and self._transport is not None:
-            if self._transport.get_write_buffer_size():
-                self._transport.abort()  # `close` would wait for a peer that does not read
+        elif self._transport is not None:
+            self._perform_rarely(event, self._transport)
+
+    def _perform_rarely(self, event: Event, transport: asyncio.Transport) -> None:
+        if isinstance(event, SendData):
+            transport.writelines(event.buffers)
+        elif isinstance(event, CloseTransport):
+            if transport.get_write_buffer_size():
+                transport.abort()  # `close` would wait for a peer that does not read
             else:
-                self._transport.close()
+                transport.close()
 
     def _answer(self, event: AssociateRequested) -> None:
         request = event.request
-        answer = self._server.admission.answer(request)
+        assert self._transport is not None  # it brought the request
+        admission, origin = self._server.admission, origin_of(self._transport)
+        answer, grant = admission.answer(request, origin)
+        self._record = self._server.telemetry.answered(
+            request, answer, origin.address, draining=admission.draining
+        )
         if isinstance(answer, Accepted):
-            assert self._transport is not None
-            address = str(self._transport.get_extra_info("peername")[0])
-            self._peer = Peer(request.calling_ae_title, request.called_ae_title, address)
+            assert grant is not None
+            self._peer = Peer(request.calling_ae_title, request.called_ae_title, origin.address)
+            self._grant, self._meter = grant, grant.meter
             self.established = True
             self._begun_at = self._window_start = self._last_byte
-            self._server.admission.established()
-        else:
-            logger.info("association refused", answer=type(answer).__name__)
+            admission.established(grant)
         self._association.answer(answer)
 
     def _fragment(self, fragment: Fragment) -> None:
@@ -283,17 +321,54 @@ class Connection(asyncio.BufferedProtocol):
     def _message(self, begun: MessageBegun) -> None:
         message = begun.message
         if isinstance(message, CStoreRequest) and begun.has_data_set:
-            self._request, self._context_id = message, begun.context_id
-            self._begun_at = self._window_start = self._last_byte
-            self._window_bytes = 0
-            self._receiving = self._server.storage.begin(
-                message, self._association.contexts[begun.context_id], self._peer, self._budget_freed
+            context = self._association.contexts[begun.context_id]
+            assert self._grant is not None
+            receiving = self._server.storage.begin(
+                message, context, self._peer, self._budget_freed, self._grant.maximum_size
             )
+            self._begin(begun, message, receiving)
         elif isinstance(message, CStoreRequest):
-            self._send(begun.context_id, without_data_set(message).encode())
+            self._send(begun.context_id, storage.without_data_set(message).encode())
+        elif isinstance(message, NActionRequest):
+            self._action(begun, message)
         elif isinstance(message, CEchoRequest | UnknownRequest):
             self._send(begun.context_id, message.respond().encode())
-        # A response answers nothing that was asked here, and is passed over.
+        elif isinstance(message, NEventReportRequest):
+            self._send(begun.context_id, message.respond(UNRECOGNIZED_OPERATION).encode())
+        elif isinstance(message, NEventReportResponse) and self._reports is not None:
+            self._reports.answered(message)
+        # Another response answers nothing that was asked here, and is passed over.
+
+    def _begin(
+        self, begun: MessageBegun, request: CStoreRequest | NActionRequest, receiving: Receiving
+    ) -> None:
+        self._request, self._receiving, self._context_id = request, receiving, begun.context_id
+        self._begun_at = self._window_start = self._last_byte
+        self._window_bytes = 0
+
+    def _action(self, begun: MessageBegun, request: NActionRequest) -> None:
+        context = self._association.contexts[begun.context_id]
+        service = self._server.commitment
+        if self._reports is None:
+            assert self._transport is not None  # it brought the request
+            link = Link(self._association, self._transport, self._busy, self._pump)
+            limits = service.settings
+            self._reports = Reports(link, limits.answer_timeout, limits.association_lease)
+        receiving = service.begin(request, context, self._peer, Channel(self._reports, context))
+        self._begin(begun, request, receiving)
+        if not begun.has_data_set:
+            self._finish(receiving)
+
+    def _awaits_report(self, now: float) -> bool:
+        """Whether the peer is silent since a report is due to it here."""
+        return self._reports is not None and self._reports.awaited(now)
+
+    def _busy(self) -> bool:
+        return bool(self._held) or self._assembler.in_message
+
+    def _finish(self, receiving: Receiving) -> None:
+        self._held |= Held.ANSWERING
+        receiving.finish(self._answer_request)
 
     def _data(self, fragment: Fragment) -> None:
         receiving = self._receiving
@@ -305,18 +380,23 @@ class Connection(asyncio.BufferedProtocol):
             self._held |= Held.BUDGET
             self._pause()
         elif fragment.is_last:
-            self._held |= Held.ANSWERING
-            receiving.finish(self._stored)
+            self._finish(receiving)
 
-    def _stored(self, failure: Exception | None) -> None:
-        request = self._request
+    def _answer_request(self, failure: Exception | None) -> None:
+        request, receiving = self._request, self._receiving
         assert request is not None
+        assert receiving is not None
+        if failure is None and self._grant is not None:
+            self._grant.stored(receiving.size)
         self._request = self._receiving = None
-        if failure is None:
-            self._received += 1
+        reach(Failpoint.BEFORE_RESPONSE)
+        if isinstance(request, NActionRequest):
+            self._send(self._context_id, commitment.response(request, failure).encode())
         else:
-            self._refused += 1
-        self._send(self._context_id, response(request, failure).encode())
+            self._received += failure is None
+            self._refused += failure is not None
+            self._record.stored(request, receiving, failure, self._begun_at, self._last_byte)
+            self._send(self._context_id, storage.response(request, failure))
         self._release(Held.ANSWERING)
         if self._server.admission.draining:
             self.abort("shutdown")
@@ -345,6 +425,13 @@ class Connection(asyncio.BufferedProtocol):
         self._held &= ~reason
         self._pump()
 
+    def _throttle(self, meter: RateMeter, nbytes: int) -> None:
+        wait = meter.take(nbytes, self._last_byte)
+        if wait > 0:
+            self._held |= Held.RATE
+            self._pause()
+            self._loop.call_later(wait, self._release, Held.RATE)
+
     def _pause(self) -> None:
         if not self._paused and self._transport is not None:
             self._paused = True
@@ -367,17 +454,20 @@ class Connection(asyncio.BufferedProtocol):
         """The association is over: what is incomplete is abandoned, and one line says how it went."""
         self._rest = None
         self._held &= Held.WRITING
+        if self._reports is not None:
+            self._reports.end()
+            self._reports = None
         if self._receiving is not None:
             self._receiving.abandon()
+            self._record.interrupted(self._receiving)
             self._receiving = self._request = None
         if self.established:
+            assert self._grant is not None
             self.established = False
-            self._server.admission.ended()
-            logger.info(
-                "association ended",
-                how=how,
-                calling_ae_title=self._peer.calling_ae_title,
-                peer=self._peer.address,
+            self._server.admission.ended(self._grant)
+            self._grant = self._meter = None
+            self._record.ended(
+                how,
                 received=self._received,
                 refused=self._refused,
                 oversized_pdus=self._association.oversized_pdus,

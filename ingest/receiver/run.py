@@ -4,57 +4,176 @@ import asyncio
 import contextlib
 import resource
 import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
+from ingest.commitment.interface import Commitments
+from ingest.contract.kafka import single_copy_note
+from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
-from ingest.contract.spool import SpoolError
-from ingest.log import SpoolWriter
+from ingest.log import InstanceLog, Log, commitment_log_of, log_of
+from ingest.log.measures import gauges_of
+from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
+from ingest.receiver.reload import Reloading
 from ingest.receiver.server import Server
-from ingest.receiver.storage import InstanceLog
+from ingest.receiver.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from ingest.commitment.engine import Engine
 
 logger = structlog.get_logger(__name__)
 
 
-async def run_receiver(settings: Settings) -> int:
-    """Serve with the spool as log; the exit code: 0 after SIGTERM or SIGINT, 1 when the log failed.
+async def run_receiver(settings: Settings, load: Callable[[], Settings] | None = None) -> int:
+    """Serve with the log of the settings; the exit code: 0 after SIGTERM or SIGINT, 1 when the log failed.
+
+    ``load`` reads the settings again on SIGHUP.
 
     Raises:
+        WrongCertificate: the files of a listener cannot be used.
         OSError: the address cannot be bound, or the data folder not used.
+        KafkaUnreachable, TopicMismatch: see `ingest.contract.kafka`.
     """
-    log = SpoolWriter(settings)
-    await log.start()
-    try:
-        failed = await serve(settings, log, log.failed)
-    finally:
-        await log.close()
-    return 1 if failed else 0
+    async with Admin(settings, 0, admin_warnings(settings)) as admin:
+        log = log_of(settings)
+        await log.start()
+        engine = None
+        try:
+            if admin.is_on:
+                admin.show(gauges_of(settings, log))
+            if settings.commitment.enabled:
+                engine = await _commitment_engine(settings, log)
+                admin.show(commitment_gauges(engine))
+            elif _may_have_served(settings):
+                from ingest.commitment.unserved import tell_of_unserved  # noqa: PLC0415 - as the engine
+
+                await asyncio.to_thread(tell_of_unserved, settings)
+            taken = engine.take_sources if engine is not None else None
+            failed = await serve(settings, log, log.failed, engine, admin, load=load, taken=taken)
+        finally:
+            if engine is not None:
+                await engine.close()
+            await log.close()
+        return 1 if failed else 0
+
+
+def admin_warnings(settings: Settings) -> list[str]:
+    """What `/readyz` tells besides: a loss that nothing here would prevent."""
+    return [*single_copy_note(settings), *filter(None, [settings.commitment_note])]
+
+
+async def _commitment_engine(settings: Settings, log: Log) -> "Engine":
+    """Started; loaded only where commitment is served, since a receiver's memory is counted in MiB."""
+    from ingest.commitment.engine import Engine  # noqa: PLC0415
+    from ingest.sender.commitment import report  # noqa: PLC0415
+
+    engine = Engine(settings, log, commitment_log_of(settings), report)
+    await engine.start()
+    engine.failed.add_done_callback(partial(_pass_on, log.failed))
+    return engine
+
+
+def _may_have_served(settings: Settings) -> bool:
+    """Whether storage commitment can have been on before, as far as a look at the data folder tells."""
+    return settings.log.kind == "kafka" or (settings.data / "commitments").is_dir()
+
+
+def _pass_on(log_failed: asyncio.Future[Exception], failed: asyncio.Future[Exception]) -> None:
+    """The commitment log's failure ends the process as the instance log's does."""
+    if not failed.cancelled() and not log_failed.done():
+        log_failed.set_result(failed.result())
 
 
 async def serve(
-    settings: Settings, log: InstanceLog, failed: asyncio.Future[SpoolError] | None = None
+    settings: Settings,
+    log: InstanceLog,
+    failed: asyncio.Future[Exception] | None = None,
+    commitments: Commitments | None = None,
+    admin: Admin | None = None,
+    *,
+    load: Callable[[], Settings] | None = None,
+    taken: Callable[[Settings], None] | None = None,
 ) -> bool:
     """Serve with any log until a signal comes or ``failed`` is done; whether the log failed.
 
+    ``load`` reads the settings again on SIGHUP; ``taken`` is told of those that are valid.
+
     Raises:
-        OSError: the address cannot be bound.
+        OSError: an address cannot be bound.
+        WrongCertificate: the files of a listener cannot be used.
     """
     raise_file_limit()
-    server = Server(settings.receiver, log)
-    host, port = await server.start()
-    note = announce(settings.data, "receiver", host=host, port=port, ae_title=settings.receiver.ae_title)
-    logger.info("listening", host=host, port=port, ae_title=settings.receiver.ae_title)
+    metrics = ReceiverMetrics() if admin is not None and admin.is_on else None
+    telemetry = Telemetry(settings, metrics)
+    server = Server(
+        settings.receiver,
+        log,
+        commitments,
+        settings.commitment,
+        telemetry,
+        listeners=settings.listeners,
+        sources=settings.sources,
+    )
+    await server.start()
+    telemetry.refusals.start()
+    if admin is not None and metrics is not None:
+        admin.show([*metrics.instruments, *server_gauges(server)])
+        admin.ready_unless(partial(_against_ready, server, failed))
     stop = stop_on_signals()
     if failed is not None:
         failed.add_done_callback(lambda _: stop.set())
+    reloading = Reloading(settings, load, partial(_take, server, taken), stop) if load else None
+    note = _announce(settings, server)
     await stop.wait()
+    if reloading is not None:
+        reloading.close()
     withdraw(note)
     log_failed = failed is not None and failed.done()
     if log_failed:
         logger.error("the log failed; the process ends so that recovery decides what is durable")
     await server.drain()
+    await telemetry.refusals.close()
     return log_failed
+
+
+def _against_ready(server: Server, failed: asyncio.Future[Exception] | None) -> list[str]:
+    """Why no new associations should come here."""
+    found = []
+    if server.admission.draining:
+        found.append("draining")
+    if failed is not None and failed.done():
+        found.append("the log has failed")
+    elif (refusal := server.log.refusal()) is not None:
+        found.append(f"instances are refused: {refusal}")
+    if server.admission.associations >= server.settings.maximum_associations:
+        found.append("as many associations as receiver.maximum_associations")
+    return found
+
+
+def _announce(settings: Settings, server: Server) -> Path:
+    first, ae_title = server.bound[0], settings.receiver.ae_title
+    for bound in server.bound:
+        logger.info("listening", host=bound.host, port=bound.port, tls=bound.tls, ae_title=ae_title)
+    return announce(
+        settings.data,
+        "receiver",
+        host=first.host,
+        port=first.port,
+        ae_title=ae_title,
+        listeners=tuple(map(str, server.bound)),
+    )
+
+
+async def _take(server: Server, taken: Callable[[Settings], None] | None, settings: Settings) -> None:
+    await server.reload(settings.receiver, settings.sources)
+    server.telemetry.take_sources(settings)
+    if taken is not None:
+        taken(settings)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -5,12 +5,22 @@ import contextlib
 import resource
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
-from ingest.contract.settings import ReceiverSettings
+from ingest.commitment.interface import Commitments
+from ingest.contract.peer_settings import ListenerSettings
+from ingest.contract.settings import CommitmentSettings, ReceiverSettings, Settings, SourceSettings
 from ingest.instance import ChunkPool
-from ingest.receiver.admission import Admission
+from ingest.log import InstanceLog
+from ingest.receiver.addresses import Addresses
+from ingest.receiver.admission import NO_SOURCES, Admission
+from ingest.receiver.commitment import CommitmentService
 from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
-from ingest.receiver.storage import InstanceLog, StorageService
+from ingest.receiver.listeners import Bound, Listeners
+from ingest.receiver.storage import StorageService
+from ingest.receiver.telemetry import Telemetry
 
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
@@ -19,6 +29,9 @@ WATCH_INTERVAL = 0.5  # s
 
 # For the log's segments and marks, the listener, the event loop and the standard streams.
 _OWN_DESCRIPTORS = 64
+
+
+NO_LISTENERS: Final[Mapping[str, ListenerSettings]] = MappingProxyType({})
 
 
 def _spare_descriptors(log: InstanceLog) -> int:
@@ -30,52 +43,81 @@ def _spare_descriptors(log: InstanceLog) -> int:
 
 
 class Server:
-    """The DICOM listener: accepts connections within its limits and owns what they share."""
+    """The DICOM listener: accepts connections within its limits and owns what they share.
 
-    def __init__(self, settings: ReceiverSettings, log: InstanceLog) -> None:
+    Storage commitment is served where ``commitments`` are given, within the limits of ``commitment_settings``.
+
+    Raises:
+        WrongCertificate: the files of a listener cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        log: InstanceLog,
+        commitments: Commitments | None = None,
+        commitment_settings: CommitmentSettings | None = None,
+        telemetry: Telemetry | None = None,
+        *,
+        listeners: Mapping[str, ListenerSettings] = NO_LISTENERS,
+        sources: Mapping[str, SourceSettings] = NO_SOURCES,
+    ) -> None:
         self.settings = settings
         self.maximum_connections = min(settings.maximum_connections, _spare_descriptors(log))
-        self.admission = Admission(settings, log)
+        self.log = log
         self.pool = ChunkPool(settings.buffer_budget)
+        self.commitment = CommitmentService(commitments, commitment_settings or CommitmentSettings())
+        self.admission = Admission(
+            settings, log, self.pool, commitment=self.commitment.offered, sources=sources
+        )
         self.storage = StorageService(log, self.pool)
+        self.telemetry = telemetry or Telemetry(Settings())
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
         self.connections: set[Connection] = set()
         self.unused = asyncio.Event()  # set while there is no connection
         self.unused.set()
-        self._listener: asyncio.Server | None = None
+        self._addresses: Addresses[Connection] = Addresses(settings.maximum_connections_per_address)
+        self.listeners = Listeners(settings, listeners, lambda: Connection(self), self._has_room)
+        self.bound: list[Bound] = []
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> tuple[str, int]:
-        """Listen; returns the address and port in use.
+        """Listen; returns the first address and port in use. ``bound`` has all of them.
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: an address cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: Connection(self), self.settings.host, self.settings.port, backlog=self.settings.backlog
-        )
+        self.bound = await self.listeners.open()
         self._watch = asyncio.create_task(self._watch_clocks())
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        return str(host), int(port)
+        return self.bound[0].host, self.bound[0].port
 
-    def opened(self, connection: Connection) -> None:
-        """A connection was accepted."""
+    async def reload(self, settings: ReceiverSettings, sources: Mapping[str, SourceSettings]) -> None:
+        """Take the policy for unknown sources, the sources, and certificate files that have changed."""
+        self.admission.sources.reload(settings, sources)
+        await self.listeners.refresh()
+
+    def opened(self, connection: Connection, address: str) -> bool:
+        """A connection was accepted; whether it may stay."""
         self.connections.add(connection)
         self.unused.clear()
+        within = self._addresses.enter(connection, address)
+        return within and len(self.connections) <= self.maximum_connections
+
+    def _has_room(self, handshakes: int) -> bool:
+        return len(self.connections) + handshakes <= self.maximum_connections
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self._addresses.leave(connection)
         if not self.connections:
             self.unused.set()
 
     async def drain(self) -> None:
         """Stop listening, let instances in progress finish and be answered, then end every association."""
         self.admission.draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self.listeners.close()
         for connection in list(self.connections):
             connection.drain()
         with contextlib.suppress(TimeoutError):

@@ -3,13 +3,12 @@
 import itertools
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
 
 from ingest.association import AcceptedContext
-from ingest.association.events import Rows
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import Instance
 from ingest.dimse import CStoreRequest, CStoreResponse
+from ingest.dimse.plain_store import encode_success
 from ingest.dimse.status import (
     CANNOT_UNDERSTAND,
     INVALID_OBJECT_INSTANCE,
@@ -18,76 +17,12 @@ from ingest.dimse.status import (
     SOP_CLASS_NOT_SUPPORTED,
 )
 from ingest.errors import LogUnavailable, OutOfResources, Refused
-from ingest.instance import ChunkPool, RecordLog, Upload
+from ingest.instance import ChunkPool, Upload
+from ingest.log import InstanceLog
+from ingest.receiver.receiving import Drain, Peer, Receiving
 
 _AFFECTED_SOP_CLASS_UID = 0x0000_0002
 _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
-
-
-class InstanceLog(RecordLog, Protocol):
-    """The log as the receiver sees it: the spool of one machine, or Kafka.
-
-    ``publishers`` is how many associations may publish at the moment; the receiver keeps it true.
-    """
-
-    publishers: int
-
-    @property
-    def receiver_id(self) -> int:
-        """Names this receiver among those that write the log; 32 bits."""
-
-    @property
-    def epoch(self) -> int:
-        """Grows with each start of this receiver; 48 bits."""
-
-    def refusal(self) -> str | None:
-        """Why new instances must be refused now, or ``None``."""
-
-
-class Peer(NamedTuple):
-    """Where an association comes from."""
-
-    calling_ae_title: str
-    called_ae_title: str
-    address: str
-
-
-class Receiving(Protocol):
-    """A data set being received, whether it is kept or only drained."""
-
-    def write(self, data: memoryview) -> int:
-        """Take a fragment; fewer bytes than given when it must wait."""
-
-    def write_run(self, rows: Rows) -> int:
-        """Take whole rows of a run of fragments; fewer than given when they do not fit."""
-
-    def finish(self, done: Callable[[Exception | None], None]) -> None:
-        """The data set is complete."""
-
-    def abandon(self) -> None:
-        """It will never be."""
-
-
-class Drain:
-    """Lets a refused data set pass, so that the association can go on."""
-
-    def __init__(self, failure: Refused) -> None:
-        self._failure = failure
-
-    def write(self, data: memoryview) -> int:
-        """Take all, keep nothing."""
-        return len(data)
-
-    def write_run(self, rows: Rows) -> int:
-        """Take all, keep nothing."""
-        return len(rows)
-
-    def finish(self, done: Callable[[Exception | None], None]) -> None:
-        """The refusal is the answer."""
-        done(self._failure)
-
-    def abandon(self) -> None:
-        """Nothing was begun."""
 
 
 class StorageService:
@@ -99,9 +34,17 @@ class StorageService:
         self._sequence = itertools.count(1)
 
     def begin(
-        self, request: CStoreRequest, context: AcceptedContext, peer: Peer, resume: Callable[[], None]
+        self,
+        request: CStoreRequest,
+        context: AcceptedContext,
+        peer: Peer,
+        resume: Callable[[], None],
+        maximum: int = 0,
     ) -> Receiving:
-        """What takes the data set of ``request``; ``resume`` is called when a write may be tried again."""
+        """What takes the data set of ``request``, of ``maximum`` bytes unless that is 0.
+
+        ``resume`` is called when a write may be tried again.
+        """
         try:
             self._check(request, context)
         except Refused as refused:
@@ -118,7 +61,7 @@ class StorageService:
             time.time_ns(),
         )
         upload_id = UploadId.of(self._log.receiver_id, self._log.epoch, next(self._sequence))
-        return Upload(self._log, self._pool, upload_id, instance, resume)
+        return Upload(self._log, self._pool, upload_id, instance, resume, maximum=maximum)
 
     def _check(self, request: CStoreRequest, context: AcceptedContext) -> None:
         if request.affected_sop_class_uid != context.abstract_syntax:
@@ -136,10 +79,13 @@ class StorageService:
             raise Refused(OUT_OF_RESOURCES, reason)
 
 
-def response(request: CStoreRequest, failure: Exception | None) -> CStoreResponse:
-    """The C-STORE-RSP to an upload that has ended (PS3.4 Table B.2-1)."""
-    if failure is None:
-        return request.respond()
+def response(request: CStoreRequest, failure: Exception | None) -> bytes:
+    """The command set of the C-STORE-RSP to an upload that has ended."""
+    return encode_success(request) if failure is None else _refusal(request, failure).encode()
+
+
+def _refusal(request: CStoreRequest, failure: Exception) -> CStoreResponse:
+    """What an upload that has failed is answered (PS3.4 Table B.2-1)."""
     if isinstance(failure, Refused):
         return request.respond(
             failure.status, comment=failure.comment, offending_element=failure.offending_element

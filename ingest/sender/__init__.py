@@ -1,7 +1,9 @@
-"""A service class user, for trying and loading: C-ECHO, and C-STORE of files and folders.
+"""The requestor's side: C-ECHO, C-STORE of files and folders, and both sides of storage commitment.
 
 ``files``      PS3.10 files and what must be known of them      ``contexts``   which associations they need
 ``requestor``  one association, one operation at a time         ``transfer``   several at once, and the summary
+``commitment``  asked for and waited for, or reported           ``listener``   where a peer reports to us
+``inbox``      what comes on an association                    ``tls``        whom a connection trusts
 """
 
 from ingest.sender.requestor import AssociationFailed, Peer, Requestor

@@ -7,13 +7,15 @@ an abort in the middle of a large instance is noticed at once, not after its las
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterable
-from dataclasses import dataclass, field
-from typing import Final, Self
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
 
 from ingest.association import (
     VERIFICATION,
     Aborted,
+    AcceptedContext,
     AssociateAccepted,
     AssociateReject,
     AssociateRequest,
@@ -21,28 +23,39 @@ from ingest.association import (
     CloseTransport,
     Event,
     Fragment,
+    FragmentRun,
     PresentationContext,
     Rejected,
     Released,
     ReleaseRequested,
+    RoleSelection,
     SendData,
     SendPdu,
     UserInformation,
 )
 from ingest.contract.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from ingest.contract.tls import certificate_of, reason_of
 from ingest.dimse import (
     CEchoRequest,
     CEchoResponse,
     CStoreRequest,
     CStoreResponse,
-    MessageAssembler,
-    MessageBegun,
+    NActionRequest,
+    NActionResponse,
+    NEventReportRequest,
+    NEventReportResponse,
 )
-from ingest.errors import LocalProtocolError, RemoteProtocolError
+from ingest.errors import LocalProtocolError
+from ingest.sender.inbox import Inbox, Took
+from ingest.sender.tls import ClientTls
 
-_READ: Final = 64 * 1024  # bytes; the peer sends short responses only
-_MAXIMUM_LENGTH: Final = 16 * 1024  # bytes of a PDU that we take; the peer sends no data sets
+R = TypeVar("R", CEchoResponse, CStoreResponse, NActionResponse, NEventReportResponse)
+
+_READ: Final = 64 * 1024  # bytes; the peer sends responses and, rarely, a report
+_MAXIMUM_LENGTH: Final = 16 * 1024  # bytes of a PDU that we take
+_PIECE: Final = 64 * 1024  # bytes of a data set given to the association at a time
 _MESSAGE_IDS: Final = 0x10000
+_SHUTDOWN: Final = 3.0  # s for a peer's close_notify; many send none
 
 # PS3.8 Table 9-21, for what a user can do about it.
 _REJECTIONS: Final = {
@@ -68,6 +81,7 @@ class Peer:
     called_ae_title: str
     calling_ae_title: str
     timeout: float = 60.0  # seconds for each answer
+    tls: ClientTls | None = None
 
     def __str__(self) -> str:
         return f"{self.called_ae_title} at {self.host}:{self.port}"
@@ -75,11 +89,16 @@ class Peer:
 
 @dataclass
 class Requestor:
-    """One association; use it as an asynchronous context manager, which opens and releases it."""
+    """One association; use it as an asynchronous context manager, which opens and releases it.
+
+    ``roles`` are proposed with it. ``took`` gets the peer's reports of storage commitment.
+    """
 
     peer: Peer
     contexts: tuple[PresentationContext, ...]
-    _assembler: MessageAssembler = field(default_factory=MessageAssembler)
+    roles: tuple[RoleSelection, ...] = ()
+    took: Took | None = None
+    _granted: tuple[RoleSelection, ...] = ()
     _message_id: int = 0
 
     async def __aenter__(self) -> Self:
@@ -93,21 +112,21 @@ class Requestor:
             maximum_length=_MAXIMUM_LENGTH,
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+            role_selections=self.roles,
         )
         request = AssociateRequest(peer.called_ae_title, peer.calling_ae_title, self.contexts, user)
         self._association = Association(request)
+        self._inbox = Inbox(self._association, self._report, self.took)
         self._association.open()
         self._waiting = asyncio.get_running_loop().create_future()
         self._perform_events()
-        try:
-            async with asyncio.timeout(peer.timeout):
-                self._reader, self._writer = await asyncio.open_connection(peer.host, peer.port)
-        except OSError as error:
-            raise AssociationFailed(f"cannot connect to {peer}: {_reason(error)}") from None
+        self._reader, self._writer = await connect(peer)
         self._reading = asyncio.create_task(self._read())
         try:
             self._association.transport_opened()
-            await self._answer("the association request")
+            accepted = await self._answer("the association request")
+            assert isinstance(accepted, AssociateAccepted)  # nothing else comes before it
+            self._granted = accepted.reply.user_information.role_selections
         except BaseException:
             await self._close()
             raise
@@ -137,17 +156,25 @@ class Requestor:
                 return context.context_id if context.context_id in self._association.contexts else None
         return None
 
+    def accepted(self, sop_class_uid: str) -> AcceptedContext | None:
+        """The first context that was accepted for a SOP Class, in whichever transfer syntax."""
+        contexts = self._association.contexts.values()
+        return next((context for context in contexts if context.abstract_syntax == sop_class_uid), None)
+
+    def scp_role_refused(self, sop_class_uid: str) -> bool:
+        """Whether the peer has answered a proposed SCP role, and with no (PS3.7 D.3.3.4)."""
+        return any(role.sop_class_uid == sop_class_uid and not role.scp_role for role in self._granted)
+
     async def echo(self, context_id: int) -> int:
         """C-ECHO (PS3.7 9.1.5): the status.
 
         Raises:
             AssociationFailed: the association ended, or no answer in time.
         """
-        self._expect()
-        self._association.send_command(context_id, CEchoRequest(self._next_id(), VERIFICATION).encode())
-        response = await self._answer("the C-ECHO request")
-        if not isinstance(response, CEchoResponse):
-            raise AssociationFailed("the peer answered with another message")
+        request = CEchoRequest(self._next_id(), VERIFICATION)
+        response = await self._operate(
+            context_id, request.encode(), None, CEchoResponse, "the C-ECHO request"
+        )
         return response.status
 
     async def store(
@@ -158,22 +185,94 @@ class Requestor:
         Raises:
             AssociationFailed: the association ended, or no answer in time.
         """
+        request = CStoreRequest(self._next_id(), sop_class_uid, sop_instance_uid).encode()
+        return await self._operate(context_id, request, data_set, CStoreResponse, "the C-STORE request")
+
+    async def action(
+        self,
+        context_id: int,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        action_type_id: int,
+        data_set: bytes,
+    ) -> NActionResponse:
+        """N-ACTION (PS3.7 10.1.4), as SCU.
+
+        Raises:
+            AssociationFailed: the association ended, or no answer in time.
+        """
+        request = NActionRequest(self._next_id(), sop_class_uid, sop_instance_uid, action_type_id).encode()
+        return await self._operate(
+            context_id, request, _pieces(data_set), NActionResponse, "the N-ACTION request"
+        )
+
+    async def event_report(
+        self,
+        context_id: int,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        event_type_id: int,
+        data_set: bytes,
+    ) -> NEventReportResponse:
+        """N-EVENT-REPORT (PS3.7 10.1.1), as SCP.
+
+        Raises:
+            AssociationFailed: the association ended, or no answer in time.
+        """
+        request = NEventReportRequest(
+            self._next_id(), sop_class_uid, sop_instance_uid, event_type_id
+        ).encode()
+        return await self._operate(
+            context_id, request, _pieces(data_set), NEventReportResponse, "the N-EVENT-REPORT request"
+        )
+
+    async def attend(self, event: asyncio.Event, seconds: float) -> None:
+        """Keep the association open until ``event``, which what the peer sends by itself brings about.
+
+        Raises:
+            AssociationFailed: the association ended before.
+            TimeoutError: so did the seconds.
+        """
         self._expect()
-        request = CStoreRequest(self._next_id(), sop_class_uid, sop_instance_uid)
-        self._association.send_command(context_id, request.encode())
-        piece = memoryview(b"")
-        async for following in data_set:
-            await self._send_piece(context_id, piece, last=False)
-            piece = following
-        await self._send_piece(context_id, piece, last=True)
-        response = await self._answer("the C-STORE request")
-        if not isinstance(response, CStoreResponse):
+        waiter = asyncio.create_task(event.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {waiter, self._waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiter.cancel()
+        if event.is_set():
+            return
+        if not done:
+            raise TimeoutError
+        self._waiting.result()
+        raise AssociationFailed("the peer sent a response to nothing")
+
+    async def _operate(
+        self,
+        context_id: int,
+        command: bytes,
+        data_set: AsyncIterable[memoryview] | None,
+        expected: type[R],
+        what: str,
+    ) -> R:
+        """One operation: its request out, its response in."""
+        self._expect()
+        self._association.send_command(context_id, command)
+        if data_set is not None:
+            piece = memoryview(b"")
+            async for following in data_set:
+                await self._send_piece(context_id, piece, what, last=False)
+                piece = following
+            await self._send_piece(context_id, piece, what, last=True)
+        response = await self._answer(what)
+        if not isinstance(response, expected):
             raise AssociationFailed("the peer answered with another message")
         return response
 
-    async def _send_piece(self, context_id: int, piece: memoryview, *, last: bool) -> None:
+    async def _send_piece(self, context_id: int, piece: memoryview, what: str, *, last: bool) -> None:
         if self._waiting.done():
-            await self._answer("the C-STORE request")  # the association ended: raises
+            await self._answer(what)  # the association ended: raises
         self._association.send_data_set(context_id, piece, last=last)
         self._perform_events()
         try:
@@ -202,28 +301,23 @@ class Requestor:
 
     async def _read(self) -> None:
         """Feed the association until the connection ends."""
-        with contextlib.suppress(OSError):
+        try:
             while data := await self._reader.read(_READ):
                 self._association.receive_data(memoryview(data))
                 self._perform_events()
+        except ssl.SSLError as error:  # in TLS 1.3 a peer that refuses our certificate says so only now
+            self._report(AssociationFailed(f"{self.peer} ended TLS: {reason_of(error)}"))
+        except OSError:
+            pass  # how it ended makes no difference
         self._association.transport_closed()
         self._perform_events()
 
     def _perform_events(self) -> None:
         while (event := self._association.next_event()) is not None:
-            if isinstance(event, Fragment):
-                self._fragment(event)
+            if isinstance(event, Fragment | FragmentRun):
+                self._inbox.take(event)
             else:
                 self._perform(event)
-
-    def _fragment(self, fragment: Fragment) -> None:
-        try:
-            item = self._assembler.receive(fragment)
-        except RemoteProtocolError as fault:
-            self._association.abort(fault)
-            return
-        if isinstance(item, MessageBegun):
-            self._report(item.message)
 
     def _perform(self, event: Event) -> None:
         if isinstance(event, SendPdu):
@@ -264,7 +358,42 @@ class Requestor:
             await self._writer.wait_closed()
 
 
+async def connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the peer, with TLS where it has that.
+
+    Raises:
+        AssociationFailed: none in time, or not to whom we meant to reach.
+    """
+    tls = peer.tls
+    secure: dict[str, Any] = (
+        {}
+        if tls is None
+        else {
+            "ssl": tls.context,
+            "server_hostname": tls.name or peer.host,
+            "ssl_handshake_timeout": peer.timeout,
+            "ssl_shutdown_timeout": _SHUTDOWN,
+        }
+    )
+    try:
+        async with asyncio.timeout(peer.timeout):
+            reader, writer = await asyncio.open_connection(peer.host, peer.port, **secure)
+    except OSError as error:
+        raise AssociationFailed(f"cannot connect to {peer}: {_reason(error)}") from None
+    if tls is not None and not tls.accepts(certificate_of(writer.get_extra_info("ssl_object"))):
+        writer.transport.abort()
+        raise AssociationFailed(f"{peer} has the certificate of another")
+    return reader, writer
+
+
+async def _pieces(data_set: bytes) -> AsyncIterator[memoryview]:
+    for start in range(0, len(data_set), _PIECE):
+        yield memoryview(data_set)[start : start + _PIECE]
+
+
 def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return reason_of(error)
     # asyncio puts its own sentence in strerror. Since Python 3.10 a TimeoutError is an OSError.
     return os.strerror(error.errno) if error.errno else type(error).__name__
 

@@ -38,10 +38,11 @@ _LISTED: Final = 1000  # failures kept one by one; the counts are complete
 
 @dataclass
 class Summary:
-    """What became of the files, by status; the failures with their paths, up to a limit."""
+    """What became of the files, by status: those stored, and the failures with their paths, up to a limit."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[Path, str]] = field(default_factory=list)
+    stored: list[DicomFile] = field(default_factory=list)
     failed: int = 0
     sent: int = 0
     bytes_sent: int = 0
@@ -54,6 +55,7 @@ class Summary:
         else:
             self.statuses[word] += 1
             self.sent += 1
+            self.stored.append(file)
             self.bytes_sent += file.size
 
     def not_sent(self, path: Path, why: str) -> None:

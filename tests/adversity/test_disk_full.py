@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ingest.contract.running import running_processes
+from ingest.contract.uncaught import UNCAUGHT
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import Scu, c_echo, ct_data_set
 from tests.support.small_disk import SmallDisk
@@ -118,6 +119,7 @@ def check(pipeline: Pipeline, senders: Senders, store: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert "Traceback" not in pipeline.log.read_text()
+    assert UNCAUGHT not in pipeline.log.read_text()
 
 
 # Of a small log every part is small: it fills by what is sent, where the default one fills by the ballast.

@@ -111,7 +111,7 @@ async def beside_a_good_one(receiver: ReceiverProcess) -> AsyncIterator[Neighbou
     neighbour.stop()
     await running
     await Scu.close_all()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while receiver.descriptors > before:  # noqa: ASYNC110 - another process's
             await asyncio.sleep(0.05)
     receiver.assert_calm()

@@ -47,6 +47,7 @@ JPIP = (
 )
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
+COMMITMENT = "1.2.840.10008.1.20.1"
 FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 PRIVATE = "1.3.12.2.1107.5.9.1"
 STORAGE = "1.2.840.10008.4.2"
@@ -244,6 +245,50 @@ def test_wrong_policy(bad: dict[str, object]) -> None:
     """A policy that would take a query for storage, or announce no limit, cannot be made."""
     with pytest.raises(ValueError, match=r"."):
         AcceptorPolicy("SCP", **bad)  # type: ignore[arg-type]  # wrong on purpose
+
+
+COMMITMENT_SCP = AcceptorPolicy("SCP", commitment_scp=True)
+REPORTED_TO = AcceptorPolicy("SCP", storage=False, commitment_scu=True)
+
+
+def test_storage_commitment_by_policy() -> None:
+    """Storage commitment is there when it is switched on, in the two syntaxes that its data sets are read in."""
+    asked = request(
+        (COMMITMENT, (BIG_ENDIAN, IMPLICIT)),
+        (COMMITMENT, (EXPLICIT, IMPLICIT)),
+        (COMMITMENT, (DEFLATED, BIG_ENDIAN, JPEG_2000)),
+        (CT, (DEFLATED,)),
+    )
+    assert [result for result, _ in results(accepted(asked))] == [3, 3, 3, 0]
+    assert results(accepted(asked, COMMITMENT_SCP)) == [
+        (0, IMPLICIT),
+        (0, EXPLICIT),
+        (4, IMPLICIT),
+        (0, DEFLATED),
+    ]
+    assert [result for result, _ in results(accepted(asked, REPORTED_TO))] == [0, 0, 4, 3]
+
+
+def test_nobody_makes_storage_commitment_a_storage_class() -> None:
+    """Common extended negotiation (57H) that claims so changes nothing; nor may the settings say it."""
+    claim = CommonExtendedNegotiation(COMMITMENT, STORAGE)
+    asked = request((COMMITMENT, (EXPLICIT,)), common_extended_negotiations=(claim,))
+    assert results(accepted(asked)) == [(3, IMPLICIT)]
+    with pytest.raises(ValueError, match="not of the Storage Service Class"):
+        AcceptorPolicy("SCP", private_storage_classes=frozenset({COMMITMENT}))
+
+
+@pytest.mark.parametrize("scu", [True, False])
+@pytest.mark.parametrize("scp", [True, False])
+def test_roles_of_storage_commitment(scu: bool, scp: bool) -> None:
+    """PS3.7 D.3.3.4: of the roles proposed those are granted that we have a counterpart for."""
+    asked = request((COMMITMENT, (EXPLICIT,)), role_selections=(RoleSelection(COMMITMENT, scu, scp),))
+    for policy, granted in (
+        (COMMITMENT_SCP, RoleSelection(COMMITMENT, scu, scp_role=False)),
+        (REPORTED_TO, RoleSelection(COMMITMENT, scu_role=False, scp_role=scp)),
+    ):
+        assert accepted(asked, policy).reply.user_information.role_selections == (granted,)
+    assert accepted(asked).reply.user_information.role_selections == ()
 
 
 def test_role_selection() -> None:

@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import benchmarks.__main__ as command
 from benchmarks import micro
-from benchmarks.__main__ import main
 from benchmarks.arms import Comparison
 from benchmarks.peers import OURS, PYNETDICOM, STORESCP
 from benchmarks.scenarios import SCENARIOS, Scale
+from benchmarks.scenarios.kafka_receive import BARE
+from benchmarks.scenarios.kafka_receive import OURS as OURS_INTO_KAFKA
+from benchmarks.scenarios.network import CEILING
 from benchmarks.scenarios.receive import DISK, SERIAL_LIMIT
 
 pytestmark = pytest.mark.real
+in_bench_too = pytest.mark.slow  # continuous integration runs `make bench` beside `make test`
 
 
 @pytest.fixture
@@ -26,15 +30,17 @@ def run(name: str, scale: Scale) -> list[Comparison]:
     for comparison in comparisons:
         assert all(value > 0 for arm in comparison.samples for value in comparison.values(arm)), comparison
         assert comparison.ratios
-    assert not [path for path in scale.scratch.iterdir() if path.is_dir()]
+    assert not [path for path in scale.scratch.iterdir() if path.is_dir() and path.name != "kafka"]
     return comparisons
 
 
+@in_bench_too
 def test_protocol_runs(tiny: Scale) -> None:
     """Protocol alone: ours and the discarding peer answer all instances."""
     assert len(run("protocol", tiny)) == 2
 
 
+@in_bench_too
 def test_receive_runs(tiny: Scale) -> None:
     """Durable receive: every peer and both limits have their arms; the serial limit is that of one sender."""
     one, many = run("receive", tiny)
@@ -42,12 +48,37 @@ def test_receive_runs(tiny: Scale) -> None:
     assert SERIAL_LIMIT not in many.samples
 
 
+@in_bench_too
+@pytest.mark.xdist_group("kafka")
+def test_kafka_runs(tiny: Scale) -> None:
+    """Into Kafka: the receiver, and the bare client beside it."""
+    one, many = run("kafka", tiny)
+    assert set(one.samples) == set(many.samples) == {OURS_INTO_KAFKA, BARE, CEILING}
+
+
+@in_bench_too
+@pytest.mark.xdist_group("kafka")
+def test_kafka_consume_runs(tiny: Scale) -> None:
+    """Our worker and the bare client read the same records, with and without the allocator's settings."""
+    (comparison,) = run("kafka-consume", tiny)
+    assert len(comparison.samples) == 4
+
+
+@in_bench_too
 def test_worker_runs(tiny: Scale) -> None:
     """Spool to store by our worker, and both ways of calling the codec."""
     (comparison,) = run("worker", tiny)
     assert len(comparison.samples) == 3
 
 
+@in_bench_too
+@pytest.mark.xdist_group("buckets")
+def test_commitment_runs(tiny: Scale) -> None:
+    """Our proof and bare reads of the same objects, in a folder and in a bucket; receive with requests and without."""
+    assert [len(comparison.samples) for comparison in run("commitment", tiny)] == [2, 2, 2]
+
+
+@in_bench_too
 def test_memory_runs(tiny: Scale) -> None:
     """Receiver and worker are watched while a multi-frame instance passes."""
     (comparison,) = run("memory", tiny)
@@ -58,6 +89,18 @@ def test_micro_runs(tiny: Scale) -> None:
     """Each pure part is timed."""
     comparison = micro.run(tiny)
     assert all(value > 0 for arm in comparison.samples for value in comparison.values(arm))
+
+
+def test_scenarios_have_folders_of_their_own(tiny: Scale, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that write the same name run one after the other, and nothing of them stays."""
+
+    def writes(scale: Scale) -> list[Comparison]:
+        (scale.scratch / "kafka").mkdir()
+        return [Comparison("", "", {})]
+
+    monkeypatch.setattr(command, "SCENARIOS", {"one": writes, "other": writes})
+    assert len(command.run(tiny, ("one", "other"))) == 2
+    assert not list(tiny.scratch.iterdir())
 
 
 def test_command_prints_and_keeps_the_report(tmp_path: Path) -> None:
@@ -74,7 +117,7 @@ def test_command_prints_and_keeps_the_report(tmp_path: Path) -> None:
         "--json",
         str(kept),
     ]
-    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(command.main, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "## Micro" in result.stdout
     assert json.loads(kept.read_text())["comparisons"][0]["title"] == "Micro"

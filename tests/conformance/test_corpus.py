@@ -12,6 +12,7 @@ import pytest
 from pydicom.uid import UID
 from pynetdicom import AE
 
+from tests.support.acceptance import leave_responses_to_their_senders
 from tests.support.datasets import data_set_bytes, differing_elements, has_file_meta, pixels, read
 from tests.support.pipeline import CORPUS, Pipeline, assert_adds_up
 
@@ -70,6 +71,7 @@ def send_by_pynetdicom(port: int, files: list[Path]) -> set[Path]:
         ae.add_requested_context(ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.TransferSyntaxUID)
         association = ae.associate("127.0.0.1", port, ae_title="DICOM-INGEST")
         assert association.is_established, path.name
+        leave_responses_to_their_senders(association)
         status = association.send_c_store(path)
         if status.get("Status") == 0x0000:
             acknowledged.add(path)

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from ingest.contract.settings import Settings
 from ingest.contract.settings_keys import settings_fields
-from ingest.contract.settings_sources import WrongSettings, load_settings, source_of, variable_of
+from ingest.contract.settings_sources import WrongSettings, effective, load_settings, source_of, variable_of
 
 
 def problems(config: Path | None = None, **flags: object) -> list[str]:
@@ -22,8 +22,9 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_defaults_stand_alone() -> None:
+def test_defaults_stand_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without file, environment and flags, the settings are the defaults."""
+    monkeypatch.delenv("DICOM_INGEST_ADMIN__LISTEN")  # of all tests
     loaded = load_settings()
     assert loaded.settings == Settings()
     assert loaded.file is None
@@ -174,3 +175,116 @@ def test_every_setting_is_described() -> None:
     for key, field in settings_fields().items():
         assert field.description, key
         assert variable_of(key).removeprefix("DICOM_INGEST_").lower().replace("__", ".") == key
+
+
+SOURCE = "[sources.ct1]\nae_titles = ['CT1', 'CT1_CONSOLE']\nhost = '10.0.0.7'\n"
+
+
+def test_sources_are_tables_with_names_of_their_own(tmp_path: Path) -> None:
+    """A source is found under each of its AE titles; one that is not configured is none."""
+    file = write(tmp_path, SOURCE + "[sources.mr]\nae_titles = 'MR'\nabsent_grace = 0\n")
+    loaded = load_settings(file)
+    found = loaded.settings.source_of_ae_title("CT1_CONSOLE ")
+    assert found is not None
+    assert (found[0], found[1].host, found[1].port) == ("ct1", "10.0.0.7", 104)
+    assert loaded.settings.sources["mr"].ae_titles == ("MR",)
+    assert loaded.settings.source_of_ae_title("OTHER") is None
+    assert source_of(loaded, "sources.ct1.host") == f"file {file}"
+    assert source_of(loaded, "sources.ct1.port") == "default"
+    shown = [key for key, _, _ in effective(loaded) if key.startswith("sources.")]
+    assert shown[:2] == ["sources.ct1.ae_titles", "sources.ct1.addresses"]
+    assert "sources.ct1.host" in shown
+    assert "sources.mr.absent_grace" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            SOURCE + "prot = 1\n",
+            "sources.ct1.prot (file {}): given 1 under an unknown key; allowed keys: ae_titles,",
+        ),
+        (SOURCE + "port = 0\n", "sources.ct1.port (file {}): given 0; allowed: an integer from 1 to 65535"),
+        (
+            "[sources.ct1]\nport = 1\n",
+            "sources.ct1.ae_titles (file {}): not given, and it has no default; allowed",
+        ),
+        (
+            "[sources.'a b']\nae_titles = 'A'\n",
+            "'sources.a b' (file {}): given that name; allowed: a name of",
+        ),
+        ("[sources]\nct1 = 1\n", "sources.ct1 (file {}): given 1; allowed: a table with ae_titles,"),
+        ("sources = 1\n", "sources (file {}): given 1; allowed: tables, each with a name of"),
+        (
+            SOURCE + "proof = 'trust'\n",
+            "sources.ct1.proof (file {}): given 'trust'; allowed: one of nothing, read,",
+        ),
+        (
+            SOURCE + "wait_limit = -1\n",
+            "sources.ct1.wait_limit (file {}): given -1; allowed: a number above 0",
+        ),
+        (SOURCE + "called_ae_title = 'a\\\\b'\n", "sources.ct1.called_ae_title: given"),
+        (
+            SOURCE + "[sources.ct2]\nae_titles = ['CT1 ']\n",
+            "sources.ct2.ae_titles: given 'CT1', which sources.ct1",
+        ),
+    ],
+)
+def test_wrong_sources_are_named(tmp_path: Path, text: str, problem: str) -> None:
+    """A wrong source says which key, what was given and what is allowed."""
+    file = write(tmp_path, text.replace("'a\\\\b'", '"a\\\\b"'))
+    assert problems(file)[0].startswith(problem.format(file))
+
+
+def test_sources_in_the_environment_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names would lose their case: the file is their place, and the message says so."""
+    monkeypatch.setenv("DICOM_INGEST_SOURCES__CT1__HOST", "10.0.0.7")
+    (problem,) = problems()
+    assert problem.startswith(
+        "DICOM_INGEST_SOURCES__CT1__HOST (environment): sources are set in the settings file"
+    )
+
+
+TLS = "[listeners.out]\ncertificate_file = 'c'\nkey_file = 'k'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[receiver]\nhost = ''\n", "receiver.host: given nothing"),
+        ("[listeners.a]\nport = 11112\n", "listeners.a.port: given 11112, which receiver has too"),
+        ("[listeners.a]\ncertificate_file = 'c'\n", "listeners.a.key_file: given ''"),
+        (
+            "[listeners.a]\nclient_ca_file = 'c'\n",
+            "listeners.a.client_ca_file: given without certificate_file",
+        ),
+        (TLS, "listeners.out.client_ca_file: given '' with client_certificate = 'required'"),
+        (
+            TLS + "client_certificate = 'none'\nclient_ca_file = 'a'\n",
+            "listeners.out.client_ca_file: given 'a'",
+        ),
+        (
+            TLS + "client_certificate = 'none'\nclient_crl_file = 'r'\n",
+            "listeners.out.client_crl_file: given without client_ca_file",
+        ),
+        (SOURCE + "certificates = 'san:ct1'\n", "sources.ct1.certificates: given, and no listener asks"),
+        (SOURCE + "tls = true\ntls_certificate_file = 'c'\n", "sources.ct1.tls_key_file: given ''"),
+        (SOURCE + "tls_ca_file = 'c'\n", "sources.ct1.tls: given false"),
+        (
+            SOURCE + "addresses = '10.0.0.1/8'\n",
+            "sources.ct1.addresses (file {}): given '10.0.0.1/8'; allowed: a list",
+        ),
+        (
+            SOURCE + "certificates = 'sha256:12'\n",
+            "sources.ct1.certificates (file {}): given 'sha256:12'; allowed",
+        ),
+        (
+            SOURCE + "maximum_rate = 100\n",
+            "sources.ct1.maximum_rate: given 100; allowed: 0, or from 65536 up",
+        ),
+    ],
+)
+def test_listeners_and_limits_that_do_not_fit_are_named(tmp_path: Path, text: str, problem: str) -> None:
+    """What one setting cannot know of another is said before anything listens."""
+    file = write(tmp_path, text)
+    assert problems(file)[0].startswith(problem.format(file))

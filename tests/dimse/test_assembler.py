@@ -15,6 +15,8 @@ from ingest.dimse import (
     Message,
     MessageAssembler,
     MessageBegun,
+    NActionRequest,
+    NEventReportRequest,
     UnknownRequest,
 )
 from ingest.dimse.command_set import MAX_COMMAND_SET, encode_command_set
@@ -86,6 +88,20 @@ def test_drained(sent: bytes, message: Message) -> None:
     assert assembler.receive(data(last=True)) == MessageBegun(1, message, has_data_set=False)
     assert not assembler.in_message
     assert isinstance(assembler.receive(command(C_ECHO_RQ_COMMAND)), MessageBegun)
+
+
+def test_data_set_that_is_asked_for() -> None:
+    """Whoever wants the data set of N-ACTION gets its fragments; others see the message once it has passed."""
+    sent = NActionRequest(5, "1.2", "1.3", 1)
+    assembler = MessageAssembler(CStoreRequest, NActionRequest)
+    assert assembler.receive(command(sent.encode())) == MessageBegun(1, sent, has_data_set=True)
+    for fragment in (data(), data(last=True)):
+        assert assembler.receive(fragment) is fragment
+    report = NEventReportRequest(6, "1.2", "1.3", 2)
+    for message, other in ((report, assembler), (sent, MessageAssembler())):
+        assert other.receive(command(message.encode())) is None
+        assert other.receive(data()) is None
+        assert other.receive(data(last=True)) == MessageBegun(1, message, has_data_set=False)
 
 
 def test_cancel_is_ignored() -> None:

@@ -20,9 +20,16 @@ from ingest.dimse.messages import (
     decode_message,
     has_data_set,
 )
+from ingest.dimse.normalized import (
+    NActionRequest,
+    NActionResponse,
+    NEventReportRequest,
+    NEventReportResponse,
+)
 from ingest.dimse.status import (
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
     ELEMENTS_DISCARDED,
+    NO_SUCH_ACTION,
     OUT_OF_RESOURCES,
     SUCCESS,
     UNRECOGNIZED_OPERATION,
@@ -36,14 +43,28 @@ US = st.integers(0, 0xFFFF)
 UIDS = st.from_regex(r"[0-9.]{0,64}", fullmatch=True)
 TITLES = st.from_regex(r"|[!-~]([ -~]{0,14}[!-~])?", fullmatch=True)
 COMMENTS = st.from_regex(r"|[!-~]([ -~]{0,62}[!-~])?", fullmatch=True)
-Sent = CEchoRequest | CEchoResponse | CStoreRequest | CStoreResponse | CCancelRequest | UnknownResponse
+Announcing = CStoreRequest | NActionRequest | NEventReportRequest
+Sent = (
+    Announcing
+    | CEchoRequest
+    | CEchoResponse
+    | CStoreResponse
+    | CCancelRequest
+    | NActionResponse
+    | NEventReportResponse
+    | UnknownResponse
+)
 MESSAGES: st.SearchStrategy[Sent] = st.one_of(
     st.builds(CEchoRequest, US, UIDS),
     st.builds(CEchoResponse, US, US, UIDS),
     st.builds(CStoreRequest, US, UIDS, UIDS, TITLES, st.none() | US),
     st.builds(CStoreResponse, US, US, UIDS, UIDS, COMMENTS, st.none() | st.integers(0, 0xFFFFFFFF)),
     st.builds(CCancelRequest, US),
-    st.builds(UnknownResponse, st.integers(0x8100, 0xFFFF), US, US),
+    st.builds(NActionRequest, US, UIDS, UIDS, st.none() | US),
+    st.builds(NActionResponse, US, US, UIDS, UIDS, COMMENTS),
+    st.builds(NEventReportRequest, US, UIDS, UIDS, st.none() | US),
+    st.builds(NEventReportResponse, US, US, UIDS, UIDS, COMMENTS),
+    st.builds(UnknownResponse, st.integers(0x8200, 0xFFFF), US, US),
 )
 
 
@@ -63,10 +84,10 @@ def test_captured() -> None:
 
 @given(MESSAGES)
 def test_round_trip(message: Sent) -> None:
-    """What is encoded decodes to the same, and only C-STORE-RQ announces a data set."""
+    """What is encoded decodes to the same, and only requests that have a data set announce one."""
     command = message.encode()
     assert decode(command) == message
-    assert has_data_set(decode_command_set(command)) == isinstance(message, CStoreRequest)
+    assert has_data_set(decode_command_set(command)) == isinstance(message, Announcing)
     assert len(command) % 2 == 0
 
 
@@ -85,6 +106,36 @@ def test_pydicom_reads_our_response() -> None:
     assert read.AffectedSOPInstanceUID == "1.2.3"
     assert read.ErrorComment == "odd"
     assert read.OffendingElement == 0x0008_0018
+
+
+def test_pydicom_reads_our_normalized_messages() -> None:
+    """N-ACTION asks by Requested UIDs and is answered by Affected ones; N-EVENT-REPORT has Affected ones."""
+    request = NActionRequest(7, "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1", 1)
+    read = pydicom_decode(BytesIO(request.encode()), is_implicit_vr=True, is_little_endian=True)
+    assert (read.CommandField, read.MessageID, read.ActionTypeID) == (0x0130, 7, 1)
+    assert read.RequestedSOPClassUID == "1.2.840.10008.1.20.1"
+    assert read.RequestedSOPInstanceUID == "1.2.840.10008.1.20.1.1"
+    assert read.CommandDataSetType != 0x0101
+    response = request.respond(NO_SUCH_ACTION, comment="odd")
+    read = pydicom_decode(BytesIO(response.encode()), is_implicit_vr=True, is_little_endian=True)
+    assert (read.CommandField, read.MessageIDBeingRespondedTo, read.Status) == (0x8130, 7, 0x0123)
+    assert read.AffectedSOPClassUID == "1.2.840.10008.1.20.1"
+    assert read.AffectedSOPInstanceUID == "1.2.840.10008.1.20.1.1"
+    assert read.CommandDataSetType == 0x0101
+    report = NEventReportRequest(9, "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1", 2)
+    read = pydicom_decode(BytesIO(report.encode()), is_implicit_vr=True, is_little_endian=True)
+    assert (read.CommandField, read.MessageID, read.EventTypeID) == (0x0100, 9, 2)
+    assert read.AffectedSOPInstanceUID == "1.2.840.10008.1.20.1.1"
+    assert report.respond() == NEventReportResponse(
+        9, SUCCESS, report.affected_sop_class_uid, "1.2.840.10008.1.20.1.1"
+    )
+
+
+@pytest.mark.parametrize("value", [b"", b"\1", b"\1\0\0\0"])
+def test_action_type_that_cannot_be_read(value: bytes) -> None:
+    """It does not end the association: the service refuses it."""
+    elements = {0x0100: b"\x30\1", 0x0110: b"\1\0", 0x0800: b"\0\0", 0x1008: value}
+    assert decode_message(elements) == NActionRequest(1, "", "", None)
 
 
 def test_responses() -> None:

@@ -6,6 +6,8 @@ import errno
 import itertools
 import os
 import random
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from ingest.contract.spool import Layout, OsDisk, Space, SpoolLocked, SpoolMisma
 from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import SpoolWriter
 from tests.support.asynchronous import asynchronous
+from tests.support.fences import fence_record
+from workers.log.checkpoint import Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.spool_reader import SpoolReader
 
@@ -163,6 +167,43 @@ async def test_publishing_after_close_fails(tmp_path: Path) -> None:
         pass
     with pytest.raises(LogUnavailable):
         await publish(writer, 0, b"late")
+
+
+class WatchedDisk(OsDisk):
+    """Knows which thread synced last, and syncs as slowly as it is told, however slow the machine's disk is."""
+
+    def __init__(self) -> None:
+        self.synced_by = 0
+        self.delay = 0.0
+
+    def fdatasync(self, fd: int) -> None:
+        time.sleep(self.delay)
+        self.synced_by = threading.get_ident()
+
+
+@asynchronous
+async def test_a_lone_publisher_writes_in_its_own_thread_while_the_disk_is_quick(tmp_path: Path) -> None:
+    """A slow sync holds up the event loop once, not again; and after some quick ones all is as before."""
+    disk, own = WatchedDisk(), threading.get_ident()
+    async with running(settings(tmp_path), disk, publishers=1) as writer:
+
+        async def written_here() -> bool:
+            await publish(writer, 0, b"x")
+            return disk.synced_by == own
+
+        async def slow_one_here() -> bool:
+            while not await written_here():  # noqa: ASYNC110 - it publishes
+                await asyncio.sleep(0.01)
+            disk.delay = 0.2
+            here = await written_here()
+            disk.delay = 0.0
+            return here
+
+        while not await slow_one_here():
+            pass  # the machine was slow with a write, and the log took it for the disk
+        assert not await written_here()
+        while not await written_here():  # noqa: ASYNC110 - it publishes
+            await asyncio.sleep(0.01)
 
 
 @asynchronous
@@ -367,6 +408,27 @@ async def test_the_number_of_partitions_changes_only_while_the_log_is_settled(tm
     async with running(settings(tmp_path, partitions=3)) as writer:
         await publish(writer, 2, b"third")
     assert payloads(read_all(tmp_path, [2])) == [b"third"]
+
+
+@asynchronous
+async def test_a_fence_that_waits_keeps_the_number_of_partitions(tmp_path: Path) -> None:
+    """What it asks about must be found in its own partition; once it is passed the number may change."""
+    fence_id = UploadId.of(1, 1, 1)
+    record = memoryview(fence_record(fence_id, ["1.2.3"]))
+    async with running(settings(tmp_path, partitions=2)) as writer:
+        await writer.publish(1, bytes(record[:32]), [record[32:]])
+    refused = SpoolWriter(settings(tmp_path, partitions=3))
+    with pytest.raises(SpoolMismatch, match="partitions"):
+        await refused.start()
+    await refused.close()
+    checkpoints = tmp_path / "checkpoints"
+    checkpoints.mkdir()
+    progress = Progress(Checkpoint(partition=1))
+    progress.begin(fence_id, 0)
+    progress.passed(fence_id, read_all(tmp_path)[-1].next_position)
+    write_checkpoint(checkpoint_path(checkpoints, 1), progress.checkpoint())
+    async with running(settings(tmp_path, partitions=3)):
+        pass
 
 
 @asynchronous

@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from ingest.contract.records import MAX_PAYLOAD, Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import OutOfResources
@@ -173,5 +174,43 @@ def test_a_peer_that_never_reads_is_dropped(then: str) -> None:
             async with asyncio.timeout(20):
                 await server.unused.wait()
             assert server.admission.associations == 0
+
+    run(scenario())
+
+
+def test_slow_peer_is_heard_of_in_time() -> None:
+    """A large instance that trickles in is published piece by piece: the log gives up an upload that pauses."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log, stall_timeout=2.0) as (port, _):
+            scu = await Scu.associated(port)
+            data_set = ct_data_set(UID, MAX_PAYLOAD + 200_000)
+            message = c_store(UID, data_set)
+            cut = len(message) - 150_000
+            await scu.send(message[:cut])
+            await until(lambda: len(log.records) == 2)  # the second one by time
+            await scu.send(message[cut:])
+            assert (await scu.response()).status == 0
+        assert log.kinds() == [Kind.PART] * 3 + [Kind.END]
+        assert log.instances()[UID][1] == data_set
+
+    run(scenario())
+
+
+def test_log_that_is_away_rejects_associations() -> None:
+    """Where a new association would only wait, its peer is told to come again (PS3.8 9.3.4)."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log) as (port, _):
+            scu = await Scu.associated(port)
+            log.away = True
+            other = await Scu.connect(port)
+            await other.send(associate())
+            assert await other.pdu() == (3, bytes([0, 2, 3, 1]))
+            log.away = False
+            assert (await scu.store(UID)).status == 0
+            await (await Scu.associated(port)).release()
 
     run(scenario())

@@ -20,7 +20,11 @@ class MemoryLog:
         self.failure: Exception | None = None
         self.reason: str | None = None
         self.hold = False
+        self.away = False
         self._held: list[asyncio.Future[None]] = []
+
+    def congested(self, *, full: bool) -> bool:
+        return self.away
 
     def refusal(self) -> str | None:
         return self.reason

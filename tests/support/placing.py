@@ -1,6 +1,6 @@
 """The workers' pipeline without log and receiver: corpus files into stores, one upload at a time."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -67,9 +67,13 @@ class Placing:
 
 
 @asynccontextmanager
-async def placing(data: Path, *, replaying: bool = False, encode: bool = True) -> AsyncIterator[Placing]:
+async def placing(
+    data: Path, *, replaying: bool = False, encode: bool = True, urls: Sequence[str] = ()
+) -> AsyncIterator[Placing]:
     """Open stores and codec in a data folder; without ``encode`` no codec process is ever started."""
-    settings = Settings.model_validate({"data": data, "transcode": {"enabled": encode}})
+    settings = Settings.model_validate(
+        {"data": data, "transcode": {"enabled": encode}, "store": {"urls": tuple(urls)}}
+    )
     async with Codec(memory=settings.worker.codec_memory, timeout=60) as codec:
-        with open_stores(settings.store_directories, replaying=replaying) as stores:
+        with open_stores(settings.store_locations, settings.store, replaying=replaying) as stores:
             yield Placing(stores, codec, settings)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.processes import peak_resident, resident
+from ingest.contract.uncaught import UNCAUGHT
 from tests.support.pipeline import free_port
 
 
@@ -66,3 +67,4 @@ class ReceiverProcess:
         text = self.log.read_text()
         assert "Traceback" not in text, text[-4000:]
         assert "Fatal" not in text, text[-4000:]
+        assert UNCAUGHT not in text, text[-4000:]

@@ -1,20 +1,40 @@
 """The receiver in the test's own process, on a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 
-from ingest.contract.settings import ReceiverSettings
+from ingest.commitment.interface import Commitments
+from ingest.contract.peer_settings import ListenerSettings
+from ingest.contract.settings import CommitmentSettings, ReceiverSettings, SourceSettings
 from ingest.receiver.server import Server
+from ingest.receiver.telemetry import Telemetry
 from tests.support.memory_log import MemoryLog
 from tests.support.scu import Scu
 
 
 @asynccontextmanager
-async def receiver(log: MemoryLog, **settings: object) -> AsyncIterator[tuple[int, Server]]:
+async def receiver(
+    log: MemoryLog,
+    commitments: Commitments | None = None,
+    commitment_settings: CommitmentSettings | None = None,
+    telemetry: Telemetry | None = None,
+    *,
+    listeners: Mapping[str, ListenerSettings] | None = None,
+    sources: Mapping[str, SourceSettings] | None = None,
+    **settings: object,
+) -> AsyncIterator[tuple[int, Server]]:
     """A receiver on a free port of loopback."""
     limits = ReceiverSettings.model_validate({"port": 0, "drain_timeout": 5.0, **settings})
-    server = Server(limits, log)
+    server = Server(
+        limits,
+        log,
+        commitments,
+        commitment_settings,
+        telemetry,
+        listeners=listeners or {},
+        sources=sources or {},
+    )
     _, port = await server.start()
     try:
         yield port, server

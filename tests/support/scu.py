@@ -3,15 +3,20 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from ingest.association import AssociateRequest, PresentationContext, UserInformation
-from ingest.dimse import CEchoRequest, CStoreRequest, CStoreResponse
+from ingest.contract.commitments import Reference
+from ingest.dimse import CEchoRequest, CStoreRequest, CStoreResponse, Message, NActionRequest
 from ingest.dimse.command_set import decode_command_set
+from ingest.dimse.commitment_request import encode_request
+from ingest.dimse.messages import decode_message, has_data_set
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
+COMMITMENT = "1.2.840.10008.1.20.1"
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
 RELEASE_RQ = struct.pack(">BxIxxxx", 5, 4)
@@ -52,6 +57,7 @@ def ct_data_set(uid: str, size: int = 2048, sop_class: str = CT) -> bytes:
 def associate(
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ((CT, (EXPLICIT,)), (VERIFICATION, (IMPLICIT,))),
     called: str = "DICOM-INGEST",
+    maximum_length: int = 16384,
 ) -> bytes:
     """An A-ASSOCIATE-RQ with context IDs 1, 3, 5 ..."""
     return AssociateRequest(
@@ -61,7 +67,7 @@ def associate(
             PresentationContext(2 * number + 1, abstract, syntaxes)
             for number, (abstract, syntaxes) in enumerate(contexts)
         ),
-        user_information=UserInformation(maximum_length=16384, implementation_class_uid="1.2.3"),
+        user_information=UserInformation(maximum_length=maximum_length, implementation_class_uid="1.2.3"),
     ).encode()
 
 
@@ -89,6 +95,39 @@ def c_store(
     )
 
 
+def n_action(
+    uids: Sequence[str] = (),
+    *,
+    data_set: bytes | None = None,
+    transaction_uid: str = "2.25.1",
+    message_id: int = 1,
+    context_id: int = 5,
+    explicit: bool = True,
+    command: bytes | None = None,
+) -> bytes:
+    """An N-ACTION-RQ for CT images, in the commitment context of `commitment_association`."""
+    if command is None:
+        command = NActionRequest(message_id, COMMITMENT, COMMITMENT_INSTANCE, 1).encode()
+    if data_set is None:
+        data_set = encode_request(transaction_uid, [Reference(CT, uid) for uid in uids], explicit=explicit)
+    return p_data(command, command=True, context_id=context_id) + p_data(
+        data_set, command=False, context_id=context_id
+    )
+
+
+def commitment_association(maximum_length: int = 16384) -> bytes:
+    """Contexts for images (1), echo (3), and commitment in Explicit (5) and Implicit VR (7)."""
+    return associate(
+        (
+            (CT, (EXPLICIT,)),
+            (VERIFICATION, (IMPLICIT,)),
+            (COMMITMENT, (EXPLICIT,)),
+            (COMMITMENT, (IMPLICIT,)),
+        ),
+        maximum_length=maximum_length,
+    )
+
+
 def c_echo(message_id: int = 1, context_id: int = 3) -> bytes:
     """A C-ECHO-RQ."""
     return p_data(CEchoRequest(message_id, VERIFICATION).encode(), command=True, context_id=context_id)
@@ -106,6 +145,12 @@ class Scu:
             scu.writer.close()
             with contextlib.suppress(OSError):
                 await scu.writer.wait_closed()
+
+    @classmethod
+    def forget(cls, scu: "Scu") -> None:
+        """Its owner ends it."""
+        if scu in cls._open:
+            cls._open.remove(scu)
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.append(self)
@@ -125,6 +170,15 @@ class Scu:
         assert kind == 2, kind
         return scu
 
+    @classmethod
+    async def committing(cls, port: int, maximum_length: int = 16384) -> "Scu":
+        """Connected, with the association of `commitment_association`."""
+        scu = await cls.connect(port)
+        await scu.send(commitment_association(maximum_length))
+        kind, _ = await scu.pdu()
+        assert kind == 2, kind
+        return scu
+
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
@@ -140,6 +194,17 @@ class Scu:
         kind, body = await self.pdu(seconds)
         assert kind == 4, (kind, body)
         return CStoreResponse.decode(decode_command_set(body[6:]))
+
+    async def message(self, seconds: float = 20) -> tuple[Message, bytes, list[int]]:
+        """The next message whole, its data set, and the lengths of its PDUs (each of one PDV)."""
+        command, data_set, lengths = bytearray(), bytearray(), []
+        while True:
+            kind, body = await self.pdu(seconds)
+            assert kind == 4, (kind, body)
+            lengths.append(len(body))
+            (command if body[5] & 1 else data_set).extend(body[6:])
+            if body[5] & 2 and not (body[5] & 1 and has_data_set(decode_command_set(command))):
+                return decode_message(decode_command_set(command)), bytes(data_set), lengths
 
     async def store(self, uid: str, data_set: bytes | None = None) -> CStoreResponse:
         """Send an instance and await its response."""

@@ -11,9 +11,10 @@ from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpo
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from ingest.contract.settings import WorkerSettings
+from tests.support.fences import any_fences
 from tests.support.small_disk import SmallDisk
 from workers.errors import Unavailable
-from workers.log.checkpoint import Announced, Progress
+from workers.log.checkpoint import Announced, CheckpointFolder, Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
 from workers.log.reassembly import Upload
@@ -27,7 +28,7 @@ class ListLog:
 
     def __init__(self, start: int = 0) -> None:
         self.records: list[bytes] = []
-        self.read_to = start
+        self.at = start
         self.more = asyncio.Event()
 
     def add(self, uid: str, data: bytes = b"data", parts: int = 0) -> None:
@@ -46,21 +47,24 @@ class ListLog:
             )
         self.more.set()
 
-    @property
-    def position(self) -> int:
-        return self.read_to
+    def read_to(self, partition: int) -> int:
+        return self.at
 
     def read(self) -> Sequence[Entry]:
         entries = [
             LogRecord(at, at + 1, 0, decode(self.records[at]))
-            for at in range(self.read_to, min(self.read_to + 8, len(self.records)))
+            for at in range(self.at, min(self.at + 8, len(self.records)))
         ]
-        self.read_to += len(entries)
+        self.at += len(entries)
         return entries
+
+    async def end_of(self, partition: int) -> int:
+        return len(self.records)
 
     async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - as the real one's
         self.more.clear()
-        await asyncio.wait_for(self.more.wait(), 30)
+        if self.at == len(self.records):
+            await asyncio.wait_for(self.more.wait(), 30)
 
 
 class ListOutcomes:
@@ -115,16 +119,17 @@ class Bench:
         checkpoint = read_checkpoint(checkpoint_path(self.folder / "checkpoints", 0)) or Checkpoint(
             partition=0
         )
-        self.log.read_to = checkpoint.low_water_mark
+        self.log.at = checkpoint.low_water_mark
         self.progress = Progress(checkpoint)
         self.in_hand = InHand(self.folder / "marks")
         return Worker(
             self.settings,
-            {0: OwnedPartition(self.progress, self.in_hand, self.outcomes)},
+            [OwnedPartition(self.progress, self.in_hand, self.outcomes)],
             reader=self.log,
-            checkpoints=self.folder / "checkpoints",
+            checkpoints=CheckpointFolder(self.folder / "checkpoints"),
             scratch=ScratchFolder(self.folder / "scratch", [0], 1 << 30),
             pipeline=self.placer,
+            fences=any_fences(),
         )
 
     def written(self) -> Checkpoint:
@@ -169,6 +174,36 @@ def test_each_upload_is_placed_announced_and_counted(tmp_path: Path) -> None:
         assert bench.written().counters == {Place.STORED: 41}
         assert bench.written().low_water_mark == len(log.records)
         assert not bench.written().done
+
+    asyncio.run(scenario())
+
+
+def test_only_what_came_since_is_known_to_be_new(tmp_path: Path) -> None:
+    """What the log held when the partition came may have its place already, and so may what was tried before."""
+
+    async def scenario() -> None:
+        log = ListLog()
+        for number in range(3):
+            log.add(f"1.{number}")
+        away = {"2.1"}
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if upload.instance.sop_instance_uid in away:
+                away.clear()
+                raise Unavailable("store is away", 0.01)
+
+        placer = Placer(before)
+        bench = Bench(tmp_path, log, placer)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 3, run)
+        log.add("2.0")
+        log.add("2.1")
+        await until(lambda: len(placer.placed) == 5, run)
+        worker.stop()
+        await run
+        replayed = {upload.instance.sop_instance_uid: upload.replayed for upload in placer.placed}
+        assert replayed == {"1.0": True, "1.1": True, "1.2": True, "2.0": False, "2.1": True}
 
     asyncio.run(scenario())
 
@@ -285,7 +320,7 @@ def test_a_stop_while_scratch_is_full_passes_nothing(tmp_path: Path) -> None:
         worker = bench.worker()
         (tmp_path / "scratch" / "0").rmdir()
         run = asyncio.create_task(worker.run())
-        await until(lambda: log.read_to > 0, run)
+        await until(lambda: log.at > 0, run)
         await asyncio.sleep(0.05)
         worker.stop()
         await run
@@ -315,7 +350,7 @@ def test_reading_stops_at_the_budget(tmp_path: Path) -> None:
         await until(lambda: placer.working == UPLOADS_AT_ONCE, run)
         for _ in range(50):
             await asyncio.sleep(0)
-        assert log.read_to == 8, "one read reaches the budget"
+        assert log.at == 8, "one read reaches the budget"
         placer.gate.set()
         await until(lambda: len(placer.placed) == 60, run)
         worker.stop()

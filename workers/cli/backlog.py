@@ -19,8 +19,9 @@ from ingest.contract.spool import (
     SpoolMissing,
     read_meta,
 )
+from workers.log.commit_metadata import OffsetCheckpoint
 
-_SEALING: Final = frozenset({Kind.INSTANCE, Kind.END})  # an upload is complete with one of these
+SEALING: Final = frozenset({Kind.INSTANCE, Kind.END})  # an upload is complete with one of these
 
 
 class Completed(NamedTuple):
@@ -34,7 +35,11 @@ class Completed(NamedTuple):
 
     def settled_in(self, checkpoint: Checkpoint) -> bool:
         """Whether this checkpoint of its partition counts it."""
-        return self.end_position <= checkpoint.low_water_mark or self.upload_id in checkpoint.done
+        return (
+            self.end_position <= checkpoint.low_water_mark
+            or self.upload_id in checkpoint.done
+            or (isinstance(checkpoint, OffsetCheckpoint) and checkpoint.counts(self.end_position - 1))
+        )
 
 
 def completed_uploads(spool: Path, marks: Mapping[int, int]) -> Iterator[Completed]:
@@ -68,7 +73,7 @@ def _completed(files: SegmentFiles, frame: Frame) -> Iterator[Completed]:
     try:
         head = files.read(frame.record_position, HEADER.size)
         _, kind, length, _, _, upload_id, index = HEADER.unpack(head)
-        if kind not in _SEALING:
+        if kind not in SEALING:
             return
         metadata = memoryview(files.read(frame.record_position + HEADER.size, min(length, MAX_METADATA)))
         instance = instance_of(Record(kind, UploadId(upload_id), index, metadata, memoryview(b"")))

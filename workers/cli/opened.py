@@ -11,6 +11,7 @@ from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.storage.entries import NoSuchEntry
 from workers.storage.manifest import Manifest
+from workers.storage.roots import roots_of
 from workers.storage.shard_map import MAP_FILE, WrongStores
 from workers.storage.stores import Stores, open_stores
 
@@ -31,8 +32,14 @@ def clear_store_failures() -> Iterator[None]:
 
 
 def has_stores(settings: Settings) -> bool:
-    """Whether any worker has ever worked here."""
-    return any((root / MAP_FILE).exists() for root in settings.store_directories)
+    """Whether any worker has ever worked here.
+
+    Raises:
+        click.ClickException: it cannot be found out.
+    """
+    with clear_store_failures():
+        roots = roots_of(settings.store_locations, settings.store)
+        return any(root.read(MAP_FILE) is not None for root in roots)
 
 
 @contextlib.contextmanager
@@ -44,8 +51,8 @@ def opened_stores(settings: Settings, *, replaying: bool = False) -> Iterator[St
     """
     with clear_store_failures():
         if not has_stores(settings):
-            raise click.ClickException(f"there is no store at {settings.store_directories[0]}")
-        with open_stores(settings.store_directories, replaying=replaying) as stores:
+            raise click.ClickException(f"there is no store at {settings.store_locations[0]}")
+        with open_stores(settings.store_locations, settings.store, replaying=replaying) as stores:
             yield stores
 
 

@@ -16,7 +16,7 @@ from ingest.contract.settings import Settings
 from workers.cli.entry_tables import print_entries, print_entry
 from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
-from workers.log.reassembly import Upload
+from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
 from workers.storage.entries import Entry, entries, find_entry

@@ -12,6 +12,7 @@ from ingest.contract.settings import Settings
 from workers.cli.opened import clear_store_failures, print_json
 from workers.storage.rebalance import Progress as Moved
 from workers.storage.rebalance import add_store, newest_map, rebalance, shard_counts
+from workers.storage.roots import place_of, roots_of
 from workers.storage.shard_map import read_identity, read_map
 
 
@@ -28,15 +29,15 @@ def shards() -> None:
 @json_option
 def show(settings: Settings, *, as_json: bool) -> None:
     """Show the stores of the shard map, and how many shards each has."""
-    directories = settings.store_directories
     with clear_store_failures():
-        newest = newest_map(directories)
+        roots = roots_of(settings.store_locations, settings.store)
+        newest = newest_map(roots)
         found = {
             identity.name: root
-            for root in directories
+            for root in roots
             if (identity := read_identity(root)) is not None and identity.stores == newest.set_id
         }
-        agreed = all(read_map(root) == newest for root in found.values()) and len(found) == len(directories)
+        agreed = all(read_map(root) == newest for root in found.values()) and len(found) == len(roots)
     rows = [
         {"store": name, "directory": str(found.get(name, "")), "shards": count}
         for name, count in shard_counts(newest).items()
@@ -53,16 +54,21 @@ def show(settings: Settings, *, as_json: bool) -> None:
 
 
 @shards.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("store")
 @data_settings
-def add(settings: Settings, *, directory: Path) -> None:
-    """Make DIRECTORY a store, without moving anything; no worker may run.
+def add(settings: Settings, *, store: str) -> None:
+    """Make STORE, a directory or URL, a store, without moving anything; no worker may run.
 
-    Then name it in store.directories, and `shards rebalance` when it suits.
+    Then name it in store.directories or store.urls, and `shards rebalance` when it suits.
     """
+    try:
+        place = place_of(store)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
     with clear_store_failures():
-        name = add_store(settings.store_directories, directory)
-    click.echo(f"{directory} is {name}; name it in the setting store.directories")
+        name = add_store(settings.store_locations, place, settings.store)
+    setting = "store.directories" if isinstance(place, Path) else "store.urls"
+    click.echo(f"{place} is {name}; name it in the setting {setting}")
 
 
 @shards.command("rebalance")
@@ -74,13 +80,13 @@ def rebalance_shards(settings: Settings) -> None:
     """
     columns = TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with clear_store_failures():
-        newest_map(settings.store_directories)
+        newest_map(roots_of(settings.store_locations, settings.store))
     with clear_store_failures(), Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("shards", total=None)
 
         def show_progress(moved: Moved) -> None:
             bar.update(task, completed=moved.done, total=moved.planned)
 
-        count = asyncio.run(rebalance(settings.store_directories, progress=show_progress))
+        count = asyncio.run(rebalance(settings.store_locations, settings.store, progress=show_progress))
         bar.update(task, completed=count, total=count)
     click.echo(f"{count} shards moved")

@@ -1,19 +1,26 @@
 """What runs, what waits, and where every received instance is."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 import msgspec
 
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import data_settings, json_option
+from ingest.contract.kafka import is_single_copy
 from ingest.contract.records import Place
+from ingest.contract.refusals import read_refusals
 from ingest.contract.running import Running, running_processes
 from ingest.contract.settings import Settings
-from workers.cli.account import Account, read_account
+from workers.cli.account import Account, Move, read_account
 from workers.cli.moves import DamagedMove, read_moves
+from workers.cli.rejected import rejected_lines
 from workers.cli.store_sizes import ShardGroup, shard_groups
+from workers.errors import Unavailable
+from workers.log.commit_metadata import ForeignCommit
+from workers.storage.roots import roots_of
+from workers.storage.shard_map import WrongStores
 
 
 class Listening(msgspec.Struct, frozen=True):
@@ -41,6 +48,14 @@ class Spool(msgspec.Struct, frozen=True):
     oldest_age_seconds: float | None
 
 
+class Log(msgspec.Struct, frozen=True):
+    """Which log it is, and what it has promised and kept."""
+
+    kind: str
+    single_copy: bool  # the loss of one broker may lose what was acknowledged
+    lost: int  # records that retention took before a worker had read them
+
+
 class Report(msgspec.Struct, frozen=True):
     """What `status --json` prints; keys stay, new ones may come."""
 
@@ -55,24 +70,32 @@ class Report(msgspec.Struct, frozen=True):
     discarded: int
     backlog: int
     reasons: dict[str, int]
-    spool: Spool
+    spool: Spool  # of Kafka, too
     store: list[ShardGroup]
+    log: Log
+    notes: list[str] = []  # what an administrator should know
 
 
 @click.command()
 @data_settings
 @click.option("--quick", is_flag=True, help="Leave out the store's size, which takes a look at every object.")
+@click.option(
+    "--rejected", is_flag=True, help="Show instead what was refused last, why, and the setting to change."
+)
 @json_option
-def status(settings: Settings, *, quick: bool, as_json: bool) -> None:
+def status(settings: Settings, *, quick: bool, rejected: bool, as_json: bool) -> None:
     """What runs, what waits, and where every received instance is.
 
-    All from what is on disk, so it is true with every process down, too, and
+    All from what is on disk or in Kafka, so it is true with every process down, too, and
     received = stored + duplicates + conflicts + quarantined + discarded + backlog.
     """
+    if rejected:
+        _show_rejected(settings, as_json=as_json)
+        return
     with clear_failures(settings):
         try:
             report = read_report(settings, quick=quick)
-        except DamagedMove as error:
+        except (DamagedMove, ForeignCommit, WrongStores, Unavailable) as error:
             raise click.ClickException(str(error)) from None
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
@@ -80,24 +103,35 @@ def status(settings: Settings, *, quick: bool, as_json: bool) -> None:
         click.echo("\n".join(_lines(report)))
 
 
+def _show_rejected(settings: Settings, *, as_json: bool) -> None:
+    with clear_failures(settings):
+        refusals = read_refusals(settings.data)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(refusals), indent=2).decode())
+    else:
+        click.echo("\n".join(rejected_lines(refusals)))
+
+
 def read_report(settings: Settings, *, quick: bool = False) -> Report:
     """Read everything; see `account` for why the sum holds while processes go on.
 
     Raises:
-        CorruptCheckpoint, DamagedMove, SpoolError: an administrator must decide what follows.
+        CorruptCheckpoint, DamagedMove, ForeignCommit, SpoolError: an administrator must decide what follows.
+        KafkaUnreachable: the log is Kafka, and no broker answers.
         OSError: the disk's.
     """
-    account = read_account(settings.data, list(read_moves(settings.store_directories)))
+    roots = roots_of(settings.store_locations, settings.store)
+    moves = list(read_moves(roots))
     processes = running_processes(settings.data)
+    if settings.log.kind == "kafka":
+        account, workers, lost = _read_group(settings, moves)
+    else:
+        account, workers, lost = read_account(settings.data, moves), _local_workers(processes), 0
     receiver = next((found for found in processes if found.name == "receiver"), None)
     return Report(
         data=str(settings.data.resolve()),
         listening=None if receiver is None else _listening(receiver),
-        workers=[
-            RunningWorker(found.name, found.pid, found.partitions)
-            for found in processes
-            if found.name.startswith("worker-")
-        ],
+        workers=workers,
         received=account.received,
         stored=account.places[Place.STORED],
         duplicates=account.places[Place.DUPLICATE],
@@ -107,8 +141,33 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
         backlog=account.backlog,
         reasons=dict(sorted(account.reasons.items())),
         spool=Spool(account.backlog, account.backlog_size, _age(account)),
-        store=[] if quick else list(shard_groups(settings.store_directories)),
+        store=[] if quick else list(shard_groups(roots)),
+        log=Log(settings.log.kind, is_single_copy(settings), lost),
+        notes=[note for note in (settings.commitment_note,) if note],
     )
+
+
+def _local_workers(processes: Iterable[Running]) -> list[RunningWorker]:
+    return [
+        RunningWorker(found.name, found.pid, found.partitions)
+        for found in processes
+        if found.name.startswith("worker-")
+    ]
+
+
+def _read_group(settings: Settings, moves: Iterable[Move]) -> tuple[Account, list[RunningWorker], int]:
+    # The client is an extra that one machine does not need.
+    from workers.cli.group_account import read_group_account  # noqa: PLC0415
+
+    found = read_group_account(settings, moves)
+    workers = [RunningWorker(member.name, _pid(member.name), member.partitions) for member in found.members]
+    return found.account, workers, found.lost
+
+
+def _pid(name: str) -> int:
+    """Ours are called ``worker-<host>-<pid>``; 0 where the settings give a name, or another program is a member."""
+    start, _, end = name.rpartition("-")
+    return int(end) if start.startswith("worker-") and end.isascii() and end.isdecimal() else 0
 
 
 def _listening(receiver: Running) -> Listening:
@@ -137,6 +196,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield from (f"  {reason:<40}{count:>8}" for reason, count in report.reasons.items())
     age = report.spool.oldest_age_seconds
     waits = f"; the oldest waits for {age:.1f} s" if age is not None else ""
-    yield f"\nspool        {report.spool.instances} instances, {report.spool.bytes / 1e6:.1f} MB{waits}"
+    copies = ", single copy" if report.log.single_copy else ""
+    lost = f", {report.log.lost} records lost to retention" if report.log.lost else ""
+    yield f"\n{report.log.kind:<13}{report.spool.instances} instances, {report.spool.bytes / 1e6:.1f} MB{waits}{copies}{lost}"
+    yield from (f"note         {note}" for note in report.notes)
     for group in report.store:
         yield f"store        {group.store} {group.shards}: {group.objects} objects, {group.bytes / 1e6:.1f} MB"

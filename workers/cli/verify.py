@@ -32,7 +32,13 @@ from workers.pixels.digest import matches
 from workers.pixels.form import CodecFailed
 from workers.stages.deduplicate import digest_of, examine_stored
 from workers.stages.transcode import pixel_data_of
-from workers.storage.damage import Damaged, check_data_set, find_object, is_damaged, set_aside
+from workers.storage.damage import (
+    Damaged,
+    check_data_set,
+    find_object,
+    is_damaged,
+    set_aside_if_damaged,
+)
 from workers.storage.lanes import is_reference
 from workers.storage.layout import Area, Key, object_key, uid_of
 from workers.storage.manifest import NO_PIXELS, Manifest
@@ -206,22 +212,8 @@ class _Check:
         """Set aside what is still damaged under the lock; the new key."""
         key = one.listed.key
         place = {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)
-        async with one.store.lock(key.shard):
-            moved = await set_aside(one.store, key, place, why) if await _is_damaged_still(one) else None
+        moved = await set_aside_if_damaged(one.store, key, place, why)
         return str(moved or "")
-
-
-async def _is_damaged_still(one: _Task) -> bool:
-    try:
-        found = await find_object(one.store, one.listed.key)
-        payload = None if found is None else await one.store.open(one.listed.key)
-        if found is None or payload is None:
-            return False
-        with payload:
-            await asyncio.to_thread(check_data_set, payload, found)
-    except Damaged:
-        return True
-    return False
 
 
 async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Codec, scratch: Path) -> None:

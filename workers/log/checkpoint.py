@@ -1,6 +1,6 @@
 """How far a partition has come: the low-water mark, and the steps that make an instance's place count.
 
-An upload is open from its first record until it is counted. The steps, in the only safe order:
+An upload is open from its first record until it is counted, a fence until it is proved. The steps of an upload, in the only safe order:
 
     1. placed      its object or lane entry is durable            (the pipeline, before `Progress.settle`)
     2. announced   its outcome is durable in the outcome log      (`commit`)
@@ -14,11 +14,16 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ingest.contract.checkpoint import Checkpoint, write_checkpoints
+from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
+from workers.errors import Unavailable
+
+DONE_AT_MOST: Final = 50_000  # uploads done above a low-water mark that one upload holds; a megabyte or two
+_RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
 
 class Announced(NamedTuple):
@@ -40,6 +45,18 @@ class Announcer(Protocol):
         ...
 
 
+class CheckpointWriter(Protocol):
+    """Where checkpoints are kept."""
+
+    async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Make these durable in the place of those before.
+
+        Raises:
+            Unavailable: not now; each partition has its checkpoint before or the new one.
+        """
+        ...
+
+
 class Progress:
     """One partition's account between two checkpoints. Pure; positions only grow."""
 
@@ -56,6 +73,7 @@ class Progress:
         self._attempts = Counter(checkpoint.attempts)
         self._outcomes_end = checkpoint.outcomes_end
         self._written = checkpoint
+        self._abandoned = False
 
     @property
     def read_to(self) -> int:
@@ -68,9 +86,9 @@ class Progress:
         return min(self._open.values(), default=self._read_to)
 
     @property
-    def done(self) -> int:
-        """How many uploads are counted of those that end above the last checkpoint's mark."""
-        return len(self._done)
+    def is_full(self) -> bool:
+        """Whether the checkpoint has no room for more uploads done above the low-water mark."""
+        return len(self._done) >= DONE_AT_MOST
 
     def knows(self, upload_id: UploadId) -> bool:
         """Whether all of this upload was read already: further records of it mean nothing."""
@@ -81,8 +99,15 @@ class Progress:
         assert position >= self._read_to
         self._open.setdefault(upload_id, position)
 
-    def complete(self, upload_id: UploadId, position: int) -> None:
-        """The last record of the upload that began at ``position`` was read: it must reach a place."""
+    def counted_at(self, position: int) -> bool:  # noqa: ARG002 - of a log whose checkpoint has no upload ids
+        """Whether the upload that the record at ``position`` ends was counted before this process read it."""
+        return False
+
+    def complete(self, upload_id: UploadId, position: int, sealed_at: int | None = None) -> None:  # noqa: ARG002 - as above
+        """The last record of the upload that began at ``position`` was read: it must reach a place.
+
+        ``sealed_at``: the position of the record that is this upload's end, if one is.
+        """
         self._open.setdefault(upload_id, position)
         self._completed.add(upload_id)
 
@@ -90,6 +115,15 @@ class Progress:
         """An upload turned out never to become an instance."""
         self._open.pop(upload_id, None)
         self._attempts.pop(upload_id, None)
+
+    def waits_at(self, fence_id: UploadId) -> bool:
+        """Whether a fence that was begun, as uploads are, is not proved yet."""
+        return fence_id in self._open
+
+    def passed(self, fence_id: UploadId, end_position: int) -> None:
+        """What a fence asked is proved and published: it holds nothing back any more, and is not asked again."""
+        self._open.pop(fence_id, None)
+        self._done[bytes(fence_id)] = end_position
 
     def advance(self, position: int) -> None:
         """Everything below ``position`` was read and, where it begins an upload, begun."""
@@ -144,8 +178,14 @@ class Progress:
             reasons=dict(self._reasons),
         )
 
+    def abandon(self) -> None:
+        """The partition is another's now: whatever happens here, there is nothing more to write."""
+        self._abandoned = True
+
     def changed(self) -> Checkpoint | None:
         """The checkpoint to write, None when the last one written says the same."""
+        if self._abandoned:
+            return None
         checkpoint = self.checkpoint()
         return None if checkpoint == self._written else checkpoint
 
@@ -171,6 +211,7 @@ async def commit(
     changed = [(account, checkpoint) for account in accounts if (checkpoint := account[0].changed())]
     if changed:
         await write([checkpoint for _, checkpoint in changed])
+        reach(Failpoint.AFTER_COMMIT)
         for (progress, announcer), checkpoint in changed:
             progress.written(checkpoint)
             announcer.counted(checkpoint.outcomes_end)
@@ -182,13 +223,22 @@ async def commit(
 async def _announce(progress: Progress, announcer: Announcer) -> None:
     settled = progress.settled()
     if settled:
-        progress.count(settled, await announcer.announce(settled))
+        reach(Failpoint.BEFORE_OUTCOME)
+        end = await announcer.announce(settled)
+        reach(Failpoint.AFTER_OUTCOME)
+        progress.count(settled, end)
 
 
-async def write_to(folder: Path, checkpoints: Sequence[Checkpoint]) -> None:
-    """Replace partitions' checkpoints in ``folder``, without holding up the event loop.
+class CheckpointFolder:
+    """Checkpoints as files in a folder; see `CheckpointWriter`."""
 
-    Raises:
-        OSError: the file system's; each partition has its checkpoint before or the new one.
-    """
-    await asyncio.to_thread(write_checkpoints, folder, checkpoints)
+    def __init__(self, folder: Path) -> None:
+        """``folder``: an existing one."""
+        self._folder = folder
+
+    async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """See `CheckpointWriter`; the event loop goes on meanwhile."""
+        try:
+            await asyncio.to_thread(write_checkpoints, self._folder, checkpoints)
+        except OSError as error:
+            raise Unavailable(f"checkpoint: {error.strerror}", _RETRY_AFTER) from error

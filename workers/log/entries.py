@@ -12,6 +12,7 @@ class LogRecord(NamedTuple):
     next_position: int
     partition: int
     record: Record
+    appended_at: int = 0  # milliseconds since 1970-01-01 UTC by the log's clock; 0 where it keeps none
 
 
 class DamagedRecord(NamedTuple):
@@ -21,6 +22,7 @@ class DamagedRecord(NamedTuple):
     next_position: int
     partition: int
     data: memoryview
+    appended_at: int = 0
 
 
 Entry = LogRecord | DamagedRecord

@@ -8,12 +8,37 @@ which is right: it says nothing about the uploads in hand.
 import mmap
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from ingest.contract.identifiers import UploadId
 
 SLOTS: Final = 64
 _EMPTY: Final = bytes(UploadId.SIZE)
+
+
+class Marks(Protocol):
+    """What is known of the uploads that a worker works on, should it not survive them."""
+
+    @property
+    def left(self) -> frozenset[UploadId]:
+        """Those that the process before could not clear."""
+        ...
+
+    def clear_left(self) -> None:
+        """What was left is known elsewhere now; to be called before the first mark."""
+        ...
+
+    def is_suspect(self, upload_id: UploadId) -> bool:
+        """Whether work on this upload must have no company, so that its end would have one suspect."""
+        ...
+
+    def mark(self, upload_id: UploadId) -> bool:
+        """Work on this upload begins; True when the mark is durable only with the next checkpoint."""
+        ...
+
+    def clear(self, upload_id: UploadId) -> None:
+        """Work on it has ended, one way or the other."""
+        ...
 
 
 class InHand:
@@ -42,10 +67,15 @@ class InHand:
         """What was left is known elsewhere now; to be called before the first mark."""
         self._map[:] = bytes(len(self._map))
 
-    def mark(self, upload_id: UploadId) -> None:
-        """Work on this upload begins; at most `SLOTS` at once."""
+    def is_suspect(self, upload_id: UploadId) -> bool:
+        """See `Marks`."""
+        return upload_id in self.left
+
+    def mark(self, upload_id: UploadId) -> bool:
+        """See `Marks`; at most `SLOTS` at once."""
         at = self._taken[upload_id] = self._free.pop()
         self._map[at : at + UploadId.SIZE] = upload_id
+        return False
 
     def clear(self, upload_id: UploadId) -> None:
         """Work on it has ended, one way or the other."""

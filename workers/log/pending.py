@@ -2,9 +2,20 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ingest.contract.identifiers import UploadId
 from workers.dataset.payload import JoinedPayload, MemoryPayload, Payload, SlicePayload
+
+
+class Moment(NamedTuple):
+    """A moment by two clocks, neither of which is ever set."""
+
+    log: int  # milliseconds, see `LogClock.elapsed`
+    own: float  # seconds of this process's monotonic clock
+
+
+_NEVER = Moment(0, 0.0)
 
 
 @dataclass
@@ -22,6 +33,7 @@ class PendingUpload:
     held_size: int = 0  # bytes
     size: int = 0  # bytes of all parts
     scratch_size: int = 0  # bytes of the scratch file
+    touched: Moment = _NEVER  # when its last record came
 
     @property
     def scratch(self) -> str:

@@ -1,52 +1,41 @@
 """Records become uploads again: one INSTANCE record, or PART records sealed by an END record.
 
 An upload is known by its upload id, never by its SOP Instance UID. A part index seen before is ignored.
-What never got an END was never acknowledged and is dropped, by its ABORT record or by the EPOCH record of
-the receiver's next start. What did get one may have been acknowledged: if parts are missing or a record is
+What never got an END was never acknowledged and is dropped: by its ABORT record, by the EPOCH record of the
+receiver's next start, or, where the log keeps time, when no receiver can be at work on it any more. What did get one may have been acknowledged: if parts are missing or a record is
 damaged, it is still handed out, as damaged, with the bytes that are there.
+
+A fence (`Fence`) is no upload: it is handed out beside them, and is counted nowhere.
 
 Memory is bounded over all uploads together: above the limit the largest goes to the scratch sink.
 """
 
+import contextlib
 import errno
+import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import xxhash
 
-from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
-from ingest.contract.records import HEADER, VERSION, CorruptRecord, Instance, Kind, Record, instance_of
-from workers.dataset.payload import MemoryPayload, Payload
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import HEADER, CorruptRecord, Kind, Record
 from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
-from workers.log.pending import PendingUpload, scratch_name
+from workers.log.fence import Fence, fence_of, was_fence
+from workers.log.log_clock import LogClock
+from workers.log.pending import Moment, PendingUpload, scratch_name
 from workers.log.scratch import ScratchPayload
+from workers.log.upload import Upload, instance_in, legible, remains, unknown, unnamed, whole
 
-# Upload ids of what damage has cut off from its own; no receiver has these numbers.
-_DAMAGE = b"\xff\xff\xff\xff"  # then the position of a record that names no upload
 _UNSEALED = "the record that seals it cannot be read"
-_STRAY = b"\xff\xff\xff\xfe"  # then a hash of the upload id that parts were wrongly put under
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One completely received instance, or what is left of one."""
-
-    upload_id: UploadId
-    partition: int
-    instance: Instance
-    payload: Payload
-    first_position: int
-    end_position: int  # behind its last record
-    damage: str = ""  # what the log lost of it; empty when nothing
-    file: ScratchPayload | None = None  # where the payload is, when it is not in memory
-
-    @property
-    def held(self) -> int:
-        """Bytes of memory that its payload takes."""
-        return 0 if self.file else self.payload.size
+_SEALING = (Kind.INSTANCE, Kind.END)
+_GIVEN_UP = 4096  # expired uploads remembered: a broker that stood still may append what was refused long ago
+_STEPS = 16  # the log's clock is looked at so often within the time after which an upload expires
+# As `upload.unnamed`, no receiver's: then comes a hash of the upload id that parts were wrongly put under.
+_STRAY = b"\xff\xff\xff\xfe"
 
 
 class Scratch(Protocol):
@@ -81,31 +70,77 @@ class Reassembler:
     """The uploads of a worker's partitions; pure but for the scratch sink.
 
     ``memory_limit`` is in bytes, for all incomplete uploads together. Each entry is given once, in the order
-    of its partition, and is given again when `add` raised.
+    of its partition, and is given again when `add` raised. ``expire_after``: seconds without a record, after
+    which an upload will never end.
     """
 
-    def __init__(self, progress: Mapping[int, Progress], scratch: Scratch, memory_limit: int) -> None:
+    def __init__(
+        self,
+        progress: Mapping[int, Progress],
+        scratch: Scratch,
+        memory_limit: int,
+        expire_after: float = math.inf,
+    ) -> None:
         self._progress = progress
         self._scratch = scratch
         self._memory_limit = memory_limit
+        self._expire_after = expire_after
+        self._clocks: dict[int, LogClock] = {}
+        self._looked: dict[int, int] = {}  # when the log's clock last made us look for expired uploads
         self._pending: dict[UploadId, PendingUpload] = {}
+        self._given_up: dict[UploadId, None] = {}
+        self._fences: list[Fence] = []  # begun, and not taken yet
+        self.unreadable = 0  # fences that are lost; whoever reports them sets it back
+        self.late = 0  # records of expired uploads; whoever reports them sets it back
         self.held = 0  # bytes of incomplete uploads in memory
         self.orphans = 0  # uploads dropped without END; whoever reports them sets it back
 
-    async def add(self, entry: Entry) -> list[Upload]:
-        """Take one entry of the log; return the uploads that it completes.
+    async def add(self, entry: Entry, now: float = 0.0) -> list[Upload]:
+        """Take one entry of the log, read at ``now`` (monotonic); return the uploads that it completes.
 
         Raises:
             OSError: the scratch sink's; nothing has changed then.
         """
         progress = self._progress[entry.partition]
+        expired = self._expired(entry)
+        await self._move_all(expired)
         if isinstance(entry, DamagedRecord):
             completed = await self._damaged(entry, progress)
         else:
             completed = await self._record(entry, entry.record, progress)
+        self._touch(entry, now)
+        completed += await self._expire_all(expired, entry.next_position, progress)
         for upload in completed:
-            progress.complete(upload.upload_id, upload.first_position)
+            progress.complete(upload.upload_id, upload.first_position, upload.sealed_at)
         progress.advance(entry.next_position)
+        return completed
+
+    def take_fences(self) -> list[Fence]:
+        """Those that the last entry brought; of the same partition, the uploads before them were handed out before."""
+        fences, self._fences = self._fences, []
+        return fences
+
+    def waits_since(self, partition: int) -> float:
+        """When the record came that the longest waiting upload waits behind (monotonic); infinite without one."""
+        waiting = (one.touched.own for one in self._pending.values() if one.partition == partition)
+        return min(waiting, default=math.inf)
+
+    async def expire(self, partition: int, now: float) -> list[Upload]:
+        """Drop what has waited too long in a partition that was read to its end; as `add` otherwise.
+
+        Raises:
+            OSError: the scratch sink's; nothing has changed then.
+        """
+        progress = self._progress[partition]
+        expired = [
+            pending
+            for pending in self._pending.values()
+            if pending.partition == partition and now - pending.touched.own > self._expire_after
+        ]
+        await self._move_all(expired)
+        completed = await self._expire_all(expired, progress.read_to, progress)
+        for upload in completed:
+            progress.complete(upload.upload_id, upload.first_position, upload.sealed_at)
         return completed
 
     async def release(self, upload: Upload) -> None:
@@ -113,6 +148,13 @@ class Reassembler:
         if upload.file:
             upload.file.close()
             await self._scratch.remove(upload.file.name)
+
+    def forget(self, partition: int) -> None:
+        """The partition is another's now; its scratch files are removed by whoever says so."""
+        for pending in [one for one in self._pending.values() if one.partition == partition]:
+            self._forget(pending)
+        self._clocks.pop(partition, None)
+        self._looked.pop(partition, None)
 
     async def put_by(self, upload: Upload) -> Upload:
         """The same upload without its payload in memory, since it has to wait.
@@ -131,24 +173,90 @@ class Reassembler:
         file = self._scratch.payload(name, upload.payload.size)
         return replace(upload, payload=file, file=file)
 
+    def _expired(self, entry: Entry) -> list[PendingUpload]:
+        """Those of its partition that, by the log's clock, no record will come for; not the entry's own."""
+        if math.isinf(self._expire_after):
+            return []
+        limit = int(1000 * self._expire_after)
+        clock = self._clocks.setdefault(entry.partition, LogClock(limit // _STEPS))
+        elapsed = clock.after(entry.appended_at)
+        if elapsed < self._looked.get(entry.partition, 0) + limit // _STEPS:
+            return []
+        self._looked[entry.partition] = elapsed
+        own = entry.record.upload_id if isinstance(entry, LogRecord) else None
+        return [
+            pending
+            for pending in self._pending.values()
+            if pending.partition == entry.partition
+            and pending.upload_id != own
+            and elapsed - pending.touched.log > limit
+        ]
+
+    async def _expire_all(
+        self, expired: Iterable[PendingUpload], end: int, progress: Progress
+    ) -> list[Upload]:
+        uploads = []
+        for pending in expired:
+            if pending.doubtful:
+                uploads += await self._stray(pending, end, progress)
+            else:
+                self._given_up[pending.upload_id] = None
+                uploads += await self._end_all([pending], end, progress)
+        while len(self._given_up) > _GIVEN_UP:
+            del self._given_up[next(iter(self._given_up))]
+        return uploads
+
+    def _touch(self, entry: Entry, now: float) -> None:
+        """The log's time goes on, and the entry's own upload is alive."""
+        clock = self._clocks.get(entry.partition)
+        if clock is None:
+            return
+        clock.advance(entry.appended_at)
+        record = entry.record if isinstance(entry, LogRecord) else legible(entry.data)
+        pending = self._pending.get(record.upload_id) if record is not None else None
+        if pending is not None:
+            pending.touched = Moment(clock.elapsed, now)
+
     async def _record(self, entry: LogRecord, record: Record, progress: Progress) -> list[Upload]:
         if record.kind is Kind.EPOCH:
             return await self._epoch(entry, record.upload_id, progress)
-        if progress.knows(record.upload_id):
+        if progress.knows(record.upload_id) or self._comes_late(record.upload_id):
+            return []
+        if record.kind in _SEALING and progress.counted_at(entry.position):
+            await self._leave(record.upload_id, progress)
             return []
         match record.kind:
             case Kind.INSTANCE:
                 stray = self._pending.get(record.upload_id)
-                return [*await self._stray(stray, entry.next_position, progress), _whole(entry, record)]
+                return [*await self._stray(stray, entry.next_position, progress), whole(entry, record)]
             case Kind.PART:
                 await self._part(entry, record, progress)
             case Kind.END:
-                return [await self._end(entry, record)]
+                return [replace(await self._end(entry, record), sealed_at=entry.position)]
             case Kind.ABORT:
                 await self._drop(record.upload_id, progress)
-            case Kind.OUTCOME:
-                pass  # belongs to the other log
+            case Kind.COMMIT_ASKED:
+                self._ask(entry, progress)
+            case _:
+                pass  # belongs to another log
         return []
+
+    def _ask(self, entry: LogRecord, progress: Progress) -> None:
+        """Hand a fence out, unless this is a producer's retry; one that cannot be read holds nothing up."""
+        try:
+            fence = fence_of(entry)
+        except CorruptRecord:
+            self.unreadable += 1
+            return
+        if not progress.waits_at(fence.fence_id):
+            progress.begin(fence.fence_id, entry.position)
+            self._fences.append(fence)
+
+    def _comes_late(self, upload_id: UploadId) -> bool:
+        """Whether it has expired: its END can not have been answered with success."""
+        late = upload_id in self._given_up
+        self.late += late
+        return late
 
     async def _part(self, entry: Entry, record: Record, progress: Progress) -> None:
         sound = isinstance(entry, LogRecord)
@@ -163,7 +271,7 @@ class Reassembler:
         self.held += pending.hold(record.index, record.payload, sound=sound)
 
     async def _end(self, entry: Entry, record: Record) -> Upload:
-        instance = _instance(record)
+        instance = instance_in(record)
         pending = self._pending.get(record.upload_id)
         if pending is None:
             pending = PendingUpload(record.upload_id, entry.partition, entry.position)
@@ -184,7 +292,7 @@ class Reassembler:
         return Upload(
             upload_id=pending.upload_id,
             partition=pending.partition,
-            instance=_unknown(pending.size),
+            instance=unknown(pending.size),
             payload=pending.payload(file),
             first_position=pending.first_position,
             end_position=end,
@@ -196,19 +304,28 @@ class Reassembler:
         """A receiver has started: what it left without END is dead, unless damage may have been its END."""
         here = [pending for pending in self._pending.values() if pending.partition == entry.partition]
         dead = [pending for pending in here if _is_older(pending.upload_id, started)]
-        suspects = [pending for pending in dead if pending.suspect]
         # A damaged upload id may name an upload that never comes, and would wait for ever.
         misnamed = [pending for pending in here if pending.doubtful and pending not in dead]
-        for pending in suspects + misnamed:
-            if pending.written and pending.held:  # before anything changes, so that a retry finds all
-                await self._move(pending)
-        for pending in dead:
-            if not pending.suspect:
-                await self._drop(pending.upload_id, progress)
-        end = entry.next_position
-        uploads = [await self._complete(pending, end, _UNSEALED) for pending in suspects]
+        await self._move_all(dead + misnamed)
+        uploads = await self._end_all(dead, entry.next_position, progress)
         for pending in misnamed:
-            uploads += await self._stray(pending, end, progress)
+            uploads += await self._stray(pending, entry.next_position, progress)
+        return uploads
+
+    async def _move_all(self, ended: Iterable[PendingUpload]) -> None:
+        """Bring together what of these is kept, before anything changes, so that a retry finds all."""
+        for pending in ended:
+            if pending.written and pending.held and (pending.suspect or pending.doubtful):
+                await self._move(pending)
+
+    async def _end_all(self, ended: Iterable[PendingUpload], end: int, progress: Progress) -> list[Upload]:
+        """No record comes for these any more: drop them, but keep those whose END may be among damage."""
+        uploads = []
+        for pending in ended:
+            if pending.suspect:
+                uploads.append(await self._complete(pending, end, _UNSEALED))
+            else:
+                await self._drop(pending.upload_id, progress)
         return uploads
 
     async def _stray(self, pending: PendingUpload | None, end: int, progress: Progress) -> list[Upload]:
@@ -225,37 +342,52 @@ class Reassembler:
 
     async def _damaged(self, entry: DamagedRecord, progress: Progress) -> list[Upload]:
         """Keep what can be kept. Its header may name the wrong upload: no sound one may suffer from that."""
-        record = _legible(entry.data)
+        if was_fence(entry.data):
+            self.unreadable += 1
+            return []
+        record = legible(entry.data)
         if record is not None and record.kind is Kind.PART:
             if not progress.knows(record.upload_id):
                 await self._part(entry, record, progress)  # the seal over the whole tells whether it is sound
             return []
+        if progress.counted_at(entry.position):
+            if record is not None and record.kind is Kind.END:
+                await self._leave(record.upload_id, progress)
+            return []
         if record is not None and record.kind is Kind.END and self._seals(record):
-            return [replace(await self._end(entry, record), damage=_UNSEALED)]
+            sealed = await self._end(entry, record)
+            return [replace(sealed, damage=_UNSEALED, sealed_at=entry.position)]
         if record is None or record.kind is Kind.END:
             for pending in self._pending.values():
                 pending.suspect |= pending.partition == entry.partition
-        upload_id = _unnamed(entry.position)
+        upload_id = unnamed(entry.position)
         if len(entry.data) <= HEADER.size or progress.knows(upload_id):
             return []  # no room for an instance: it was ABORT or EPOCH, or all that was there is lost
-        return [_remains(entry, upload_id, record)]
+        return [remains(entry, upload_id, record)]
 
     def _seals(self, record: Record) -> bool:
         """Whether a damaged END fits the upload that it names."""
         pending = self._pending.get(record.upload_id)
-        instance = _instance(record)
+        instance = instance_in(record)
         return (
             pending is not None and instance is not None and not pending.missing(instance.size, record.index)
         )
 
     async def _drop(self, upload_id: UploadId, progress: Progress) -> None:
+        self.orphans += upload_id in self._pending
+        await self._leave(upload_id, progress)
+
+    async def _leave(self, upload_id: UploadId, progress: Progress) -> None:
+        """What there is of the upload has no further use."""
         progress.drop(upload_id)
         pending = self._pending.get(upload_id)
         if pending is not None:
-            self.orphans += 1
             self._forget(pending)
             if pending.written:
-                await self._scratch.remove(pending.scratch)
+                with contextlib.suppress(
+                    OSError
+                ):  # goes with the folder; the entry must not come twice for it
+                    await self._scratch.remove(pending.scratch)
 
     def _forget(self, pending: PendingUpload) -> None:
         if self._pending.pop(pending.upload_id, None) is not None:
@@ -279,71 +411,3 @@ class Reassembler:
 def _is_older(upload_id: UploadId, started: UploadId) -> bool:
     """Whether an upload belongs to an earlier start of the receiver that has now ``started``."""
     return upload_id.receiver == started.receiver and upload_id.epoch < started.epoch
-
-
-def _whole(entry: LogRecord, record: Record) -> Upload:
-    """The upload in an INSTANCE record."""
-    instance = _instance(record)
-    size = len(record.payload)
-    return Upload(
-        upload_id=record.upload_id,
-        partition=entry.partition,
-        instance=instance or _unknown(size),
-        payload=MemoryPayload([record.payload]),
-        first_position=entry.position,
-        end_position=entry.next_position,
-        damage="" if instance and instance.size == size else "its record contradicts itself",
-    )
-
-
-def _remains(entry: DamagedRecord, upload_id: UploadId, record: Record | None) -> Upload:
-    """A damaged record as an upload of its own, with as much of an instance as can be made out."""
-    instance = _instance(record) if record is not None and record.kind is Kind.INSTANCE else None
-    data = record.payload if record is not None and instance is not None else entry.data
-    return Upload(
-        upload_id=upload_id,
-        partition=entry.partition,
-        instance=instance or _unknown(len(data)),
-        payload=MemoryPayload([data]),
-        first_position=entry.position,
-        end_position=entry.next_position,
-        damage="its record fails its check sum",
-    )
-
-
-def _unnamed(position: int) -> UploadId:
-    """The upload id of damage at ``position`` that names no upload, the same at every replay."""
-    return UploadId(_DAMAGE + position.to_bytes(UploadId.SIZE - len(_DAMAGE), "big"))
-
-
-def _unknown(size: int) -> Instance:
-    """Stands for the metadata of an instance that lost it."""
-    return Instance("", "", "", size, b"", "", "", "", 0)
-
-
-def _instance(record: Record) -> Instance | None:
-    """The metadata, None when it is damaged or, being from a damaged record, holds an unusable UID."""
-    try:
-        instance = instance_of(record)
-        check_uid(instance.sop_instance_uid)
-    except (CorruptRecord, InvalidIdentifier):
-        return None
-    return instance
-
-
-def _legible(data: memoryview) -> Record | None:
-    """A record that fails its check, read by its header, if that fits the bytes and the kind."""
-    if len(data) < HEADER.size:
-        return None
-    version, kind, metadata_size, payload_size, _, upload_id, index = HEADER.unpack_from(data)
-    body = HEADER.size + metadata_size
-    if version != VERSION or body + payload_size != len(data):
-        return None
-    fits = {
-        Kind.INSTANCE: metadata_size and index == 1,
-        Kind.PART: payload_size and not metadata_size,
-        Kind.END: metadata_size and not payload_size,
-    }
-    if not fits.get(kind, False):
-        return None
-    return Record(Kind(kind), UploadId(upload_id), index, data[HEADER.size : body], data[body:])

@@ -58,10 +58,18 @@ class ScratchFolder:
         self._reserve = reserve
         self._disk = OsDisk()
         for partition in partitions:
-            mine = folder / str(partition)
-            mine.mkdir(parents=True, exist_ok=True)
-            for left in mine.iterdir():
-                left.unlink()
+            self.empty(partition)
+
+    def empty(self, partition: int) -> None:
+        """Make the folder of a partition, or remove all that is in it.
+
+        Raises:
+            OSError: the file system's.
+        """
+        mine = self.of(partition)
+        mine.mkdir(parents=True, exist_ok=True)
+        for left in mine.iterdir():
+            left.unlink(missing_ok=True)
 
     def of(self, partition: int) -> Path:
         """The folder of a partition, for whatever large and passing a stage makes."""

@@ -106,6 +106,16 @@ class SpoolReader:
             self._failures = 0
         return entries
 
+    def read_to(self, partition: int) -> int:
+        """The same for all partitions; see `Reader.read_to`."""
+        assert partition in self._starts
+        return self.position
+
+    async def end_of(self, partition: int) -> int:
+        """The durable end; see `Reader.end_of`."""
+        assert partition in self._starts
+        return self._end.load()
+
     async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on idleness, not on an operation
         """Wait until something may have been published to these partitions, at most ``timeout`` seconds.
 

@@ -50,6 +50,7 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._memory = -1
+        self.starts = 0
 
     @property
     def pid(self) -> int | None:
@@ -94,6 +95,7 @@ class _Child:
         raise Unavailable("the codec process does not start", _RETRY_AFTER)
 
     async def _start(self) -> None:
+        self.starts += 1
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
@@ -205,6 +207,11 @@ class Codec:
     def pids(self) -> list[int]:
         """Process ids of the children that run."""
         return [child.pid for child in self._children if child.pid is not None]
+
+    @property
+    def restarts(self) -> int:
+        """How often a child was started after its first time; any thread may ask."""
+        return sum(max(0, child.starts - 1) for child in self._children)
 
     async def encode_proved(self, frame: Data, form: FrameForm, *, transform: bool = False) -> bytes:
         """Encode a native frame as JPEG 2000 Lossless, decode the output, and compare.

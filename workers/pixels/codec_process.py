@@ -15,6 +15,7 @@ import socket
 import sys
 from typing import Final
 
+from ingest.contract.allocator import keep_freed_memory
 from workers.pixels.form import (
     ENCODE,
     READY,
@@ -41,6 +42,7 @@ def _confine(parent: int, address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
     resource.setrlimit(resource.RLIMIT_FSIZE, (address_space, address_space))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_freed_memory()
 
 
 def _confine_further() -> None:

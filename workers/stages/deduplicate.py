@@ -75,8 +75,11 @@ def stored_reason(manifest: Manifest) -> str:
     return REPAIRED if manifest.repaired else manifest.passed_through
 
 
-async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
+async def known(stores: Stores, manifest: Manifest, *, replayed: bool = True) -> Settled | Other | Fresh:
     """Whether the upload or its bytes are known; ``manifest``: as `received` makes it, with a valid UID.
+
+    ``replayed``: the upload may have been given a place before. For one that came since, nobody has looked for
+    it in the lanes: four requests to a store are saved, two of them listings.
 
     `Settled`: nothing is left to do for this upload. `Other`: see `compare`.
 
@@ -86,7 +89,7 @@ async def known(stores: Stores, manifest: Manifest) -> Settled | Other | Fresh:
     uid = manifest.sop_instance_uid
     key = object_key(uid)
     store = stores.of(key)
-    settled = await settled_before(stores, manifest)
+    settled = await settled_before(stores, manifest) if replayed else None
     if settled is not None:
         return settled
     try:

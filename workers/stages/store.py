@@ -1,12 +1,12 @@
 """Store: the manifest of an instance, and the one conditional create that gives it its place."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
 
 import msgspec
 
+from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Place
 from workers.dataset.payload import Payload, sha256
@@ -83,14 +83,16 @@ async def store(
             manifest,
             transfer_syntax_uid=result.transfer_syntax_uid,
             size=payload.size,
-            digest=await asyncio.to_thread(sha256, payload),
         )
     else:
         manifest = msgspec.structs.replace(manifest, passed_through=str(result.reason))
     key = object_key(manifest.sop_instance_uid)
     store_of_key = stores.of(key)
     settled = Settled(Place.STORED, stored_reason(manifest), store_of_key.name, key)
-    if await store_of_key.put_new(key, _pieces(manifest, payload)):
+    reach(Failpoint.BEFORE_PUT)
+    created = await store_of_key.put_new(key, _pieces(manifest, payload))
+    reach(Failpoint.AFTER_PUT)
+    if created:
         return settled
     try:
         found = await find_object(store_of_key, key)
@@ -101,5 +103,8 @@ async def store(
 
 
 def _pieces(manifest: Manifest, payload: Payload) -> Iterator[bytes | memoryview]:
+    """The object, its digest made here: whoever takes the pieces blocks anyway, and another thread need not."""
+    if not manifest.passed_through:
+        manifest = msgspec.structs.replace(manifest, digest=sha256(payload))
     yield encode_head(manifest)
     yield from payload.blocks()

@@ -3,7 +3,15 @@
 ``layout``           UID -> shard -> key; the only place that builds keys
 ``part10``           a data set as a PS3.10 file: preamble, file meta, data set
 ``manifest``         what we know of an object, inside its file meta
-``object_store``     what a store can do; ``directory_store`` does it with a folder
+``object_store``     what a store can do; ``directory_store`` does it with a folder, ``bucket_store`` with a bucket
+``bucket``           requests to a bucket, each outcome known; the only file that imports obstore
+``back_pressure``    what one slow or silent bucket may cost
+``lease``            locks and presence in buckets, which run out
+``probe``            whether a bucket keeps its word
+``in_flight``        requests that hang, and how a process ends all the same
+``root``             the place of a store: its records, and who is at work in it; ``directory_root``, ``bucket_root``
+``roots``            those of the settings
+``absent``           stores that did not answer at the start, until they do
 ``shard_map``        which store has which shard, durable and versioned
 ``stores``           the configured stores as one, opened by the shard map
 ``lanes``            conflict lane and quarantine: entries, and references for repeats

@@ -3,19 +3,25 @@
 Otherwise rot would make every healthy resend a "duplicate".
 """
 
+import asyncio
+import hashlib
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import xxhash
 
 from ingest.contract.records import Place
 from workers.dataset.payload import EndOfPayload, Payload, SlicePayload, sha256
+from workers.errors import Unavailable
 from workers.storage.layout import Area, Key, damaged_key
 from workers.storage.manifest import Manifest, UnreadableManifest
 from workers.storage.moves import record_move
-from workers.storage.object_store import ObjectStore, Start
+from workers.storage.object_store import ObjectStore
 from workers.storage.part10 import HEAD, Head, decode_head
 
 _DAMAGED: Final = "/damaged-"
+_OTHER_BYTES: Final = "the data set has not the digest that the manifest says"
+_RETRY: Final = 1.0  # seconds
 
 
 class Damaged(Exception):  # noqa: N818 - states what was found
@@ -29,19 +35,19 @@ class Found(NamedTuple):
     head_size: int  # bytes before the data set
 
 
-def check_start(key: Key, start: Start) -> Found:
-    """Prove the head of an object, and its length.
+def check_start(key: Key, data: bytes | memoryview, size: int) -> Found:
+    """Prove the head of an object of ``size`` bytes that begins with ``data``, and its length.
 
     Raises:
         Damaged: no readable manifest, another instance's, or a length other than the manifest says.
     """
     try:
-        head: Head = decode_head(start.data)
+        head: Head = decode_head(data)
     except UnreadableManifest as error:
         raise Damaged(str(error)) from None
     manifest = head.manifest
-    if start.size != head.size + manifest.size:
-        raise Damaged(f"{start.size} bytes instead of {head.size + manifest.size}")
+    if size != head.size + manifest.size:
+        raise Damaged(f"{size} bytes instead of {head.size + manifest.size}")
     if key.area is Area.OBJECTS and f"{manifest.sop_instance_uid}.dcm" != key.name:
         raise Damaged("the manifest is another instance's")
     return Found(manifest, head.size)
@@ -55,7 +61,46 @@ async def find_object(store: ObjectStore, key: Key) -> Found | None:
         Unavailable: the store.
     """
     start = await store.start(key, HEAD)
-    return None if start is None else check_start(key, start)
+    return None if start is None else check_start(key, start.data, start.size)
+
+
+async def prove_object(store: ObjectStore, key: Key) -> Found | None:
+    """What is under a key, durable, every byte of it read back and proved; None where there is nothing.
+
+    Raises:
+        Damaged: it is not what was stored.
+        Unavailable: the store.
+    """
+    found = await find_object(store, key)
+    if found is None:
+        return None
+    payload = await store.open(key)
+    if payload is None:
+        raise Unavailable("an object was removed while it was read", _RETRY)
+    with payload:
+        await asyncio.to_thread(check_data_set, payload, found)
+    return found
+
+
+def check_blocks(key: Key, size: int, blocks: Iterator[memoryview]) -> Found:
+    """Prove an object by its bytes in order, the first block of which holds any head; see `Look`.
+
+    Raises:
+        Damaged: it is not what was stored.
+        OSError: it cannot be read.
+    """
+    first = next(blocks, memoryview(b""))
+    found = check_start(key, first, size)
+    digest = hashlib.sha256(first[found.head_size :])
+    read = len(first)
+    for block in blocks:
+        digest.update(block)
+        read += len(block)
+    if read != size:
+        raise Damaged(f"{read} bytes instead of {size}")
+    if digest.hexdigest() != found.manifest.digest:
+        raise Damaged(_OTHER_BYTES)
+    return found
 
 
 def check_data_set(payload: Payload, found: Found) -> SlicePayload:
@@ -73,7 +118,7 @@ def check_data_set(payload: Payload, found: Found) -> SlicePayload:
     except OSError as error:
         raise Damaged(f"cannot be read: {error.strerror}") from None
     if digest != manifest.digest:
-        raise Damaged("the data set has not the digest that the manifest says")
+        raise Damaged(_OTHER_BYTES)
     return data_set
 
 
@@ -103,6 +148,20 @@ async def set_aside(store: ObjectStore, key: Key, place: Place, why: str) -> Key
     await record_move(store, upload_id, (place, Place.QUARANTINED), target, f"damaged: {why}")
     await store.move(key, target)
     return target
+
+
+async def set_aside_if_damaged(store: ObjectStore, key: Key, place: Place, why: str) -> Key | None:
+    """As `set_aside`, for one who does not hold the lock: what is under the key is looked at again under it.
+
+    Raises:
+        Unavailable: the store.
+    """
+    async with store.lock(key.shard):
+        try:
+            await prove_object(store, key)
+        except Damaged:
+            return await set_aside(store, key, place, why)
+    return None
 
 
 async def was_set_aside(store: ObjectStore, key: Key) -> bool:

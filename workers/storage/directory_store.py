@@ -15,15 +15,17 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from workers.dataset.payload import FilePayload
 from workers.errors import Unavailable
+from workers.storage.folder_reader import FolderReader
 from workers.storage.layout import SHARDS, Area, Key, shards
-from workers.storage.object_store import Listed, Pieces, Start
+from workers.storage.object_store import Listed, Look, Pieces, Start
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +56,7 @@ class DirectoryStore:
         self.name: str = name
         self.root: Path = root
         self._folder = os.open(root, _FOLDER)
+        self._reader = FolderReader(self._folder)
         self._made: set[str] = set()  # folders known to be there, durably
         self._nameless = True  # O_TMPFILE works here
 
@@ -71,6 +74,14 @@ class DirectoryStore:
         """See `ObjectStore.start`."""
         return await _off_loop(self._start, key, length)
 
+    async def read_back(self, keys: deque[Key], look: Look) -> None:
+        """See `ObjectStore.read_back`."""
+        await _off_loop(self._reader.run, keys, look)
+
+    async def sync(self) -> None:
+        """See `ObjectStore.sync`."""
+        await _off_loop(self._reader.sync)
+
     async def open(self, key: Key) -> FilePayload | None:
         """See `ObjectStore.open`."""
         return await _off_loop(self._open, key)
@@ -78,6 +89,10 @@ class DirectoryStore:
     async def find(self, area: Area, shard: str, below: str = "") -> list[Listed]:
         """See `ObjectStore.find`."""
         return await _off_loop(self._find, area, shard, below)
+
+    async def which(self, keys: Sequence[Key]) -> list[Key]:
+        """See `ObjectStore.which`."""
+        return await _off_loop(self._which, keys)
 
     async def filled(self, area: Area) -> list[str]:
         """See `ObjectStore.filled`."""
@@ -218,7 +233,8 @@ class DirectoryStore:
             return None
         try:
             size = os.fstat(descriptor).st_size
-            return Start(os.pread(descriptor, length, 0), size)
+            # No more than there is: a buffer for the whole length, mostly unused, takes longer than the read.
+            return Start(os.pread(descriptor, min(length, size), 0), size)
         finally:
             os.close(descriptor)
 
@@ -252,6 +268,16 @@ class DirectoryStore:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _which(self, keys: Sequence[Key]) -> list[Key]:
+        return [key for key in keys if self._is_taken(key)]
+
+    def _is_taken(self, key: Key) -> bool:
+        try:
+            os.stat(str(key), dir_fd=self._folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def _find(self, area: Area, shard: str, below: str) -> list[Listed]:
         folder, slash, _ = below.rpartition("/")

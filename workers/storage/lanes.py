@@ -17,7 +17,14 @@ from ingest.contract.records import Instance, Place
 from workers.dataset.payload import Payload
 from workers.errors import Unavailable
 from workers.storage.damage import Damaged, Found, find_object, set_aside
-from workers.storage.layout import Key, conflict_key, object_key, quarantine_key, reference_key
+from workers.storage.layout import (
+    Key,
+    conflict_key,
+    move_key,
+    object_key,
+    quarantine_key,
+    reference_key,
+)
 from workers.storage.manifest import Manifest
 from workers.storage.moves import find_move
 from workers.storage.object_store import ObjectStore
@@ -90,19 +97,25 @@ async def settled_before(stores: Stores, manifest: Manifest) -> Settled | None:
     Raises:
         Unavailable: the store.
     """
+    if stores.replaying:
+        return None
     uid, digest = manifest.sop_instance_uid, manifest.source_digest
-    moved = await settled_by_move(stores, object_key(uid), manifest.upload)
-    if moved is not None or stores.replaying:
-        return moved
-    for key, place in (
-        (quarantine_key(uid, digest), Place.QUARANTINED),
-        (conflict_key(uid, digest), Place.CONFLICT),
-    ):
-        store = stores.of(key)
-        if await store.find(key.area, key.shard, key.name):
-            async with store.lock(key.shard):  # whoever moves it has recorded that, or has not begun
-                moved = await settled_by_move(stores, key, manifest.upload)
-                settled = moved or await _settled_in(store, key, manifest, place)
+    lanes = {
+        quarantine_key(uid, digest): Place.QUARANTINED,
+        conflict_key(uid, digest): Place.CONFLICT,
+    }
+    key = object_key(uid)
+    store = stores.of(key)
+    traces = [trace for entry in lanes for trace in (entry, reference_key(entry, manifest.upload))]
+    # The move last: whoever moves an entry has recorded that before it is gone.
+    if not await store.which([*traces, move_key(key.shard, manifest.upload)]):
+        return None
+    async with store.lock(key.shard):  # whoever moves it has recorded that, or has not begun
+        moved = await settled_by_move(stores, key, manifest.upload)
+        if moved is not None:
+            return moved
+        for entry, place in lanes.items():
+            settled = await _settled_in(store, entry, manifest, place)
             if settled is not None:
                 return settled
     return None

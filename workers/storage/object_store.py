@@ -4,14 +4,18 @@ The bytes under a key never change after they become visible. The recorded excep
 a damaged object aside, and `replace`, for a conflict that an administrator resolves.
 """
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from workers.dataset.payload import Payload
 from workers.storage.layout import Area, Key
 
+R = TypeVar("R")
 Pieces = Iterable[bytes | memoryview]
+# What is shown of an object that is read back: its key, its size, its bytes in blocks that hold until the next one.
+Look = Callable[[Key, int, Iterator[memoryview]], None]
 
 
 class Start(NamedTuple):
@@ -55,11 +59,24 @@ class ObjectStore(Protocol):
     async def start(self, key: Key, length: int) -> Start | None:
         """Up to ``length`` first bytes of an object, made durable as found; None where there is none."""
 
+    async def read_back(self, keys: deque[Key], look: Look) -> None:
+        """Take the next keys, at least one, and show ``look``, which blocks, what is under each: in one thread.
+
+        What is not there or cannot be opened is passed over; ``look`` meets the errors of what it reads. All that was
+        shown is durable only when `sync` has returned since.
+        """
+
+    async def sync(self) -> None:
+        """Make durable all that is there."""
+
     async def open(self, key: Key) -> StoredBytes | None:
         """Open for ranged reads; None where there is none."""
 
     async def find(self, area: Area, shard: str, below: str = "") -> list[Listed]:
         """The objects of an area and shard whose name begins with ``below``, in order of their keys."""
+
+    async def which(self, keys: Sequence[Key]) -> list[Key]:
+        """Those of these keys that are taken, looked at in this order."""
 
     async def filled(self, area: Area) -> list[str]:
         """The shards that may hold objects of an area, in order."""

@@ -17,10 +17,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ingest.contract.settings import StoreSettings
+from ingest.contract.store_urls import StoreUrl
 from workers.errors import Unavailable
-from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, shards
 from workers.storage.object_store import Listed, ObjectStore
+from workers.storage.root import Root
+from workers.storage.roots import root_of, roots_of
 from workers.storage.shard_map import (
     ShardMap,
     StoreIdentity,
@@ -31,7 +34,9 @@ from workers.storage.shard_map import (
     write_identity,
     write_map,
 )
-from workers.storage.stores import agreed_map, changing, holds_objects, named_roots
+from workers.storage.stores import agreed_map, changing, named_roots
+
+Place = Path | StoreUrl | Root
 
 _RETRY = 1.0  # seconds
 
@@ -48,61 +53,71 @@ def _ignore(_: object) -> None:
     """Nobody wants to know."""
 
 
-def add_store(directories: Sequence[Path], root: Path) -> str:
-    """Make ``root`` a store without shards; its name. ``directories``: those configured, with or without it.
+def add_store(places: Sequence[Place], place: Place, settings: StoreSettings | None = None) -> str:
+    """Make ``place`` a store without shards; its name. ``places``: those configured, with or without it.
 
     Raises:
-        WrongStores: in use, not in agreement, or ``root`` has objects or is part of other stores.
+        WrongStores: in use, not in agreement, or ``place`` has objects or is part of other stores.
+        Unavailable: a bucket.
         OSError: the file system's.
     """
-    others = [directory for directory in directories if directory.resolve() != root.resolve()]
+    root = root_of(place, settings)
+    others = [other for other in roots_of(places, settings) if other.place != root.place]
     if not any(read_map(other) for other in others):
         raise WrongStores("there is no store yet that this one could join")
-    root.mkdir(mode=0o750, parents=True, exist_ok=True)
+    root.make()
+    root.there()
+    root.probe()
     with changing([*others, root]):
-        newest = newest_map(others)
-        identity = read_identity(root)
-        if identity is not None and identity.stores == newest.set_id and identity.name in newest.stores:
-            if all(read_map(place) == newest for place in [root, *others]):
-                raise WrongStores(f"{root} is {identity.name} already, or a copy of it")
-            for place in [root, *others]:  # an earlier run was interrupted
-                write_map(place, newest)
-            return identity.name
-        shard_map, _ = agreed_map(others)
-        if identity is None:
-            if holds_objects(root):
-                raise WrongStores(f"{root} holds objects already")
-            identity = StoreIdentity(shard_map.set_id, _free_name(shard_map))
-            write_identity(root, identity)
-        elif identity.stores != shard_map.set_id:
-            raise WrongStores(f"{root} belongs to another set of stores")
-        stale = read_map(root)  # of a run that was interrupted
-        version = max(shard_map.version, stale.version if stale else 0) + 1
-        for place in [root, *others]:
-            write_map(place, shard_map.with_store(identity.name, version))
+        return _add(others, root)
+
+
+def _add(others: Sequence[Root], root: Root) -> str:
+    newest = newest_map(others)
+    identity = read_identity(root)
+    if identity is not None and identity.stores == newest.set_id and identity.name in newest.stores:
+        if all(read_map(each) == newest for each in [root, *others]):
+            raise WrongStores(f"{root} is {identity.name} already, or a copy of it")
+        for each in [root, *others]:  # an earlier run was interrupted
+            write_map(each, newest)
+        return identity.name
+    shard_map, _ = agreed_map(others)
+    if identity is None:
+        if root.holds_objects():
+            raise WrongStores(f"{root} holds objects already")
+        identity = StoreIdentity(shard_map.set_id, _free_name(shard_map))
+        write_identity(root, identity)
+    elif identity.stores != shard_map.set_id:
+        raise WrongStores(f"{root} belongs to another set of stores")
+    stale = read_map(root)  # of a run that was interrupted
+    version = max(shard_map.version, stale.version if stale else 0) + 1
+    for each in [root, *others]:
+        write_map(each, shard_map.with_store(identity.name, version))
     return identity.name
 
 
 async def rebalance(
-    directories: Sequence[Path],
+    places: Sequence[Place],
+    settings: StoreSettings | None = None,
     *,
     progress: Callable[[Progress], None] = _ignore,
 ) -> int:
     """Move shards until the stores have equally many; first end what was interrupted. The number of moves.
 
     Raises:
-        WrongStores: in use, or the directories are not the map's.
+        WrongStores: in use, or the places are not the map's.
         Unavailable: a store.
         OSError: the file system's.
     """
-    newest_map(directories)  # before anything is made in a folder that is no store
-    with changing(directories), contextlib.ExitStack() as stack:
-        shard_map = newest_map(directories)
-        roots = named_roots(directories, shard_map)
-        stores = {}
-        for name, root in roots.items():
-            stores[name] = stack.enter_context(contextlib.closing(DirectoryStore(root, name)))
-        work = _Work(shard_map, roots, stores)
+    roots = roots_of(places, settings)
+    newest_map(roots)  # before anything is made in a folder that is no store
+    with changing(roots), contextlib.ExitStack() as stack:
+        shard_map = newest_map(roots)
+        named = named_roots(roots, shard_map)
+        stores: dict[str, ObjectStore] = {}
+        for name, root in named.items():
+            stores[name] = stack.enter_context(contextlib.closing(root.open(name)))
+        work = _Work(shard_map, named, stores)
         work.publish(shard_map)
         for shard in list(shard_map.emptying):
             await work.empty(shard)
@@ -115,15 +130,15 @@ async def rebalance(
         return len(plan)
 
 
-def newest_map(directories: Sequence[Path]) -> ShardMap:
+def newest_map(roots: Sequence[Root | Path]) -> ShardMap:
     """The newest map that any store has.
 
     Raises:
         WrongStores: none has one, or two newest ones contradict each other.
     """
-    known = [found for root in directories if (found := read_map(root)) is not None]
+    known = [found for root in roots if (found := read_map(root)) is not None]
     if not known:
-        raise WrongStores(f"{directories[0]} has no shard map")
+        raise WrongStores(f"{roots[0]} has no shard map")
     newest = max(known, key=lambda shard_map: shard_map.version)
     if any(found.version == newest.version and found != newest for found in known):
         raise WrongStores("the stores have different shard maps of one version; restore the right one")
@@ -136,8 +151,8 @@ class _Work:
     def __init__(
         self,
         shard_map: ShardMap,
-        roots: dict[str, Path],
-        stores: dict[str, DirectoryStore],
+        roots: dict[str, Root],
+        stores: dict[str, ObjectStore],
     ) -> None:
         self.map: ShardMap = shard_map
         self._roots = roots

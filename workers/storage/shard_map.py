@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from crc32c import crc32c
@@ -21,6 +21,16 @@ MAP_FILE: Final = "shard-map"
 STORE_FILE: Final = "store.json"
 _MAXIMUM: Final = 1024 * 1024  # bytes; a map of three-digit store numbers has 20 KiB
 _FIRST_LINE = re.compile(rb"DICMSHM1 ([0-9a-f]{8})\Z")
+
+
+class Records(Protocol):
+    """Where a store keeps its records."""
+
+    def read(self, name: str) -> bytes | None:
+        """A record; None where there is none."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Put a record in the place of the one before, durably."""
 
 
 class WrongStores(Exception):  # noqa: N818 - named for the fact
@@ -123,53 +133,65 @@ def decode_map(data: bytes) -> ShardMap:
         raise WrongStores(f"the shard map cannot be read: {error}") from None
 
 
-def read_map(root: Path) -> ShardMap | None:
+def read_map(root: Path | Records) -> ShardMap | None:
     """The map that the store at ``root`` keeps; None where there is none.
 
     Raises:
         WrongStores: damaged.
-        OSError: the file system's.
+        OSError, Unavailable: the store.
     """
-    data = _read(root / MAP_FILE)
+    data = _read(root, MAP_FILE)
     try:
         return None if data is None else decode_map(data)
     except WrongStores as error:
-        raise WrongStores(f"{root / MAP_FILE}: {error}") from None
+        raise WrongStores(f"{root}/{MAP_FILE}: {error}") from None
 
 
-def write_map(root: Path, shard_map: ShardMap) -> None:
+def write_map(root: Path | Records, shard_map: ShardMap) -> None:
     """Replace the map at ``root``, durably.
 
     Raises:
-        OSError: the file system's; the map before stands then.
+        OSError, Unavailable: the store; the map before stands then.
     """
-    _replace(root / MAP_FILE, encode_map(shard_map))
+    _replace(root, MAP_FILE, encode_map(shard_map))
 
 
-def read_identity(root: Path) -> StoreIdentity | None:
-    """Which store the folder is; None where it does not say.
+def read_identity(root: Path | Records) -> StoreIdentity | None:
+    """Which store is at ``root``; None where it does not say.
 
     Raises:
         WrongStores: damaged.
-        OSError: the file system's.
+        OSError, Unavailable: the store.
     """
-    data = _read(root / STORE_FILE)
+    data = _read(root, STORE_FILE)
     try:
         return None if data is None else msgspec.json.decode(data, type=StoreIdentity)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise WrongStores(f"{root / STORE_FILE} cannot be read: {error}") from None
+        raise WrongStores(f"{root}/{STORE_FILE} cannot be read: {error}") from None
 
 
-def write_identity(root: Path, identity: StoreIdentity) -> None:
-    """Say which store the folder is, durably.
+def write_identity(root: Path | Records, identity: StoreIdentity) -> None:
+    """Say which store is at ``root``, durably.
 
     Raises:
-        OSError: the file system's.
+        OSError, Unavailable: the store.
     """
-    _replace(root / STORE_FILE, msgspec.json.encode(identity) + b"\n")
+    _replace(root, STORE_FILE, msgspec.json.encode(identity) + b"\n")
 
 
-def _read(path: Path) -> bytes | None:
+def _read(root: Path | Records, name: str) -> bytes | None:
+    return read_file(root / name) if isinstance(root, Path) else root.read(name)
+
+
+def _replace(root: Path | Records, name: str, data: bytes) -> None:
+    if isinstance(root, Path):
+        replace_file(root / name, data)
+    else:
+        root.replace(name, data)
+
+
+def read_file(path: Path) -> bytes | None:
+    """A record in a file; None where there is none."""
     try:
         with path.open("rb") as file:
             return file.read(_MAXIMUM)
@@ -177,7 +199,8 @@ def _read(path: Path) -> bytes | None:
         return None
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in the place of the one before, durably."""
     temporary = path.with_name(f"{path.name}.new")  # one writer at a time: the caller holds the lock
     with temporary.open("wb") as file:
         file.write(data)

@@ -1,20 +1,23 @@
 """The configured stores as one: opened together by the shard map, which they all must agree on.
 
-Every process that uses the stores holds a shared flock(2) on ``lock`` in each; whoever changes the map holds
-it alone, so no process ever works by a map that is no longer true.
+Every process that uses the stores is present in each; whoever changes the map is alone in all, so no process
+ever works by a map that is no longer true. See `root`.
 """
 
 import contextlib
-import fcntl
-import os
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from workers.storage.directory_store import DirectoryStore
-from workers.storage.layout import Area, Key, shard_of, shards
+from ingest.contract.settings import StoreSettings
+from ingest.contract.store_urls import StoreUrl
+from workers.errors import Unavailable
+from workers.storage.absent import AbsentRoots, AbsentStore
+from workers.storage.layout import Area, Key, shard_of
 from workers.storage.object_store import Listed, ObjectStore
+from workers.storage.root import Root
+from workers.storage.roots import roots_of
 from workers.storage.shard_map import (
     ShardMap,
     StoreIdentity,
@@ -26,7 +29,8 @@ from workers.storage.shard_map import (
     write_map,
 )
 
-_LOCK_FILE: Final = "lock"
+CHANGE_FILE: Final = "changing"
+_RETRY: Final = 10.0  # seconds
 
 
 class Stores:
@@ -39,9 +43,11 @@ class Stores:
         held: contextlib.ExitStack,
         *,
         replaying: bool = False,
+        silent: Sequence[str] = (),
     ) -> None:
         """``held``: what to let go of when closed; ``replaying``: see `open_stores`."""
         self.map: ShardMap = shard_map
+        self.silent: Sequence[str] = silent  # why each of those was not opened that did not answer
         self.replaying: bool = replaying
         self._stores = stores
         self._held = held
@@ -82,58 +88,130 @@ class Stores:
         self.close()
 
 
-def open_stores(directories: Sequence[Path], *, replaying: bool = False) -> Stores:
+def open_stores(
+    places: Sequence[Path | StoreUrl | Root],
+    settings: StoreSettings | None = None,
+    *,
+    replaying: bool = False,
+    working: bool = False,
+) -> Stores:
     """Open the stores for work; the first time of all, make them.
 
-    ``replaying``: an administrator has uploads placed anew, whatever moves are recorded of them.
+    ``replaying``: an administrator has uploads placed anew, whatever moves are recorded of them; ``working``:
+    for a worker, which tries first whether buckets keep what we rely on, and does without those that do not
+    answer until they do.
 
     Raises:
-        WrongStores: they do not agree on the shard map, one is missing or not part of it, or they are being
-            changed.
+        WrongStores: they do not agree on the shard map, one is missing or not part of it, they are being
+            changed, or a bucket cannot be relied on.
+        Unavailable: a bucket.
         OSError: the file system's.
     """
-    _form(directories)
     with contextlib.ExitStack() as stack:
-        for root in directories:
-            stack.enter_context(_locked(root, fcntl.LOCK_SH))
-        shard_map, roots = agreed_map(directories)
+        roots = roots_of(places, settings)
+        for root in roots:
+            stack.callback(root.close)
+        silent = _silent(roots) if working else {}
+        answering = [root for root in roots if root not in silent]
+        if not silent:
+            _form(roots, probing=working)
+        for root in answering:
+            stack.enter_context(root.shared())
+            if working:
+                root.probe()
+        shard_map, named = _map_without(answering, list(silent)) if silent else agreed_map(roots)
         stores: dict[str, ObjectStore] = {}
-        for name, root in roots.items():
-            store = DirectoryStore(root, name)
+        for name, root in named.items():
+            store = root.open(name)
             stack.callback(store.close)
             store.sweep()
             stores[name] = store
-        return Stores(shard_map, stores, stack.pop_all(), replaying=replaying)
+        stores.update(_absent(list(silent), shard_map, stores, stack))
+        why = [str(error) for error in silent.values()]
+        return Stores(shard_map, stores, stack.pop_all(), replaying=replaying, silent=why)
 
 
-def agreed_map(directories: Sequence[Path]) -> tuple[ShardMap, dict[str, Path]]:
-    """The map that all stores agree on, and their folders by name.
+def _silent(roots: Sequence[Root]) -> dict[Root, Unavailable]:
+    """The buckets that do not answer, if others do that have a shard map.
 
     Raises:
-        WrongStores: they do not agree, or the folders are not exactly the map's stores.
+        Unavailable: none does.
     """
-    maps = [read_map(root) for root in directories]
+    silent: dict[Root, Unavailable] = {}
+    for root in roots:
+        try:
+            root.there()
+        except Unavailable as error:
+            silent[root] = error
+    if silent and not any(root.there() and read_map(root) for root in roots if root not in silent):
+        raise next(iter(silent.values()))
+    return silent
+
+
+def _map_without(answering: Sequence[Root], silent: Sequence[Root]) -> tuple[ShardMap, dict[str, Root]]:
+    """The map, and the roots by name that answer; only if those that do not can have no other map.
+
+    Raises:
+        WrongStores: those that answer do not agree, or are not the map's.
+        Unavailable: a change was interrupted, so the silent ones may have another map.
+    """
+    if any(root.read(CHANGE_FILE) for root in answering):
+        raise Unavailable(
+            f"{silent[0]} does not answer, and a change of the shard map was interrupted", _RETRY
+        )
+    maps = [read_map(root) for root in answering]
+    newest = maps[0]
+    if newest is None or any(shard_map != newest for shard_map in maps):
+        raise WrongStores("the stores that answer have different versions of the shard map")
+    return newest, named_roots(answering, newest, missing=len(silent))
+
+
+def _absent(
+    silent: Sequence[Root],
+    shard_map: ShardMap,
+    present: Mapping[str, ObjectStore],
+    stack: contextlib.ExitStack,
+) -> Iterator[tuple[str, AbsentStore]]:
+    """The stores that do not answer."""
+    if not silent:
+        return
+    roots = AbsentRoots(silent, shard_map)
+    stack.callback(roots.close)
+    for name in shard_map.stores:
+        if name not in present:
+            store = AbsentStore(roots, name)
+            stack.callback(store.close)
+            yield name, store
+
+
+def agreed_map(roots: Sequence[Root]) -> tuple[ShardMap, dict[str, Root]]:
+    """The map that all stores agree on, and their roots by name.
+
+    Raises:
+        WrongStores: they do not agree, or the roots are not exactly the map's stores.
+    """
+    maps = [read_map(root) for root in roots]
     known = [shard_map for shard_map in maps if shard_map is not None]
     if not known:
-        raise WrongStores(f"{directories[0]} has no shard map")
+        raise WrongStores(f"{roots[0]} has no shard map")
     newest = max(known, key=lambda shard_map: shard_map.version)
-    roots = named_roots(directories, newest)
+    named = named_roots(roots, newest)
     if any(shard_map != newest for shard_map in maps):
         raise WrongStores(
             "the stores have different versions of the shard map: a change was interrupted; "
             "`dicom-ingest shards rebalance` finishes it"
         )
-    return newest, roots
+    return newest, named
 
 
-def named_roots(directories: Sequence[Path], shard_map: ShardMap) -> dict[str, Path]:
-    """The folders by the name of the store that each is.
+def named_roots(roots: Sequence[Root], shard_map: ShardMap, missing: int = 0) -> dict[str, Root]:
+    """The roots by the name of the store that each is; ``missing``: how many are not among them.
 
     Raises:
         WrongStores: they are not exactly the map's stores.
     """
-    roots: dict[str, Path] = {}
-    for root in directories:
+    named: dict[str, Root] = {}
+    for root in roots:
         identity = read_identity(root)
         if identity is None or (
             identity.stores == shard_map.set_id and identity.name not in shard_map.stores
@@ -144,122 +222,98 @@ def named_roots(directories: Sequence[Path], shard_map: ShardMap) -> dict[str, P
             )
         if identity.stores != shard_map.set_id:
             raise WrongStores(f"{root} belongs to another set of stores")
-        if identity.name in roots:
-            raise WrongStores(f"{root} and {roots[identity.name]} are the same store, or copies of it")
-        roots[identity.name] = root
-    missing = [name for name in shard_map.stores if name not in roots]
-    if missing:
-        raise WrongStores(
-            f"none of the configured directories is {', '.join(missing)}, which the shard map names"
-        )
-    return roots
+        if identity.name in named:
+            raise WrongStores(f"{root} and {named[identity.name]} are the same store, or copies of it")
+        named[identity.name] = root
+    absent = [name for name in shard_map.stores if name not in named]
+    if len(absent) != missing:
+        raise WrongStores(f"none of the configured stores is {', '.join(absent)}, which the shard map names")
+    return named
 
 
 @contextlib.contextmanager
-def changing(directories: Sequence[Path]) -> Iterator[None]:
-    """Hold the stores alone, to change the map.
+def changing(places: Sequence[Path | Root]) -> Iterator[None]:
+    """Hold the stores alone, to change the map; each says so meanwhile, and still does if that is interrupted.
 
     Raises:
         WrongStores: somebody uses them.
     """
+    roots = roots_of(places)
     with contextlib.ExitStack() as stack:
-        for root in directories:
-            stack.enter_context(_locked(root, fcntl.LOCK_EX))
-        yield
+        for root in roots:
+            stack.enter_context(root.alone())
+        for root in roots:
+            root.replace(CHANGE_FILE, b"a change of the shard map has begun\n")
+        try:
+            yield
+        finally:
+            _end_change(roots)
 
 
-def holds_objects(root: Path) -> bool:
-    """Whether a folder has anything of a store in it."""
-    areas = [str(area) for area in Area if area]
-    return any((root / name).exists() for name in (*areas, *shards()))
+def _end_change(roots: Sequence[Root]) -> None:
+    """Take the notes of a change away once all have the same map."""
+    with contextlib.suppress(Unavailable, OSError, WrongStores):
+        maps = [shard_map for root in roots if (shard_map := read_map(root)) is not None]
+        if all(shard_map == maps[0] for shard_map in maps):
+            for root in roots:
+                root.remove(CHANGE_FILE)
 
 
-def new_identity(directories: Sequence[Path]) -> Iterator[tuple[Path, StoreIdentity]]:
-    """An identity for each folder; those that an interrupted start has named keep theirs."""
-    given = {root: read_identity(root) for root in directories}
-    present = [identity for identity in given.values() if identity is not None]
+def new_identity(roots: Sequence[Root]) -> Iterator[tuple[Root, StoreIdentity]]:
+    """An identity for each root; those that an interrupted start has named keep theirs."""
+    given = [(root, read_identity(root)) for root in roots]
+    present = [identity for _, identity in given if identity is not None]
     set_id = present[0].stores if present else secrets.token_hex(16)
     taken = {identity.name for identity in present}
-    free = (name for number in range(len(directories)) if (name := f"store-{number}") not in taken)
-    for root, identity in given.items():
+    free = (name for number in range(len(roots)) if (name := f"store-{number}") not in taken)
+    for root, identity in given:
         if identity is not None and identity.stores != set_id:
             raise WrongStores(f"{root} belongs to another set of stores")
         yield root, identity or StoreIdentity(set_id, next(free))
 
 
-def _form(directories: Sequence[Path]) -> None:
+def _form(roots: Sequence[Root], *, probing: bool) -> None:
     """Make the stores if none of them has a map yet; may be interrupted anywhere and done again."""
-    if len({root.resolve() for root in directories}) != len(directories):
-        raise WrongStores("store.directories names a folder twice")
-    existing = [root for root in directories if root.is_dir()]
-    absent = [root for root in directories if root not in existing]
-    if absent and any(read_map(root) is not None for root in existing):
-        raise WrongStores(f"{absent[0]} does not exist: is it mounted?")
-    for root in absent:
-        _make_folder(root)
-    with _folder_locked(directories[0]):
-        maps = [read_map(root) for root in directories]
+    _make(roots)
+    if all(read_map(root) for root in roots):
+        return
+    with roots[0].forming():
+        maps = [read_map(root) for root in roots]
         if all(maps):
             return
         found = next((shard_map for shard_map in maps if shard_map is not None), None)
         if found is None:
-            found = _first_map(directories)
+            for root in roots if probing else ():
+                root.probe()
+            found = _first_map(roots)
         # Every store had its identity before the first had version 1.
-        named_roots(directories, found)
+        named_roots(roots, found)
         if found.version == 1:
-            for root, shard_map in zip(directories, maps, strict=True):
+            for root, shard_map in zip(roots, maps, strict=True):
                 if shard_map is None:
                     write_map(root, found)
 
 
-def _first_map(directories: Sequence[Path]) -> ShardMap:
-    for root in directories:
-        if holds_objects(root):
+def _make(roots: Sequence[Root]) -> None:
+    """Make the folders where no store has a map yet; else none may be missing."""
+    if len({root.place for root in roots}) != len(roots):
+        raise WrongStores("the settings name a store twice")
+    existing = [root for root in roots if root.there()]
+    absent = [root for root in roots if root not in existing]
+    if absent and any(read_map(root) is not None for root in existing):
+        raise WrongStores(f"{absent[0]} does not exist: is it mounted?")
+    for root in absent:
+        root.make()
+
+
+def _first_map(roots: Sequence[Root]) -> ShardMap:
+    for root in roots:
+        if root.holds_objects():
             raise WrongStores(
                 f"{root} holds objects, but no store has a shard map: restore the files shard-map and "
                 "store.json from a backup"
             )
-    identities = list(new_identity(directories))
+    identities = list(new_identity(roots))
     for root, identity in identities:
         write_identity(root, identity)
     return first_map(identities[0][1].stores, [identity.name for _, identity in identities])
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those above it, each synced into its parent."""
-    if path.is_dir():
-        return
-    _make_folder(path.parent)
-    path.mkdir(mode=0o750, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextlib.contextmanager
-def _folder_locked(root: Path) -> Iterator[None]:
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked(root: Path, kind: int) -> Iterator[None]:
-    descriptor = os.open(root / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WrongStores(
-                f"{root} is in use: stop the workers and other commands first"
-                if kind == fcntl.LOCK_EX
-                else f"{root} is being changed by `dicom-ingest shards`: try again when that has ended"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

@@ -76,6 +76,31 @@ class SegmentPool:
         self._used.add(number)
         return self._disk.open(path, write=True)
 
+    def prepare(self, size: int) -> None:
+        """Have segments of so many bytes together, so that they can be written whatever becomes of the disk.
+
+        Raises:
+            SpoolFull: they may not be made; then none is.
+            OSError: the disk's.
+        """
+        if size > self.limits.maximum_size:
+            raise SpoolFull(
+                f"{size // _MiB} MiB of segments are more than {self.limits.maximum_size // _MiB}"
+            )
+        space = self._disk.space(self._layout.folder)
+        if size - self.size > space.available - effective_reserve(self.limits.reserve, space.total):
+            raise SpoolFull("further segments would take the free space kept for the store")
+        while self.size < size:
+            number = max([*self._spare, *self._used], default=-1) + 1
+            self._make(self._layout.segment(number))
+            self._spare.append(number)
+
+    def may_grow(self) -> int:
+        """Bytes of segments that could be made beside those there are."""
+        space = self._disk.space(self._layout.folder)
+        free = space.available - effective_reserve(self.limits.reserve, space.total)
+        return max(0, min(free, self.limits.maximum_size - self.size))
+
     def renumber(self, first: int) -> None:
         """See that no spare segment has a number below ``first``: readers take each that they meet for the log's."""
         for number in [number for number in self._spare if number < first]:

@@ -10,7 +10,7 @@ from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpo
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
 from workers.errors import Unavailable
-from workers.log.checkpoint import Announced, Progress, commit, write_to
+from workers.log.checkpoint import Announced, CheckpointFolder, Progress, commit
 
 NUMBERS = range(3)
 
@@ -52,9 +52,7 @@ def test_a_full_outcome_log_holds_its_partition_alone(tmp_path: Path) -> None:
     async def scenario() -> None:
         accounts = [(progress_with_one(number), Outcomes()) for number in NUMBERS]
         accounts[1][1].full = True
-
-        async def write(checkpoints: Sequence[Checkpoint]) -> None:
-            await write_to(tmp_path, checkpoints)
+        write = CheckpointFolder(tmp_path).write
 
         with pytest.raises(Unavailable):
             await commit(accounts, write)

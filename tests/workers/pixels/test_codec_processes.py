@@ -74,8 +74,10 @@ def test_killed_in_the_middle_of_a_frame() -> None:
             await task
         assert caught.value.reason is Failure.CRASHED
         assert caught.value.again
+        assert codec.restarts == 0
         await works(codec)
         assert codec.pids != [pid]
+        assert codec.restarts == 1
 
     with_codec(scenario)
 

@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_mounted_refuses_to_start(roots: list[Path]) -> Non
 def test_a_store_that_the_settings_forget_refuses_to_start(roots: list[Path]) -> None:
     """All stores of the map must be configured."""
     open_stores(roots).close()
-    with pytest.raises(WrongStores, match="none of the configured directories is store-2"):
+    with pytest.raises(WrongStores, match="none of the configured stores is store-2"):
         open_stores(roots[:2])
 
 

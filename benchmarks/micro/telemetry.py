@@ -1,0 +1,98 @@
+"""What metrics cost the receiver: `python -m benchmarks.micro.telemetry [ROUNDS]`.
+
+Two receivers, one with its admin port and one without, get the same load in turns. Compared is the processor time of the process for each instance, by the
+kernel's own account in nanoseconds, since the wall clock is everybody's.
+"""
+
+import http.client
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks.load import Load, send
+from benchmarks.peers import OURS
+from benchmarks.processes import ChildProcess, free_port
+
+_INSTANCES: Final = 500  # a round and receiver
+_PAGE_KEPT: Final = 1.1  # s after which a page of metrics is made anew
+_PAGES: Final = 15
+_KIND: Final = "small"  # 40 KiB: the smaller, the more what is per instance counts
+
+
+class _Arm(NamedTuple):
+    """A receiver of the comparison."""
+
+    process: ChildProcess
+    port: int
+    admin_port: int
+    costs: list[float]  # µs an instance, of each round
+
+
+@contextmanager
+def _arm(folder: Path, *, admin: bool) -> Iterator[_Arm]:
+    port, admin_port = free_port(), free_port() if admin else 0
+    folder.mkdir()
+    listen = f"127.0.0.1:{admin_port}" if admin else ""
+    environment = {**OURS.environment, "DICOM_INGEST_ADMIN__LISTEN": listen}
+    command = [part.format(port=port, folder=folder) for part in OURS.command]
+    with ChildProcess(command, folder.with_suffix(".log"), environment) as process:
+        process.wait_listening(port)
+        yield _Arm(process, port, admin_port, [])
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds of all its threads, ended ones included: Linux's clock of the process (clock_getcpuclockid(3))."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def _round(arm: _Arm, number: int) -> None:
+    before = _processor_time(arm.process.pid)
+    send(("127.0.0.1", arm.port), Load(_KIND, _INSTANCES, 4, 1, run=number))
+    arm.costs.append((_processor_time(arm.process.pid) - before) / _INSTANCES * 1e6)
+
+
+def _scrape(arm: _Arm) -> float:
+    """Milliseconds of processor time for one page of metrics."""
+    time.sleep(_PAGE_KEPT)
+    before = _processor_time(arm.process.pid)
+    with closing(http.client.HTTPConnection("127.0.0.1", arm.admin_port, timeout=30)) as connection:
+        connection.request("GET", "/metrics")
+        connection.getresponse().read()
+    return (_processor_time(arm.process.pid) - before) * 1e3
+
+
+def main(rounds: int) -> None:
+    """Run, and print the medians and the median of the differences of a round."""
+    folder = Path(tempfile.mkdtemp(prefix="telemetry-"))
+    try:
+        with ExitStack() as stack:
+            on, off = (stack.enter_context(_arm(folder / name, admin=name == "on")) for name in ("on", "off"))
+            _scrape(on)  # loads what makes the pages
+            for number in range(1, rounds + 2):
+                for arm in (on, off) if number % 2 else (off, on):
+                    _round(arm, number)
+            page = statistics.median(_scrape(on) for _ in range(_PAGES))
+    finally:
+        shutil.rmtree(folder)
+    costs_on, costs_off = on.costs[1:], off.costs[1:]  # the first round warms up
+    differences = sorted(a - b for a, b in zip(costs_on, costs_off, strict=True))
+    base = statistics.median(costs_off)
+    low, middle, high = (differences[len(differences) * part // 4] for part in (1, 2, 3))
+    print(f"{rounds} rounds of {_INSTANCES} instances of {_KIND}, load {os.getloadavg()[0]:.1f}")
+    print(f"with metrics    {statistics.median(costs_on):8.1f} µs an instance")
+    print(f"without         {base:8.1f} µs an instance")
+    print(
+        f"difference      {middle:8.1f} µs, {100 * middle / base:+.1f} %; quartiles {low:.1f} and {high:.1f} µs"
+    )
+    print(f"page of metrics {page:8.1f} ms")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)

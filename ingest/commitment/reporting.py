@@ -1,0 +1,266 @@
+"""The report of a decided transaction: what it says, and how it gets to the peer (PS3.4 J.3.3)."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+import structlog
+
+from ingest.commitment.deliveries import ASSOCIATION_GONE, NO_ADDRESS, NO_ASSOCIATION, REFUSED, WRONG_PROOF
+from ingest.commitment.interface import ReportChannel
+from ingest.commitment.reading import aside, known_of
+from ingest.commitment.rounds import ProofsDoNotFit, Verdict, split_report
+from ingest.commitment.transaction import NEVER, Transaction
+from ingest.contract.commitments import CommitAttempted, CommitClosed, Found
+from ingest.contract.failpoints import Failpoint, reach
+from ingest.contract.identifiers import TransactionId
+from ingest.contract.settings import Settings, SourceSettings
+from ingest.contract.tls import WrongCertificate
+from ingest.log import CommitmentLog
+from ingest.sender import AssociationFailed, Peer
+from ingest.sender.tls import tls_of
+
+logger = structlog.get_logger(__name__)
+
+SUCCESS: Final = 0x0000
+_SLACK: Final = 20.0  # s beside two answers: connect, negotiate, release
+_DOUBLINGS: Final = 40
+_KEPT: Final = (
+    200_000  # instances of verdicts that wait in memory for their report: 50 MB; others are read again
+)
+
+
+class NotOurs(Exception):  # noqa: N818 - states what was found
+    """Another receiver has claimed the transaction meanwhile, and reports it."""
+
+
+class Report(Protocol):
+    """Sends one N-EVENT-REPORT on an association of its own, and returns the peer's status."""
+
+    async def __call__(
+        self,
+        peer: Peer,
+        transaction_uid: str,
+        committed: Sequence[Found],
+        failed: Sequence[Found],
+        retrieve_ae_title: str,
+        *,
+        propose_role: bool,
+    ) -> int:
+        """Send it.
+
+        Raises:
+            AssociationFailed: it is not known to be taken.
+        """
+        ...
+
+
+def longest_report(settings: Settings) -> float:
+    """Seconds that one report may take at most."""
+    return 2 * settings.commitment.answer_timeout + settings.commitment.hold + _SLACK
+
+
+class Reporting:
+    """Delivers, and says what is to be written of it."""
+
+    def __init__(self, settings: Settings, log: CommitmentLog, report: Report) -> None:
+        self._settings = settings
+        self._log = log
+        self._report = report
+        self._channels: dict[TransactionId, ReportChannel] = {}
+        self._verdicts: OrderedDict[TransactionId, tuple[bytes, Verdict]] = OrderedDict()
+        self._kept = 0  # instances in them
+
+    def take_settings(self, settings: Settings) -> None:
+        """Use these from now on."""
+        self._settings = settings
+
+    def keep_channel(self, transaction_id: TransactionId, channel: ReportChannel) -> None:
+        """The association that brought the request, until it is gone or the transaction closed."""
+        self.forget(transaction_id)  # a repeated request may have come on another
+        self._channels[transaction_id] = channel
+        channel.keep()
+
+    def keep_verdict(self, transaction_id: TransactionId, verdict: Verdict, digest: bytes) -> None:
+        """What the next report will say, so that it need not be read again; the oldest make room."""
+        self._take_verdict(transaction_id)
+        self._verdicts[transaction_id] = digest, verdict
+        self._kept += _size(verdict)
+        while self._kept > _KEPT:
+            self._take_verdict(next(iter(self._verdicts)))
+
+    def forget(self, transaction_id: TransactionId) -> None:
+        """It is closed, or its association of no more use."""
+        self._take_verdict(transaction_id)
+        channel = self._channels.pop(transaction_id, None)
+        if channel is not None:
+            channel.let_go()
+
+    def wants_channel(self, source: SourceSettings | None) -> bool:
+        """Whether a report is first tried on the association that brought the request."""
+        return source is None or source.same_association or not source.host
+
+    async def deliver(
+        self, transaction: Transaction, wall: Callable[[], int], still_ours: Callable[[], Awaitable[bool]]
+    ) -> CommitClosed | CommitAttempted:
+        """One try, of all reports where there are several; ``still_ours`` is asked before each.
+
+        Raises:
+            LogUnavailable: the report cannot be made now; nothing was sent.
+            NotOurs: it is another's to send, or the rest of it.
+        """
+        accepted = transaction.accepted
+        assert accepted is not None
+        try:
+            verdict = await self._verdict(transaction)
+        except ProofsDoNotFit as error:
+            facts = {"transaction": transaction.id.hex(), "error": str(error)}
+            logger.error("a commitment report cannot be made any more", **facts)  # noqa: TRY400
+            return self._attempted(transaction, WRONG_PROOF, wall())
+        source = self._settings.sources.get(accepted.source)
+        reports = split_report(verdict, source.report_limit if source else 0)
+        reach(Failpoint.BEFORE_REPORT)
+        problem = await self._send(transaction, source, reports, still_ours)
+        if not problem:
+            reach(Failpoint.REPORTED)
+            return CommitClosed("reported", len(verdict.committed), len(verdict.failed), wall())
+        return self._attempted(transaction, problem, wall())
+
+    async def _verdict(self, transaction: Transaction) -> Verdict:
+        """What was decided.
+
+        Raises:
+            ProofsDoNotFit: it cannot be told from the log any more.
+        """
+        accepted, decided = transaction.accepted, transaction.decided
+        assert accepted is not None
+        assert decided is not None
+        digest, verdict = self._take_verdict(transaction.id) or (None, None)
+        if verdict is not None and digest == decided.digest:
+            return verdict
+        known = await known_of(self._log, transaction, decided.round)
+        verdict = await aside(accepted.references, known.findings.verdict)
+        if known.lost or await aside(accepted.references, verdict.digest) != decided.digest:
+            raise ProofsDoNotFit("the proofs are not those of the decision")
+        return verdict
+
+    def _take_verdict(self, transaction_id: TransactionId) -> tuple[bytes, Verdict] | None:
+        kept = self._verdicts.pop(transaction_id, None)
+        if kept is not None:
+            self._kept -= _size(kept[1])
+        return kept
+
+    async def _send(
+        self,
+        transaction: Transaction,
+        source: SourceSettings | None,
+        reports: Sequence[Verdict],
+        still_ours: Callable[[], Awaitable[bool]],
+    ) -> str:
+        """Why it was not taken; empty when it was."""
+        has_address = source is not None and source.host
+        if transaction.id in self._channels:
+            problem = await self._send_on_channel(transaction, reports, still_ours)
+            if problem is not None:
+                return problem
+            if not has_address:
+                return ASSOCIATION_GONE
+        if source is None or not source.host:
+            return NO_ADDRESS
+        return await self._send_on_new(transaction, source, reports, still_ours)
+
+    async def _send_on_channel(
+        self,
+        transaction: Transaction,
+        reports: Sequence[Verdict],
+        still_ours: Callable[[], Awaitable[bool]],
+    ) -> str | None:
+        """The same; None when the association is gone, or not idle for too long."""
+        accepted = transaction.accepted
+        assert accepted is not None
+        channel = self._channels[transaction.id]
+        limits = self._settings.commitment
+        try:
+            for committed, failed in reports:
+                if not await still_ours():
+                    raise NotOurs
+                async with asyncio.timeout(limits.hold + limits.answer_timeout):
+                    status = await channel.report(
+                        accepted.transaction_uid, committed, failed, limits.retrieve_ae_title
+                    )
+                if status is None:
+                    self._drop_channel(transaction)
+                    return None
+                if status != SUCCESS:
+                    return REFUSED
+        except TimeoutError:
+            self._drop_channel(transaction)
+            return None
+        return ""
+
+    async def _send_on_new(
+        self,
+        transaction: Transaction,
+        source: SourceSettings,
+        reports: Sequence[Verdict],
+        still_ours: Callable[[], Awaitable[bool]],
+    ) -> str:
+        accepted = transaction.accepted
+        assert accepted is not None
+        limits = self._settings.commitment
+        try:
+            tls = await asyncio.to_thread(tls_of, source) if source.tls else None
+        except WrongCertificate as error:
+            logger.error("no TLS for commitment reports", source=accepted.source, why=str(error))  # noqa: TRY400
+            return NO_ASSOCIATION
+        peer = Peer(
+            source.host,
+            source.port,
+            source.called_ae_title or accepted.calling_ae_title,
+            source.calling_ae_title or accepted.called_ae_title,
+            limits.answer_timeout,
+            tls,
+        )
+        for committed, failed in reports:
+            if not await still_ours():
+                raise NotOurs
+            try:
+                async with asyncio.timeout(longest_report(self._settings)):
+                    status = await self._report(
+                        peer,
+                        accepted.transaction_uid,
+                        committed,
+                        failed,
+                        limits.retrieve_ae_title,
+                        propose_role=source.propose_role,
+                    )
+            except (AssociationFailed, TimeoutError, OSError) as error:
+                logger.info(
+                    "no association for a commitment report", peer=str(peer), error=type(error).__name__
+                )
+                return NO_ASSOCIATION
+            if status != SUCCESS:
+                logger.info("a commitment report was not taken", peer=str(peer), status=f"{status:04X}H")
+                return REFUSED
+        return ""
+
+    def _drop_channel(self, transaction: Transaction) -> None:
+        """The association of the request is of no more use."""
+        self.forget(transaction.id)
+        transaction.held = False
+
+    def _attempted(self, transaction: Transaction, problem: str, wall: int) -> CommitAttempted:
+        limits, decided = self._settings.commitment, transaction.decided
+        assert decided is not None
+        attempts = (transaction.attempted.attempts if transaction.attempted else 0) + 1
+        tried_for = (wall - max(decided.decided_at, transaction.retried_at)) / 1e9
+        if problem in (NO_ADDRESS, ASSOCIATION_GONE, WRONG_PROOF) or tried_for >= limits.retry_limit:
+            wait = NEVER
+        else:
+            wait = min(limits.retry_first * 2.0 ** min(attempts - 1, _DOUBLINGS), limits.retry_longest)
+        return CommitAttempted(attempts, problem, wait, wall)
+
+
+def _size(verdict: Verdict) -> int:
+    return len(verdict.committed) + len(verdict.failed)

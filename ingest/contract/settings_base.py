@@ -1,0 +1,85 @@
+"""What every table of the settings file is made of: a frozen section, and the types of its values."""
+
+import re
+from ipaddress import ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ingest.contract.identifiers import check_ae_title, check_uid
+from ingest.contract.store_urls import parse_store_url
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+PORT_MAX = 65535
+
+# RFC 4514 is the form of a subject, as `openssl x509 -noout -subject -nameopt RFC2253` prints it.
+_CERTIFICATE_NAME = re.compile(r"(sha256:[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}|(subject|san):.+)\Z")
+
+
+def split_list(value: object) -> object:
+    """In the environment a list is one string with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def one_or_list(value: object) -> object:
+    """A list, or one entry that may itself have commas."""
+    return [value] if isinstance(value, str) else value
+
+
+def _ae_title(value: str) -> str:
+    """Leading and trailing spaces of an AE title are not significant (PS3.5 6.2)."""
+    return check_ae_title(value.strip(" "))
+
+
+def _store_url(value: str) -> str:
+    parse_store_url(value)
+    return value
+
+
+def _listen_address(value: str) -> str:
+    if value:
+        host_and_port(value)
+    return value
+
+
+def host_and_port(value: str) -> tuple[str, int]:
+    """HOST:PORT as host and port; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: it is not.
+    """
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
+        raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:11112 or [::1]:11112")
+    return host, int(port)
+
+
+def _network(value: str) -> str:
+    """A host's own address is a network of one; bits beyond the prefix are a slip that must not pass."""
+    return str(ip_network(value))
+
+
+def _certificate_name(value: str) -> str:
+    if not _CERTIFICATE_NAME.match(value):
+        raise ValueError("not a name of a certificate")
+    kind, _, name = value.partition(":")
+    return f"{kind}:{name.replace(':', '').lower()}" if kind == "sha256" else value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Uid = Annotated[str, AfterValidator(check_uid)]
+StoreUrlText = Annotated[str, AfterValidator(_store_url)]
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+Network = Annotated[str, AfterValidator(_network)]
+CertificateName = Annotated[str, AfterValidator(_certificate_name)]
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class Section(BaseModel):
+    """A table of the settings file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,0 +1,27 @@
+"""Which log runs: the only place on this side that knows."""
+
+from ingest.contract.settings import Settings
+from ingest.log.commitment_log import CommitmentLog
+from ingest.log.interface import Log
+from ingest.log.spool_writer import SpoolWriter
+
+
+def log_of(settings: Settings) -> Log:
+    """The log that the settings choose, not yet started."""
+    if settings.log.kind == "kafka":
+        # The client is an extra that one machine does not need.
+        from ingest.log.kafka_producer import KafkaWriter  # noqa: PLC0415
+
+        return KafkaWriter(settings)
+    return SpoolWriter(settings)
+
+
+def commitment_log_of(settings: Settings) -> CommitmentLog:
+    """The commitment log that belongs to it, not yet started."""
+    if settings.log.kind == "kafka":
+        from ingest.log.commitment_topic import KafkaCommitmentLog  # noqa: PLC0415
+
+        return KafkaCommitmentLog(settings)
+    from ingest.log.commitment_spool import SpoolCommitmentLog  # noqa: PLC0415 - as commitment itself
+
+    return SpoolCommitmentLog(settings)

@@ -1,0 +1,43 @@
+"""The log as this side sees it: the spool of one machine, or Kafka."""
+
+import asyncio
+from typing import Protocol
+
+from ingest.instance import RecordLog
+
+
+class InstanceLog(RecordLog, Protocol):
+    """What answers to C-STORE need of it.
+
+    ``publishers`` is how many associations may publish at the moment; the receiver keeps it true.
+    """
+
+    publishers: int
+
+    @property
+    def receiver_id(self) -> int:
+        """Names this receiver among those that write the log; 32 bits."""
+
+    @property
+    def epoch(self) -> int:
+        """Grows with each start of this receiver; 48 bits."""
+
+    def congested(self, *, full: bool) -> bool:
+        """Whether a new association would only wait; ``full`` says that the budget is used up."""
+
+    def refusal(self) -> str | None:
+        """Why new instances must be refused now, or ``None``."""
+
+
+class Log(InstanceLog, Protocol):
+    """What the process that owns it needs besides."""
+
+    @property
+    def failed(self) -> asyncio.Future[Exception]:
+        """Done when nothing can be acknowledged any more, and the process must end."""
+
+    async def start(self) -> None:
+        """Recover or connect; ``receiver_id`` and ``epoch`` are set when it returns."""
+
+    async def close(self) -> None:
+        """Write what waits, and let go."""

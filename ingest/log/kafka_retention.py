@@ -1,0 +1,162 @@
+"""Watches how near Kafka's retention is to what workers have not read: it deletes by age and size, read or not.
+
+What has been acknowledged must not be lost to it, so nothing new is taken once too much of it waits. The measure is
+the group's low-water mark. By age it is exact; by size it counts records of the mean size, which is exact where it
+matters, when all that is left of a partition waits.
+"""
+
+import contextlib
+import contextvars
+import threading
+import time
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from kafka import TopicPartition
+from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.errors import KafkaError, for_code
+from kafka.protocol.consumer import OffsetSpec
+
+from ingest.contract.kafka import client_options
+from ingest.contract.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+_INTERVAL: Final = 2.0  # s between two looks; half a dozen small requests each
+_TIMEOUT: Final = 5.0  # s of each request
+_PATIENCE: Final = 5  # failures in a row
+_KEYS: Final = ("retention.ms", "retention.bytes")
+
+
+class RetentionWatch:
+    """A thread that looks again and again; while brokers do not answer, what it saw last holds."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = settings.kafka.instance_topic
+        self._places = [TopicPartition(self._topic, number) for number in range(settings.log.partitions)]
+        self._admin: KafkaAdminClient | None = None
+        self._stopping = threading.Event()
+        self._failures = 0  # one after the other
+        self.near: bool = False  # more waits than the settings allow
+        self.used = 0.0  # of retention, as seen last
+        run = partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, name="kafka-retention", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more; a look that is under way ends by itself."""
+        self._stopping.set()
+
+    def look(self) -> float:
+        """The share of retention that the partition next to loss has used up; blocks.
+
+        Raises:
+            KafkaError: brokers do not answer, or not us.
+        """
+        if self._admin is None:
+            self._admin = KafkaAdminClient(
+                **client_options(self._settings.kafka),
+                bootstrap_timeout_ms=int(1000 * _TIMEOUT),
+                request_timeout_ms=int(1000 * _TIMEOUT),
+            )
+        age, size = self._retention(self._admin)
+        first = self._offsets(self._admin, OffsetSpec.EARLIEST)
+        ends = self._offsets(self._admin, OffsetSpec.LATEST)
+        marks = {**first, **self._marks(self._admin)}
+        used = 0.0
+        if size >= 0:
+            sizes = self._sizes(self._admin)
+            for place in self._places:
+                there = ends[place] - first[place]
+                waiting = ends[place] - max(marks[place], first[place])
+                if waiting > 0:
+                    used = max(used, sizes.get(place.partition, 0) * waiting / there / max(size, 1))
+        if age >= 0:
+            used = max(used, self._used_of_age(self._admin, age, marks, ends))
+        return used
+
+    def close(self) -> None:
+        """Let go of the client."""
+        if self._admin is not None:
+            with contextlib.suppress(KafkaError):
+                self._admin.close()
+            self._admin = None
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._judge(self.look())
+            except KafkaError as error:
+                self._report(type(error).__name__)  # the client finds brokers again by itself
+            self._stopping.wait(_INTERVAL)
+        self.close()
+
+    def _judge(self, used: float) -> None:
+        near = used >= self._settings.kafka.retention_limit
+        if near and not self.near:
+            logger.error(
+                "workers are so far behind that retention would delete what they have not read; nothing new is taken",
+                used=round(used, 3),
+            )
+        elif self.near and not near:
+            logger.info("workers have caught up with retention", used=round(used, 3))
+        self.near = near
+        self.used = used
+        self._failures = 0
+
+    def _report(self, problem: str) -> None:
+        """Only what lasts: a coordinator that moves, or is chosen for the first time, is away for a moment."""
+        self._failures += 1
+        if self._failures == _PATIENCE:
+            logger.warning("what waits for workers cannot be compared with retention", error=problem)
+
+    def _retention(self, admin: KafkaAdminClient) -> tuple[int, int]:
+        """Of the topic: milliseconds, and bytes of a partition; -1 where it has no such limit."""
+        found = admin.describe_configs([ConfigResource("TOPIC", self._topic)], config_filter="all")
+        (by_name,) = found.values()
+        age, size = (int(by_name[self._topic][key]["value"]) for key in _KEYS)
+        return age, size
+
+    def _used_of_age(
+        self,
+        admin: KafkaAdminClient,
+        retention: int,
+        marks: dict[TopicPartition, int],
+        ends: dict[TopicPartition, int],
+    ) -> float:
+        """The limit where something that waits is older than it, else 0: Kafka finds offsets by time, not times."""
+        limit = self._settings.kafka.retention_limit
+        oldest = int(1000 * time.time() - limit * retention)
+        younger = self._offsets(admin, oldest)
+        for place in self._places:
+            at = younger[place] if younger[place] >= 0 else ends[place]  # none is younger
+            if marks[place] < at:
+                return limit
+        return 0.0
+
+    def _offsets(self, admin: KafkaAdminClient, of: Any) -> dict[TopicPartition, int]:
+        found = admin.list_partition_offsets(dict.fromkeys(self._places, of))
+        return {place: at.offset for place, at in found.items()}
+
+    def _marks(self, admin: KafkaAdminClient) -> dict[TopicPartition, int]:
+        group = self._settings.kafka.group
+        found = admin.list_group_offsets(group)[group]
+        return {place: at.offset for place, at in found.items() if place in self._places and at.offset >= 0}
+
+    def _sizes(self, admin: KafkaAdminClient) -> dict[int, int]:
+        """Bytes of each partition, by its largest replica."""
+        sizes: dict[int, int] = {}
+        for broker in admin.describe_log_dirs([self._topic]):
+            for folder in broker["log_dirs"]:
+                if folder["error_code"]:
+                    raise for_code(folder["error_code"])
+                for topic in folder["topics"]:
+                    for found in topic["partitions"]:
+                        number = found["partition_index"]
+                        sizes[number] = max(sizes.get(number, 0), found["partition_size"])
+        return sizes

@@ -1,0 +1,50 @@
+"""What can be read off a log while it runs; for metrics."""
+
+from pathlib import Path
+from typing import Protocol, cast
+
+from ingest.contract.checkpoint import checkpoint_path, read_checkpoint
+from ingest.contract.monitoring.instruments import Gauge
+from ingest.contract.settings import Settings
+from ingest.log.interface import Log
+
+
+class _Spool(Protocol):
+    durable_end: int
+
+
+class _Kafka(Protocol):
+    retention_used: float
+
+
+def gauges_of(settings: Settings, log: Log) -> list[Gauge]:
+    """Those that this kind of log has; all are cheap."""
+    if settings.log.kind == "kafka":
+        kafka = cast("_Kafka", log)
+        return [
+            Gauge(
+                "log_retention_used_ratio",
+                "Of Kafka's retention, by what workers have not read; at kafka.retention_limit nothing new is taken.",
+                lambda: kafka.retention_used,
+            )
+        ]
+    spool = cast("_Spool", log)
+    folder = settings.data / "checkpoints"
+    return [
+        Gauge(
+            "log_backlog_bytes",
+            "From the oldest record that a worker still needs to the log's end.",
+            lambda: max(0, spool.durable_end - _low_water_mark(folder, settings.log.partitions)),
+        ),
+        Gauge(
+            "log_maximum_bytes", "log.maximum_size; a full log refuses.", lambda: settings.log.maximum_size
+        ),
+    ]
+
+
+def _low_water_mark(folder: Path, partitions: int) -> int:
+    marks = []
+    for partition in range(partitions):
+        checkpoint = read_checkpoint(checkpoint_path(folder, partition))
+        marks.append(0 if checkpoint is None else checkpoint.low_water_mark)
+    return min(marks)

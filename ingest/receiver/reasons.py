@@ -1,0 +1,99 @@
+"""Why something is refused, in a word for metrics and logs, and what an administrator can do about it."""
+
+from typing import Final, NamedTuple
+
+from ingest.association import (
+    Accepted,
+    AssociateReject,
+    Rejection,
+)
+from ingest.association.negotiation import ABSTRACT_SYNTAX_NOT_SUPPORTED, Answer
+from ingest.association.storage_classes import STORAGE_CLASSES, STORAGE_COMMITMENT
+from ingest.dimse.status import OUT_OF_RESOURCES
+from ingest.errors import InstanceTooLong, LogUnavailable, OutOfResources, Refused
+
+
+class Reason(NamedTuple):
+    """A word from a closed list, and the remedy: the setting to change, or what else helps."""
+
+    word: str
+    remedy: str
+
+
+_SENDER: Final = "none here: the sender must be changed"
+_LOG: Final = "free disk, or log.maximum_size, log.reserve; with Kafka, its brokers: see /readyz"
+
+CONNECTIONS: Final = Reason(
+    "too-many-connections", "receiver.maximum_connections, receiver.maximum_connections_per_address"
+)
+MALFORMED: Final = Reason("malformed", _SENDER)
+DRAINING: Final = Reason("draining", "none: the receiver was told to stop")
+CONGESTED: Final = Reason("congested", "Kafka's brokers or the workers: see /readyz; receiver.buffer_budget")
+REJECTIONS: Final = {
+    Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED: Reason(
+        "called-ae-title", "receiver.ae_title, or receiver.accept_any_called_ae = true"
+    ),
+    Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED: Reason(
+        "calling-ae-title",
+        "sources.NAME.ae_titles, sources.NAME.addresses, sources.NAME.certificates, or receiver.unknown_sources",
+    ),
+    Rejection.TEMPORARY_CONGESTION: CONGESTED,
+    Rejection.LOCAL_LIMIT_EXCEEDED: Reason(
+        "too-many-associations", "receiver.maximum_associations, sources.NAME.maximum_associations"
+    ),
+    Rejection.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED: Reason("application-context", _SENDER),
+    Rejection.PROTOCOL_VERSION_NOT_SUPPORTED: Reason("protocol-version", _SENDER),
+    Rejection.NO_REASON_GIVEN: Reason("no-reason", _SENDER),
+}
+TRANSFER_SYNTAX: Final = Reason(
+    "transfer-syntax", "none here: the sender must offer a transfer syntax of PS3.5"
+)
+SERVICE: Final = Reason("service", "none here: this service is not offered")
+PRIVATE_CLASS: Final = Reason("sop-class", "receiver.private_storage_classes, if this is a storage class")
+CLASS_OF_SOURCE: Final = Reason("sop-class-of-source", "sources.NAME.sop_classes")
+COMMITMENT_OFF: Final = Reason("commitment-off", "commitment.enabled = true")
+
+NO_RESOURCES: Final = Reason("out-of-resources", _LOG)
+NO_LOG: Final = Reason("log-unavailable", _LOG)
+TOO_LONG: Final = Reason(
+    "instance-too-long",
+    "receiver.maximum_instance_size, receiver.maximum_association_size, sources.NAME.maximum_instance_size",
+)
+REFUSED: Final = Reason("refused", _SENDER)
+DEFECT: Final = Reason("error", "none: a defect; see the log of the receiver")
+
+_DICOM_ROOT: Final = "1.2.840.10008."
+
+
+def of_answer(answer: Answer, *, draining: bool) -> Reason | None:
+    """Why an association is not accepted; None where it is."""
+    if isinstance(answer, Accepted):
+        return None
+    if not isinstance(answer, AssociateReject):
+        return MALFORMED
+    reason = REJECTIONS[Rejection((answer.result, answer.source, answer.reason))]
+    return DRAINING if draining and reason is CONGESTED else reason
+
+
+def of_context(abstract_syntax: str, result: int) -> Reason:
+    """Why a presentation context is not accepted (PS3.8 Table 9-18)."""
+    if result != ABSTRACT_SYNTAX_NOT_SUPPORTED:
+        return TRANSFER_SYNTAX
+    if abstract_syntax == STORAGE_COMMITMENT:
+        return COMMITMENT_OFF
+    if abstract_syntax.startswith(_DICOM_ROOT) and abstract_syntax not in STORAGE_CLASSES:
+        return SERVICE
+    return CLASS_OF_SOURCE if abstract_syntax in STORAGE_CLASSES else PRIVATE_CLASS
+
+
+def of_failure(failure: Exception) -> Reason:
+    """Why an instance is not taken."""
+    if isinstance(failure, OutOfResources):
+        return NO_RESOURCES
+    if isinstance(failure, LogUnavailable):
+        return NO_LOG
+    if isinstance(failure, InstanceTooLong):
+        return TOO_LONG
+    if isinstance(failure, Refused):
+        return NO_RESOURCES if failure.status == OUT_OF_RESOURCES else REFUSED
+    return DEFECT

@@ -1,0 +1,171 @@
+"""Storage commitment (PS3.4 Annex J): as SCU asked for and waited for, as SCP reported on a new association."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ingest.association import (
+    STORAGE_COMMITMENT,
+    STORAGE_COMMITMENT_INSTANCE,
+    AcceptedContext,
+    PresentationContext,
+    RoleSelection,
+)
+from ingest.association.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
+from ingest.contract.commitments import Found, Reference
+from ingest.dimse.commitment_report import Report, encode_report, report_of
+from ingest.dimse.commitment_request import REQUEST_STORAGE_COMMITMENT, encode_request
+from ingest.dimse.status import INVALID_ARGUMENT_VALUE, SUCCESS
+from ingest.sender.listener import listening
+from ingest.sender.requestor import AssociationFailed, Peer, Requestor
+
+CONTEXTS: Final = (
+    PresentationContext(1, STORAGE_COMMITMENT, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)),
+)
+# PS3.7 D.3.3.4: who opens an association is its SCU unless said otherwise.
+AS_SCP: Final = (RoleSelection(STORAGE_COMMITMENT, scu_role=False, scp_role=True),)
+
+
+async def report(
+    peer: Peer,
+    transaction_uid: str,
+    committed: Sequence[Found],
+    failed: Sequence[Found],
+    retrieve_ae_title: str,
+    *,
+    propose_role: bool,
+) -> int:
+    """Send one N-EVENT-REPORT on an association of its own; the status that the peer answers with.
+
+    With ``propose_role`` the SCP role is proposed. A peer that answers nothing to that is reported to all the
+    same: old ones accept the context and know no roles.
+
+    Raises:
+        AssociationFailed: no association, commitment or the role not accepted, or no answer in time.
+    """
+    made = report_of(transaction_uid, committed, failed, retrieve_ae_title)
+    async with Requestor(peer, CONTEXTS, roles=AS_SCP if propose_role else ()) as requestor:
+        context = _commitment_context(requestor)
+        if propose_role and requestor.scp_role_refused(STORAGE_COMMITMENT):
+            raise AssociationFailed(f"{peer} does not accept that we report: it refused the SCP role")
+        data_set = await asyncio.to_thread(encode_report, made, explicit=_is_explicit(context))
+        response = await requestor.event_report(
+            context.context_id,
+            STORAGE_COMMITMENT,
+            STORAGE_COMMITMENT_INSTANCE,
+            made.event_type_id,
+            data_set,
+        )
+    return response.status
+
+
+@dataclass
+class Outcome:
+    """What became of a request for commitment; an instance is in one of the three."""
+
+    transaction_uid: str
+    unreported: dict[Reference, None]
+    committed: list[Reference] = field(default_factory=list)
+    failed: list[tuple[Reference, int]] = field(default_factory=list)
+    problem: str = ""  # why there is no report, or not of all
+    retrieve_ae_title: str = ""
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self, received: Report) -> int:
+        """A report has come: of all instances or, where the peer splits them, of some."""
+        if received.transaction_uid != self.transaction_uid:
+            return INVALID_ARGUMENT_VALUE
+        self.retrieve_ae_title = received.retrieve_ae_title or self.retrieve_ae_title
+        for failure in received.failed:
+            reference = Reference(failure.sop_class_uid, failure.sop_instance_uid)
+            if self._settles(reference):
+                self.failed.append((reference, failure.reason))
+        for kept in received.committed:
+            reference = Reference(kept.sop_class_uid, kept.sop_instance_uid)
+            if self._settles(reference):
+                self.committed.append(reference)
+        if not self.unreported:
+            self.complete.set()
+        return SUCCESS
+
+    def _settles(self, reference: Reference) -> bool:
+        """Whether it was asked for and not reported yet: what a peer adds or repeats does not count."""
+        asked = reference in self.unreported
+        self.unreported.pop(reference, None)
+        return asked
+
+
+async def commit(
+    peer: Peer, references: Iterable[Reference], *, seconds: float, listen: tuple[str, int] | None = None
+) -> Outcome:
+    """Ask for commitment of all instances in one transaction, and wait for what the peer reports.
+
+    Args:
+        peer: whom to ask.
+        references: what it should keep.
+        seconds: how long to wait for its report.
+        listen: host and port where it reports on an association of its own, as the AE title that calls;
+            without it, the association of the request is kept open for the report.
+
+    Raises:
+        OSError: ``listen`` cannot be bound.
+    """
+    outcome = Outcome(f"2.25.{uuid.uuid4().int}", dict.fromkeys(references))
+    async with _listening(peer, outcome, listen):
+        try:
+            await _ask(peer, outcome, seconds=0 if listen else seconds)
+            if listen:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await outcome.complete.wait()
+            if not outcome.complete.is_set():
+                outcome.problem = f"no report of all within {seconds:g} s"
+        except AssociationFailed as error:
+            outcome.problem = str(error)
+    return outcome
+
+
+@contextlib.asynccontextmanager
+async def _listening(peer: Peer, outcome: Outcome, listen: tuple[str, int] | None) -> AsyncIterator[None]:
+    if listen is None:
+        yield
+    else:
+        async with listening(listen, peer.calling_ae_title, outcome.take, silence=peer.timeout):
+            yield
+
+
+async def _ask(peer: Peer, outcome: Outcome, *, seconds: float) -> None:
+    """N-ACTION; then wait on the same association, if at all.
+
+    Raises:
+        AssociationFailed: it ended, the peer refused, or no answer in time.
+    """
+    async with Requestor(peer, CONTEXTS, took=outcome.take) as requestor:
+        context = _commitment_context(requestor)
+        data_set = encode_request(outcome.transaction_uid, outcome.unreported, explicit=_is_explicit(context))
+        response = await requestor.action(
+            context.context_id,
+            STORAGE_COMMITMENT,
+            STORAGE_COMMITMENT_INSTANCE,
+            REQUEST_STORAGE_COMMITMENT,
+            data_set,
+        )
+        if response.status != SUCCESS:
+            raise AssociationFailed(f"{peer} refused the request for commitment: {response.status:04X}H")
+        if seconds:
+            with contextlib.suppress(TimeoutError):  # an orderly end: the report may still come elsewhere
+                await requestor.attend(outcome.complete, seconds)
+
+
+def _commitment_context(requestor: Requestor) -> AcceptedContext:
+    context = requestor.accepted(STORAGE_COMMITMENT)
+    if context is None:
+        raise AssociationFailed(f"{requestor.peer} accepted the association but not Storage Commitment")
+    return context
+
+
+def _is_explicit(context: AcceptedContext) -> bool:
+    return context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN

@@ -1,0 +1,142 @@
+"""`serve` and `receiver` told by SIGHUP to read their settings again, as an administrator does it."""
+
+import asyncio
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.running import running_processes
+from tests.support.certificates import Authority
+from tests.support.pipeline import free_port
+from tests.support.scu import Scu, associate
+
+pytestmark = pytest.mark.real
+
+
+def settings_file(folder: Path, port: int, ae_title: str = "TESTER", more: str = "") -> Path:
+    file = folder / "settings.toml"
+    file.write_text(
+        f'data = "{folder / "data"}"\n'
+        f'[receiver]\nport = {port}\nunknown_sources = "refuse"\n{more}\n'
+        f'[sources.ct1]\nae_titles = ["{ae_title}"]\n'
+    )
+    return file
+
+
+@contextmanager
+def running(folder: Path, *command: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ingest", *command, "--config", str(folder / "settings.toml")],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield process, log
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < 60
+        time.sleep(0.05)
+
+
+def ready(folder: Path) -> bool:
+    return any(found.name == "receiver" for found in running_processes(folder / "data"))
+
+
+def accepted(port: int) -> bool:
+    async def ask() -> bool:
+        scu = await Scu.connect(port)
+        Scu.forget(scu)
+        await scu.send(associate())
+        kind, _ = await scu.pdu()
+        scu.writer.close()
+        return kind == 2
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("command", [("receiver",), ("serve", "--workers", "1")])
+def test_sources_change_without_a_restart(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Valid ones are taken; of invalid ones every problem is said, and the old ones stay."""
+    port = free_port()
+    settings_file(tmp_path, port, "OTHER")
+    with running(tmp_path, *command) as (process, log):
+        wait_for(lambda: ready(tmp_path))
+        assert not accepted(port)
+        settings_file(tmp_path, port)
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: b"settings reloaded" in log.read_bytes())
+        assert accepted(port)
+        settings_file(tmp_path, port, "back\\\\slash")
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: b"settings refused, the old ones stay" in log.read_bytes())
+        assert b"sources.ct1.ae_titles" in log.read_bytes()
+        assert accepted(port)
+        settings_file(tmp_path, port, more="idle_timeout = 17")
+        process.send_signal(signal.SIGHUP)
+        wait_for(lambda: b"settings that need a restart have changed" in log.read_bytes())
+        assert b"receiver.idle_timeout" in log.read_bytes()
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_without_a_plain_listener_there_is_tls_only(tmp_path: Path) -> None:
+    """And `serve` says where it listens."""
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.certificate("receiver")
+    port = free_port()
+    (tmp_path / "settings.toml").write_text(
+        f'data = "{tmp_path / "data"}"\n[receiver]\nhost = ""\n[listeners.outside]\nport = {port}\n'
+        f'certificate_file = "{certificate}"\nkey_file = "{key}"\nclient_ca_file = "{authority.ca}"\n'
+    )
+    with running(tmp_path, "serve", "--workers", "1") as (process, log):
+        wait_for(lambda: b"is ready" in log.read_bytes())
+        assert f"listening   127.0.0.1:{port} with TLS, AE title".encode() in log.read_bytes()
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_a_wrong_certificate_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    """Exit code 2, as for any wrong setting."""
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.certificate("receiver", days=-1)
+    (tmp_path / "settings.toml").write_text(
+        f'data = "{tmp_path / "data"}"\n[receiver]\nport = 0\n[listeners.outside]\nport = 0\n'
+        f'certificate_file = "{certificate}"\nkey_file = "{key}"\nclient_certificate = "none"\n'
+    )
+    with running(tmp_path, "receiver") as (process, log):
+        assert process.wait(60) == 2
+        assert log.read_text().strip().splitlines()[-1].endswith("certificate has expired")
+
+
+def test_a_terminal_that_is_gone_ends_serve(tmp_path: Path) -> None:
+    """SIGHUP from there is what it always was."""
+    port = free_port()
+    file = settings_file(tmp_path, port)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(
+            sys.executable, [sys.executable, "-m", "ingest", "serve", "--workers", "1", "--config", str(file)]
+        )
+    try:
+        wait_for(lambda: ready(tmp_path))
+        os.close(terminal)
+        wait_for(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+        assert not running_processes(tmp_path / "data")
+    finally:
+        subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)

@@ -1,0 +1,653 @@
+"""The state machine of storage commitment, under thousands of schedules with crashes, repetitions and rivals."""
+
+import itertools
+import random
+import tracemalloc
+from dataclasses import dataclass, field
+
+import pytest
+
+from ingest.commitment.carrying import carried_payloads
+from ingest.commitment.deliveries import NO_ASSOCIATION, REFUSED
+from ingest.commitment.reading import Known, known_from
+from ingest.commitment.rounds import Fence, ProofsDoNotFit, Verdict, fences_of
+from ingest.commitment.transaction import Clock, Transaction
+from ingest.commitment.transactions import ASKINGS, Action, Patience, Rules, State, Step, Transactions
+from ingest.contract.commitments import (
+    CommitAccepted,
+    CommitAttempted,
+    CommitClosed,
+    CommitDecided,
+    Commitment,
+    CommitProved,
+    CommitRequested,
+    CommitTaken,
+    Finding,
+    Found,
+    Reference,
+    digest_of,
+    first_round,
+)
+from ingest.contract.identifiers import TransactionId
+from ingest.contract.records import Kind, Record, decode
+from ingest.log.commitment_log import Entry, Place, Written, entry_of
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+PARTITIONS = 4
+START = 1_700_000_000 * 10**9
+GRACE, LIMIT, CLAIM = 30.0, 300.0, 20.0
+
+
+def patience_of(_: CommitAccepted) -> Patience:
+    return Patience(GRACE, LIMIT)
+
+
+def machine(receiver: int = 1, epoch: int = 1, *, shared: bool = False, remember: int = 1000) -> Transactions:
+    return Transactions(Rules(receiver, epoch, shared, CLAIM, remember, patience_of))
+
+
+@dataclass
+class Log:
+    """The commitment log: all partitions in one order, which is more order than there is."""
+
+    entries: list[tuple[Entry, Record]] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
+
+    def write(
+        self,
+        transaction_id: TransactionId,
+        commitment: Commitment,
+        found: list[Found] | list[Reference] | None = None,
+        *,
+        carried: bool = False,
+    ) -> None:
+        header, payload = Written(transaction_id, commitment, found or (), carried=carried).encode()
+        record = decode(header + bytes(payload))
+        place = Place(0, len(self.entries))
+        self.entries.append((entry_of(place, len(header) + len(payload), record), record))
+
+    def lose(self, chosen: random.Random) -> None:
+        """One record with instances cannot be read any more; a start does not even see it."""
+        payloads = (Kind.COMMIT_PROVED, Kind.COMMIT_REQUESTED)
+        places = [at for at, (_, record) in enumerate(self.entries) if record.kind in payloads]
+        if places:
+            self.unreadable.add(chosen.choice(places))
+
+
+@dataclass
+class Request:
+    """An N-ACTION of the world: which instances, and what a worker will find of each from when on."""
+
+    uid: str
+    references: list[Reference]
+    proved_from: dict[Reference, float]
+    trouble_until: float  # stores do not answer before
+    ae_title: str = "CT"
+    asked: bool = False
+
+    @property
+    def id(self) -> TransactionId:
+        return TransactionId.of(self.ae_title, self.uid)
+
+    def find(self, references: list[Reference], now: float) -> list[Found]:
+        found = []
+        for reference in references:
+            if now < self.trouble_until:
+                finding = Finding.UNAVAILABLE
+            elif now >= self.proved_from[reference]:
+                finding = Finding.PROVED
+            else:
+                finding = Finding.ABSENT
+            found.append(Found(reference.sop_class_uid, reference.sop_instance_uid, finding))
+        return found
+
+
+class Receiver:
+    """What the engine does, each step broken off where the seed says."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        self.world = world
+        self.number = number
+        self.epoch = 0
+        self.restart()
+
+    def restart(self) -> None:
+        self.epoch += 1
+        self.machine = machine(self.number, self.epoch, shared=self.world.shared)
+        self.read_to = 0
+        self.there = len(self.world.log.entries)
+        self.doing: list[tuple[float, Step, int]] = []
+        self.refused: set[TransactionId] = set()
+
+    def turn(self) -> None:
+        world = self.world
+        self.machine.replaying = self.read_to < self.there
+        behind = len(world.log.entries) - self.read_to
+        for _ in range(behind if world.chance(0.7) else world.random.randint(0, behind)):
+            self.machine.replaying = self.read_to < self.there
+            if self.read_to not in world.log.unreadable:
+                self.machine.apply(world.log.entries[self.read_to][0], world.clock())
+            self.read_to += 1
+        if world.chance(0.6) and not self.machine.replaying:
+            running = sum(step.action is Action.DELIVER for _, step, _ in self.doing)
+            for step in self.machine.due(world.now, max(0, 2 - running)):
+                self.doing.append((world.now + world.random.random() * 3, step, 0))
+        for one in [one for one in self.doing if one[0] <= world.now]:
+            if one in self.doing:  # else the start that was doing it is over
+                self.doing.remove(one)
+                self.act(one[1], one[2])
+
+    def act(self, step: Step, stage: int) -> None:
+        try:
+            self.do(step, stage)
+        except ProofsDoNotFit:  # what was asked about is lost, and an administrator gives it up
+            assert self.world.losses
+            self.world.log.write(step.transaction.id, CommitClosed("expired", 0, 0, self.world.wall))
+            self.machine.finished(step, self.world.now)
+
+    def do(self, step: Step, stage: int) -> None:
+        world, transaction = self.world, step.transaction
+        accepted = transaction.accepted
+        assert accepted is not None
+        if step.action is Action.LAGGING:
+            return
+        if stage:  # wait until our own record is read
+            if self.read_to < stage:
+                self.doing.append((world.now + 0.1, step, stage))
+                return
+        elif step.action is Action.CLAIM:
+            world.log.write(transaction.id, CommitTaken(self.number, self.epoch, CLAIM))
+            self.doing.append((world.now, step, len(world.log.entries)))
+            return
+        elif step.action is Action.DECIDE:
+            known = self.known(transaction, transaction.base + transaction.round)
+            lacking = known.lost or not known.findings.is_complete()
+            if lacking and transaction.repairs < 3 and known.findings.open():
+                transaction.repairs += 1
+                self.ask_round(transaction, known.findings.open())
+                self.machine.finished(step, world.now)
+                return
+            number = transaction.base + transaction.round
+            digest = known.findings.verdict().digest()
+            world.log.write(transaction.id, CommitDecided(number, world.wall, digest))
+            self.doing.append((world.now, step, len(world.log.entries)))
+            return
+        elif step.action is Action.ASK:
+            references = self.known(transaction, transaction.base + transaction.round).findings.open()
+            if references and not self.ask_round(transaction, references):
+                self.machine.finished(step, world.now, 1.0)
+                return
+            if not references:
+                transaction.absent = transaction.unavailable = 0
+        elif step.action in (Action.ASK_AGAIN, Action.GIVE_UP):
+            self.ask_again(step)
+        elif step.action is Action.DELIVER:
+            if self.deliver(step):
+                self.doing.append((world.now, step, len(world.log.entries)))
+            return
+        self.machine.finished(step, world.now)
+
+    def ask_round(self, transaction: Transaction, references: list[Reference]) -> bool:
+        """Another round; whether the log took it."""
+        world = self.world
+        number = transaction.base + transaction.round + 1
+        fences = fences_of(references, PARTITIONS)
+        if not world.ask(world.requests[transaction.id], number, fences, whole=not world.chance(0.1)):
+            return False
+        self.machine.asked(transaction, transaction.round + 1, world.now, sure=transaction.sure)
+        return True
+
+    def ask_again(self, step: Step) -> None:
+        """What is missing of the round that is out, or that nobody found it out."""
+        world, transaction = self.world, step.transaction
+        number = transaction.base + transaction.round + 1
+        references = self.known(transaction, number - 1).findings.open()
+        fences = fences_of(references, PARTITIONS)
+        missing = [part for part in range(len(fences)) if not transaction.has(part, len(fences))]
+        if step.action is Action.ASK_AGAIN:
+            world.ask(world.requests[transaction.id], number, fences, whole=True, parts=missing)
+            self.machine.asked_again(transaction, world.now)
+            return
+        for part in missing:
+            world.given_up += 1
+            found = [
+                Found(one.sop_class_uid, one.sop_instance_uid, Finding.UNDECIDED)
+                for one in fences[part].references
+            ]
+            world.log.write(transaction.id, CommitProved(number, part, len(fences), 0, world.wall), found)
+
+    def deliver(self, step: Step) -> bool:
+        world, transaction = self.world, step.transaction
+        decided = transaction.decided
+        assert decided is not None
+        known = self.known(transaction, decided.round)
+        verdict = known.findings.verdict()
+        if known.lost or verdict.digest() != decided.digest:
+            world.log.write(transaction.id, CommitClosed("expired", 0, 0, world.wall))
+            return True
+        if world.chance(0.3):
+            attempts = transaction.attempted.attempts + 1 if transaction.attempted else 1
+            problem = NO_ASSOCIATION if world.chance(0.5) else REFUSED
+            world.log.write(transaction.id, CommitAttempted(attempts, problem, 2.0**attempts, world.wall))
+            return True
+        world.reported(transaction.id, verdict)
+        if world.chance(0.2):
+            self.restart()  # before the log knows
+            return False
+        closed = CommitClosed("reported", len(verdict.committed), len(verdict.failed), world.wall)
+        world.log.write(transaction.id, closed)
+        return True
+
+    def known(self, transaction: Transaction, last: int) -> Known:
+        """What the log has of it; whoever cannot be read is forgotten."""
+        assert transaction.accepted is not None
+        requested, lost = self.records(transaction, transaction.request_places())
+        proofs, more_lost = self.records(transaction, transaction.proof_places(last))
+        return known_from(transaction.accepted, requested, proofs, lost + more_lost)
+
+    def records(self, transaction: Transaction, places: list[Place]) -> tuple[list[Record], int]:
+        log = self.world.log
+        lost = [place for place in places if place.position in log.unreadable]
+        for place in lost:
+            assert transaction.lose(place)
+        return [log.entries[place.position][1] for place in places if place not in lost], len(lost)
+
+    def carry(self) -> None:
+        """Write the records of one transaction again, as if they were about to leave the log."""
+        transactions = list(self.machine)
+        if not transactions or self.read_to < len(self.world.log.entries):
+            return
+        transaction = self.world.random.choice(transactions)
+        accepted, decided = transaction.accepted, transaction.decided
+        assert accepted is not None
+        last = decided.round if decided else transaction.base + transaction.round
+        requested, _ = self.records(transaction, transaction.request_places())
+        proofs, _ = self.records(transaction, transaction.proof_places())
+        for written in carried_payloads(transaction, requested, proofs, last):
+            found = list(written.found)
+            self.world.log.write(transaction.id, written.commitment, found, carried=True)  # type: ignore[arg-type]
+        for commitment in (accepted, decided, transaction.attempted):
+            if commitment is not None:
+                self.world.log.write(transaction.id, commitment, carried=True)
+
+    def ask(self, request: Request) -> None:
+        """N-ACTION; broken off anywhere, it is asked again by the peer."""
+        if self.machine.get(request.id) or self.machine.is_closed(request.id) or request.id in self.refused:
+            return
+        world = self.world
+        if self.read_to < self.there:
+            return
+        number = first_round(digest_of(request.references))
+        fences = fences_of(request.references, PARTITIONS)
+        parts = len(fences)
+        if not world.ask(request, number, fences, whole=not world.chance(0.1)):
+            self.restart()
+            return
+        world.log.write(request.id, CommitRequested(number, 0), request.references)
+        accepted_at = world.wall
+        for _ in range(world.random.randint(0, 3)):
+            world.work()
+        accepted = CommitAccepted(
+            request.uid, request.ae_title, "US", "", len(request.references), digest_of(request.references),
+            parts, self.number, self.epoch, CLAIM if world.shared else 0.0, accepted_at,
+        )  # fmt: skip
+        self.refused.add(request.id)
+        world.log.write(request.id, accepted)
+        request.asked = True
+
+
+class World:
+    """Peers, instance log, workers and time."""
+
+    def __init__(self, seed: int, receivers: int, losses: float = 0.0) -> None:
+        self.random = random.Random(seed)
+        self.shared = receivers > 1
+        self.now = 0.0
+        self.losses = (
+            losses  # the share of fences that vanish, and 200 times that of turns in which a record does
+        )
+        self.given_up = 0
+        self.log = Log()
+        self.fences: list[tuple[TransactionId, int, int, int, list[Reference]]] = []
+        self.requests: dict[TransactionId, Request] = {}
+        self.reports: dict[TransactionId, list[Verdict]] = {}
+        self.receivers = [Receiver(self, 1 + number) for number in range(receivers)]
+
+    @property
+    def wall(self) -> int:
+        return START + int(self.now * 1e9)
+
+    def clock(self) -> Clock:
+        return Clock(self.now, self.wall)
+
+    def chance(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def request(self, number: int) -> Request:
+        count = self.random.randint(1, 6)
+        references = [Reference(CT, f"1.2.{number}.{index}") for index in range(count)]
+        never = self.random.random() < 0.3
+        proved_from = {
+            one: 1e9 if never and self.chance(0.5) else self.random.choice([0, 0, 9, 25])
+            for one in references
+        }
+        trouble = self.random.choice([0.0, 0.0, 0.0, 40.0, 1e9])
+        request = Request(f"1.9.{number}", references, proved_from, trouble, self.random.choice(["CT", "MR"]))
+        self.requests[request.id] = request
+        return request
+
+    def ask(
+        self,
+        request: Request,
+        number: int,
+        fences: list[Fence],
+        *,
+        whole: bool,
+        parts: list[int] | None = None,
+    ) -> bool:
+        """Write fences, all or some of them; whether it was all."""
+        wanted = list(range(len(fences))) if parts is None else parts
+        for part in wanted if whole else wanted[: self.random.randint(0, len(wanted))]:
+            if not self.chance(self.losses):  # else it is lost to damage, or to retention
+                self.fences.append((request.id, number, part, len(fences), list(fences[part].references)))
+        return whole
+
+    def lose(self) -> None:
+        """Damage and retention of what was found."""
+        if self.chance(self.losses / 200):
+            self.log.lose(self.random)
+
+    def work(self) -> None:
+        """A worker reaches a fence; it may die before it says that it has, and then does it again."""
+        if not self.fences:
+            return
+        fence = self.random.choice(self.fences)
+        transaction_id, number, part, parts, references = fence
+        if self.chance(0.1):
+            return  # dies before
+        found = self.requests[transaction_id].find(references, self.now)
+        proved = CommitProved(number, part, parts, 0, self.wall + self.random.randint(-5, 5))
+        self.log.write(transaction_id, proved, found)
+        if not self.chance(0.2):  # else it dies after
+            self.fences.remove(fence)
+
+    def reported(self, transaction_id: TransactionId, verdict: Verdict) -> None:
+        self.reports.setdefault(transaction_id, []).append(verdict)
+
+    def run(self, requests: int) -> None:
+        coming = [self.request(number) for number in range(requests)]
+        for turn in itertools.count():
+            self.now += self.random.random() * (2 if turn < 200 else 20)
+            waiting = [request for request in coming if not request.asked]
+            if waiting and self.chance(0.4):
+                self.random.choice(self.receivers).ask(self.random.choice(waiting))
+            if self.chance(0.8):
+                self.work()
+            self.lose()
+            for receiver in self.receivers:
+                receiver.turn()
+                if turn < 500 and self.chance(0.03):
+                    receiver.restart()
+                if self.chance(0.05):
+                    receiver.carry()
+            if not waiting and not self.fences and self.over():
+                return
+            assert turn < 5000, "something was forgotten"
+
+    def over(self) -> bool:
+        return all(
+            receiver.read_to == len(self.log.entries) and not len(receiver.machine)
+            for receiver in self.receivers
+        )
+
+    def check(self) -> None:
+        closed = {
+            entry.transaction_id
+            for entry, _ in self.log.entries
+            if isinstance(entry.commitment, CommitClosed)
+        }
+        assert closed == set(self.requests)
+        for transaction_id, request in self.requests.items():
+            if self.losses and transaction_id not in self.reports:
+                continue  # what was decided is lost, and an administrator gave it up
+            verdicts = self.reports[transaction_id]
+            assert all(verdict == verdicts[0] for verdict in verdicts), "a report that changed"
+            said = [*verdicts[0].committed, *verdicts[0].failed]
+            assert {Reference(*one[:2]) for one in map(tuple_of, said)} == set(request.references)
+            for one in verdicts[0].committed:
+                assert one.finding is Finding.PROVED
+                assert request.trouble_until < 1e9
+                assert request.proved_from[Reference(one.sop_class_uid, one.sop_instance_uid)] < 1e9
+            if (
+                not self.losses
+                and request.trouble_until <= 40
+                and all(at < GRACE for at in request.proved_from.values())
+            ):
+                assert not verdicts[0].failed, "failed before its time"
+
+
+def tuple_of(found: Found) -> tuple[str, str]:
+    return found.sop_class_uid, found.sop_instance_uid
+
+
+@pytest.mark.parametrize("receivers", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_request_leads_to_one_report(seed: int, receivers: int) -> None:
+    """Whatever crashes when: each accepted request is reported, the same each time, and never better than proved."""
+    for number in range(8):
+        world = World(seed * 1000 + number, receivers)
+        world.run(requests=4)
+        world.check()
+
+
+@pytest.mark.parametrize("receivers", [1, 2])
+@pytest.mark.parametrize("seed", range(8))
+def test_lost_fences_and_records_end_as_not_found_out(seed: int, receivers: int) -> None:
+    """Whatever vanishes, each request comes to an end, and no success is said without its proof."""
+    given_up = 0
+    for number, losses in enumerate([0.1, 0.5, 0.9, 0.9]):
+        world = World(seed * 1000 + number, receivers, losses)
+        world.run(requests=4)
+        world.check()
+        given_up += world.given_up
+    assert given_up
+
+
+def test_a_round_without_an_answer_is_asked_again_and_then_given_up() -> None:
+    """The same fences after the source's limit each time, so many times, and then what was not found out says so."""
+    world = World(1, 1)
+    (receiver,) = world.receivers
+    request = world.request(0)
+    request.proved_from = dict.fromkeys(request.references, 0.0)
+    request.trouble_until = 0.0
+    world.chance = lambda _: False  # type: ignore[method-assign]
+    work, world.work = world.work, lambda: None  # type: ignore[method-assign]
+    receiver.ask(request)
+    asked = world.fences[:]
+    while receiver.read_to < len(world.log.entries):
+        receiver.machine.apply(world.log.entries[receiver.read_to][0], world.clock())
+        receiver.read_to += 1
+    receiver.machine.replaying = False
+    for asking in range(1, ASKINGS):
+        world.fences.clear()
+        assert {step.action for step in receiver.machine.due(asking * LIMIT - 1.0, 1)} <= {Action.LAGGING}
+        world.now = asking * LIMIT
+        steps = [step for step in receiver.machine.due(world.now, 1) if step.action is not Action.LAGGING]
+        assert [step.action for step in steps] == [Action.ASK_AGAIN]
+        receiver.act(steps[0], 0)
+        assert world.fences == asked
+    world.now = ASKINGS * LIMIT
+    steps = [step for step in receiver.machine.due(world.now, 1) if step.action is not Action.LAGGING]
+    assert [step.action for step in steps] == [Action.GIVE_UP]
+    receiver.act(steps[0], 0)
+    late = world.fences[0]
+    world.fences = [late]
+    work()
+    while receiver.read_to < len(world.log.entries):
+        receiver.machine.apply(world.log.entries[receiver.read_to][0], world.clock())
+        receiver.read_to += 1
+    (transaction,) = receiver.machine
+    known = receiver.known(transaction, transaction.base + transaction.round)
+    assert not known.findings.verdict().committed, "an answer after that changes nothing"
+    assert {one.finding for one in known.findings.verdict().failed} == {Finding.UNDECIDED}
+
+
+def accepted(number: int, references: int = 1000, ae_title: str = "CT", at: int = START) -> CommitAccepted:
+    digest = digest_of([Reference(CT, f"1.2.{number}")])
+    return CommitAccepted(f"1.2.840.9.{number}", ae_title, "US", "", references, digest, 16, 1, 1, 0.0, at)
+
+
+def entry(number: int, position: int, commitment: Commitment, *, stamp: int = 0, absent: int = 0) -> Entry:
+    return Entry(
+        Place(0, position),
+        9000,
+        TransactionId.of("CT", f"1.2.840.9.{number}"),
+        commitment,
+        False,
+        stamp,
+        absent,
+    )
+
+
+def test_ten_thousand_open_transactions_are_small() -> None:
+    """Positions only: 1,000 instances each, in 16 parts and 3 rounds, take far less than 64 MiB."""
+    tracemalloc.start()
+    transactions = machine()
+    clock = Clock(0.0, START)
+    positions = itertools.count(10**12)
+    for number in range(1000):
+        request = accepted(number)
+        transactions.apply(entry(number, next(positions), request), clock)
+        for again, part in itertools.product(range(3), range(16)):
+            proved = CommitProved(first_round(request.digest) + again, part, 16, part, START)
+            transactions.apply(entry(number, next(positions), proved, stamp=part, absent=1), clock)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(transactions) == 1000
+    assert 10 * peak < 48 * 2**20, f"{10 * peak / 2**20:.0f} MiB"
+
+
+def test_closed_transactions_are_remembered_up_to_a_number() -> None:
+    """The oldest is forgotten first; one that is asked again after that is a new one."""
+    transactions = machine(remember=2)
+    clock = Clock(0.0, START)
+    for number in range(3):
+        transactions.apply(entry(number, 2 * number, accepted(number)), clock)
+        transactions.apply(
+            entry(number, 2 * number + 1, CommitClosed("reported", 1, 0, START + number)), clock
+        )
+    known = [transactions.is_closed(TransactionId.of("CT", f"1.2.840.9.{number}")) for number in range(3)]
+    assert known == [False, True, True]
+    transactions.apply(entry(1, 7, accepted(1)), clock)
+    assert not len(transactions), "an acceptance of before is no new one"
+    transactions.apply(entry(1, 8, accepted(1, at=START + 10 * 10**9)), clock)
+    assert len(transactions) == 1
+
+
+def test_a_claim_keeps_others_off_and_lapses() -> None:
+    """The first valid claim wins; a claim of an earlier start of ours is none."""
+    mine, other = machine(1, 2, shared=True), machine(2, 1, shared=True)
+    request = accepted(0)
+    request = CommitAccepted(
+        *[getattr(request, name) for name in request.__struct_fields__[:6]], 1, 1, 1, CLAIM, START
+    )
+    proved = CommitProved(first_round(request.digest), 0, 1, 0, START)
+    clock = Clock(0.0, START)
+    for one in (mine, other):
+        one.replaying = False
+        one.apply(entry(0, 0, request), clock)
+        one.apply(entry(0, 1, proved), clock)
+    (step,) = mine.due(0.0, 1)
+    assert step.action is Action.CLAIM, "the acceptance was an earlier start's"
+    assert other.due(0.0, 1) == []
+    assert other.next_time() == CLAIM
+    for one in (mine, other):
+        one.apply(entry(0, 2, CommitTaken(2, 1, CLAIM)), Clock(CLAIM, START))
+    (step,) = other.due(CLAIM, 1)
+    assert step.action is Action.DECIDE
+    mine.finished(step, CLAIM)
+    assert mine.due(CLAIM, 1) == []
+
+
+def test_a_decision_read_before_it_is_finished_is_reported_at_once() -> None:
+    """A log may hand a record out before its writer hears that it is durable."""
+    transactions = machine()
+    transactions.replaying = False
+    clock = Clock(0.0, START)
+    request = accepted(0)
+    base = first_round(request.digest)
+    transactions.apply(entry(0, 0, request), clock)
+    for part in range(16):
+        transactions.apply(entry(0, 1 + part, CommitProved(base, part, 16, part, START)), clock)
+    (step,) = transactions.due(0.0, 1)
+    assert step.action is Action.DECIDE
+    transactions.apply(entry(0, 20, CommitDecided(base, START)), clock)
+    assert transactions.due(0.0, 1) == []
+    transactions.finished(step, 0.0)
+    assert transactions.next_time() <= 0.0
+    assert [step.action for step in transactions.due(0.0, 1)] == [Action.DELIVER]
+
+
+def test_an_administrator_unblocks_a_source() -> None:
+    """While a peer is out of reach its reports wait; `retry` of one tries now."""
+    transactions = machine()
+    clock = Clock(0.0, START)
+    for number in range(2):
+        request = accepted(number)
+        transactions.apply(entry(number, 10 * number, request), clock)
+        decided = CommitDecided(first_round(request.digest), START + number)
+        transactions.apply(entry(number, 10 * number + 1, decided), clock)
+    (step,) = transactions.due(0.0, 8)
+    transactions.apply(entry(0, 30, CommitAttempted(1, NO_ASSOCIATION, 1000.0, START)), clock)
+    transactions.finished(step, 0.0)
+    assert transactions.due(0.0, 8) == []
+    transactions.apply(entry(0, 31, CommitAttempted(0, "retry asked for", 0.0, START)), clock)
+    (step,) = transactions.due(0.0, 8)
+    assert step.action is Action.DELIVER
+
+
+def test_records_are_found_where_they_were_written() -> None:
+    """Also where the number of partitions has grown since, so that the rest of a transaction is in another."""
+    transactions = machine(shared=True)
+    clock = Clock(0.0, START)
+    request = accepted(0)
+    base = first_round(request.digest)
+    transactions.apply(entry(0, 70, request)._replace(place=Place(3, 70)), clock)
+    transactions.apply(entry(0, 5, CommitProved(base, 0, 1, 0, START))._replace(place=Place(40, 5)), clock)
+    (transaction,) = transactions
+    assert transaction.proof_places() == [Place(40, 5)]
+    assert transaction.is_below({3: 71})
+    assert transaction.is_below({40: 6})
+    assert not transaction.is_below({3: 70, 40: 5, 7: 10**9})
+
+
+def test_state_of_each_step() -> None:
+    """What `commitments list` says of a transaction follows from its records."""
+    transactions = machine()
+    clock = Clock(0.0, START)
+    request = accepted(0)
+    base = first_round(request.digest)
+    transactions.apply(entry(0, 0, request), clock)
+    (transaction,) = transactions
+    assert transactions.state_of(transaction) is State.PROVING
+    transactions.apply(entry(0, 1, CommitProved(base, 0, 1, 0, START), absent=1), clock)
+    assert transactions.state_of(transaction) is State.WAITING
+    transactions.apply(entry(0, 2, CommitDecided(base, START)), clock)
+    assert transactions.state_of(transaction) is State.DECIDED
+    transactions.apply(entry(0, 3, CommitAttempted(1, REFUSED, 10.0, START)), clock)
+    assert transactions.state_of(transaction) is State.RETRYING
+    transactions.apply(entry(0, 4, CommitAttempted(2, REFUSED, float("inf"), START)), clock)
+    assert transactions.state_of(transaction) is State.UNDELIVERABLE
+    transactions.apply(entry(0, 5, CommitAttempted(0, "retry asked for", 0.0, START)), clock)
+    assert transactions.state_of(transaction) is State.RETRYING
+    assert [step.action for step in transactions.due(0.0, 1)] == [Action.DELIVER]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("receivers", [1, 2, 3])
+def test_thousands_of_schedules(receivers: int) -> None:
+    """The long form."""
+    for seed in range(100_000, 101_500):
+        world = World(seed, receivers, losses=[0.0, 0.0, 0.2, 0.9][seed % 4])
+        world.run(requests=4)
+        world.check()

@@ -1,0 +1,90 @@
+"""The first bytes of a data set say which instance it is, in each encoding, and nothing else is made of them."""
+
+import contextlib
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset, Sequence, dcmwrite
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from ingest.instance.identity import Identity, Incomplete, Unreadable, read_identity
+
+CLASS = "1.2.840.10008.5.1.4.1.1.2"
+UID = "1.2.826.1.77"
+ENCODINGS = {
+    ImplicitVRLittleEndian: {"implicit_vr": True, "little_endian": True},
+    ExplicitVRLittleEndian: {"implicit_vr": False, "little_endian": True},
+    ExplicitVRBigEndian: {"implicit_vr": False, "little_endian": False},
+}
+
+
+def encoded(data_set: Dataset, transfer_syntax: str) -> memoryview:
+    """The data set alone, as it goes over the wire."""
+    file = io.BytesIO()
+    dcmwrite(file, data_set, force_encoding=True, **ENCODINGS[transfer_syntax])
+    return memoryview(file.getvalue())
+
+
+def instance(*, undefined_length: bool = False) -> Dataset:
+    """Elements of short and long form and a sequence with a UID in it, all before the SOP Instance UID."""
+    item = Dataset()
+    item.SOPClassUID, item.SOPInstanceUID = "1.9", "1.9.9"
+    item.is_undefined_length_sequence_item = undefined_length
+    data_set = Dataset()
+    data_set.add_new(0x0008_0001, "UL", 4)
+    data_set.ImageType = ["ORIGINAL", "PRIMARY"]
+    data_set.add_new(0x0008_0015, "SQ", Sequence([item, item]))
+    data_set[0x0008_0015].is_undefined_length = undefined_length
+    data_set.SOPClassUID, data_set.SOPInstanceUID = CLASS, UID
+    data_set.add_new(0x0008_0020, "DA", "20260102")
+    return data_set
+
+
+@pytest.mark.parametrize("transfer_syntax", ENCODINGS)
+@pytest.mark.parametrize("undefined_length", [False, True])
+def test_both_uids_are_read_in_each_encoding(transfer_syntax: str, undefined_length: bool) -> None:
+    """Sequences before them are stepped over or walked through; what their items call themselves is not it."""
+    data = encoded(instance(undefined_length=undefined_length), transfer_syntax)
+    assert read_identity(data, transfer_syntax) == Identity(CLASS, UID)
+
+
+@pytest.mark.parametrize("transfer_syntax", ENCODINGS)
+def test_a_beginning_is_incomplete_however_it_is_cut(transfer_syntax: str) -> None:
+    """Up to the last byte of the SOP Instance UID more bytes are asked for; behind it none."""
+    data = encoded(instance(undefined_length=True), transfer_syntax)
+    end = bytes(data).rindex(UID.encode()) + len(UID)
+    for cut in range(end):
+        with pytest.raises(Incomplete):
+            read_identity(data[:cut], transfer_syntax)
+    assert read_identity(data[:end], transfer_syntax) == Identity(CLASS, UID)
+
+
+@pytest.mark.parametrize("transfer_syntax", ENCODINGS)
+def test_what_is_missing_is_none(transfer_syntax: str) -> None:
+    """The first element above (0008,0018) ends the search."""
+    data_set = instance()
+    del data_set.SOPInstanceUID
+    assert read_identity(encoded(data_set, transfer_syntax), transfer_syntax) == Identity(CLASS, None)
+    del data_set.SOPClassUID
+    assert read_identity(encoded(data_set, transfer_syntax), transfer_syntax) == Identity(None, None)
+
+
+def test_another_encoding_is_unreadable() -> None:
+    """No VR stands where one must."""
+    data = encoded(instance(), ImplicitVRLittleEndian)
+    with pytest.raises(Unreadable):
+        read_identity(data, ExplicitVRLittleEndian)
+
+
+def test_a_delimiter_of_nothing_is_above_both() -> None:
+    """It ends the search as any tag above (0008,0018) does."""
+    assert read_identity(memoryview(b"\xfe\xff\x0d\xe0\0\0\0\0"), ExplicitVRLittleEndian) == (None, None)
+
+
+@given(st.binary(max_size=200), st.sampled_from([*ENCODINGS]))
+def test_any_bytes_are_an_identity_or_a_documented_error(data: bytes, transfer_syntax: str) -> None:
+    """Nothing else escapes."""
+    with contextlib.suppress(Incomplete, Unreadable):
+        read_identity(memoryview(data), transfer_syntax)

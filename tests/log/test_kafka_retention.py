@@ -1,0 +1,100 @@
+"""How near retention is to what nobody has read, on a real broker."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource
+from kafka.errors import KafkaError
+from kafka.structs import OffsetAndMetadata
+
+from ingest.contract.settings import MiB, Settings
+from ingest.log.kafka_retention import RetentionWatch
+from tests.support.kafka_log import kafka_settings
+from tests.support.kafka_servers import KafkaServers
+
+pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
+
+RECORD = bytes(100_000)
+
+
+@pytest.fixture
+def settings(kafka: KafkaServers) -> Settings:
+    return kafka_settings(kafka, group=f"retention-{time.time_ns()}", retention_limit=0.5)
+
+
+@pytest.fixture
+def watch(settings: Settings) -> Iterator[RetentionWatch]:
+    watch = RetentionWatch(settings)
+    deadline = time.monotonic() + 30
+    while True:  # a new broker makes the topic of commits when it is first asked for one
+        try:
+            watch.look()
+        except KafkaError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        else:
+            break
+    yield watch
+    watch.close()
+
+
+def keep(kafka: KafkaServers, settings: Settings, **limits: int) -> None:
+    """Give the instance topic a retention. The broker looks at it every five minutes: nothing goes meanwhile."""
+    configs = {f"retention.{name}": str(value) for name, value in limits.items()}
+    with contextlib.closing(kafka.admin()) as admin:
+        admin.alter_configs([ConfigResource("TOPIC", settings.kafka.instance_topic, configs=configs)])
+
+
+def publish(kafka: KafkaServers, settings: Settings, count: int) -> None:
+    with contextlib.closing(KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)) as producer:
+        for _ in range(count):
+            producer.send(settings.kafka.instance_topic, RECORD, partition=1)
+        producer.flush()
+
+
+def commit(kafka: KafkaServers, settings: Settings, offset: int) -> None:
+    with contextlib.closing(
+        KafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=settings.kafka.group)
+    ) as client:
+        place = TopicPartition(settings.kafka.instance_topic, 1)
+        client.assign([place])
+        client.commit({place: OffsetAndMetadata(offset, "", -1)})
+
+
+def test_size_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, watch: RetentionWatch) -> None:
+    """All of it without a group; then in proportion; nothing once all is read."""
+    keep(kafka, settings, bytes=4 * MiB)
+    assert watch.look() == 0
+    publish(kafka, settings, 20)
+    whole = 20 * len(RECORD) / (4 * MiB)
+    assert watch.look() == pytest.approx(whole, rel=0.02)
+    commit(kafka, settings, 15)
+    assert watch.look() == pytest.approx(whole / 4, rel=0.02)
+    commit(kafka, settings, 20)
+    assert watch.look() == 0
+
+
+def test_age_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, watch: RetentionWatch) -> None:
+    """What waits for longer than the limit of the settings; a younger record beside it changes nothing."""
+    keep(kafka, settings, ms=6000)
+    publish(kafka, settings, 1)
+    begun = time.monotonic()
+    assert watch.look() == 0 or time.monotonic() - begun > 2
+    time.sleep(3.2)
+    assert watch.look() == 0.5
+    publish(kafka, settings, 1)
+    assert watch.look() == 0.5
+    commit(kafka, settings, 1)
+    assert watch.look() == 0
+
+
+def test_without_limits_nothing_is_near(
+    kafka: KafkaServers, settings: Settings, watch: RetentionWatch
+) -> None:
+    """A topic that keeps everything."""
+    keep(kafka, settings, ms=-1, bytes=-1)
+    publish(kafka, settings, 20)
+    assert watch.look() == 0

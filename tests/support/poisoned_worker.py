@@ -1,0 +1,26 @@
+"""``python -m tests.support.poisoned_worker ARGUMENTS``: `dicom-ingest`, which one instance kills outright.
+
+Its SOP Instance UID is in POISON. After the tries that an upload has, it goes through, as one without codec would.
+"""
+
+import os
+import signal
+import sys
+
+from ingest.cli.group import main
+from workers.pipeline import Pipeline, Work
+from workers.storage.lanes import Settled
+
+_settle = Pipeline.settle
+
+
+async def settle(self: Pipeline, work: Work) -> Settled:
+    poisonous = work.upload.instance.sop_instance_uid == os.environ["POISON"]
+    if poisonous and work.tries.count < self._settings.worker.attempts:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await _settle(self, work)
+
+
+if __name__ == "__main__":
+    Pipeline.settle = settle  # type: ignore[method-assign]
+    main(sys.argv[1:])

@@ -1,0 +1,338 @@
+"""The reader of a consumer group on a real broker: order, hand-over, commits, back-pressure, and what stops it."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from ingest.contract.identifiers import UploadId
+from ingest.contract.kafka import TopicMismatch
+from ingest.contract.records import Kind, encode_header
+from ingest.contract.settings import Settings
+from tests.support.kafka_records import Publisher, kafka_settings
+from tests.support.kafka_servers import KafkaServers
+from workers.errors import Unavailable
+from workers.log.commit_metadata import ForeignCommit, OffsetCheckpoint, decode_metadata
+from workers.log.entries import DamagedRecord, Entry, LogRecord
+from workers.log.kafka_consumer import KafkaReader
+from workers.log.kafka_poller import LogRewound
+from workers.log.offset_progress import OffsetProgress
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.xdist_group("kafka"),
+    # On a busy machine the client leaves sockets to the garbage collector when its close takes too long.
+    pytest.mark.filterwarnings(
+        "ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
+numbers = itertools.count()
+
+
+@pytest.fixture
+def settings(kafka: KafkaServers, tmp_path: Path) -> Settings:
+    """A log of four partitions of its own."""
+    return kafka_settings(kafka, tmp_path, f"reader-{next(numbers)}")[0]
+
+
+@pytest.fixture
+def publisher(settings: Settings) -> Iterator[Publisher]:
+    found = Publisher(settings)
+    yield found
+    found.close()
+
+
+class Member:
+    """A reader whose partitions and entries are kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.owned: dict[int, OffsetProgress] = {}
+        self.dropped: list[int] = []
+        self.entries: list[Entry] = []
+        self.reader = KafkaReader(settings, self.add, self.drop)
+
+    def add(self, progress: OffsetProgress) -> None:
+        assert progress.partition not in self.owned
+        self.owned[progress.partition] = progress
+
+    def drop(self, partition: int) -> None:
+        del self.owned[partition]
+        self.dropped.append(partition)
+
+    def read(self) -> None:
+        for entry in self.reader.read():
+            self.entries.append(entry)
+            self.owned[entry.partition].advance(entry.next_position)
+
+    async def commit(self) -> None:
+        checkpoints = [progress.checkpoint() for progress in self.owned.values()]
+        await self.reader.write(checkpoints)
+
+    def positions(self, partition: int) -> list[int]:
+        return [entry.position for entry in self.entries if entry.partition == partition]
+
+
+async def until(condition: Callable[[], bool], *members: Member) -> None:
+    """Read until something is so."""
+    async with asyncio.timeout(60):
+        while not condition():
+            for member in members:
+                member.read()
+                if member.reader.failed.done():
+                    await member.reader.failed
+            await asyncio.sleep(0.01)
+
+
+def committed(settings: Settings, partition: int) -> OffsetCheckpoint:
+    """What the group has committed of a partition."""
+    kafka = settings.kafka
+    with closing(KafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=kafka.group)) as consumer:
+        found = consumer.committed(TopicPartition(kafka.instance_topic, partition), metadata=True)
+        return decode_metadata(partition, found.offset, found.metadata)
+
+
+def commit_by_hand(settings: Settings, partition: int, offset: int, metadata: str) -> None:
+    kafka = settings.kafka
+    with closing(
+        KafkaConsumer(
+            bootstrap_servers=kafka.bootstrap_servers, group_id=kafka.group, enable_auto_commit=False
+        )
+    ) as consumer:
+        place = TopicPartition(kafka.instance_topic, partition)
+        consumer.assign([place])
+        consumer.commit({place: OffsetAndMetadata(offset, metadata, -1)})
+
+
+def uids(count: int) -> list[str]:
+    return [f"1.2.{number}" for number in range(count)]
+
+
+def test_records_come_in_the_order_of_their_partition(settings: Settings, publisher: Publisher) -> None:
+    """All of a new group's log, decoded, with append times; nothing of it is committed but the start."""
+
+    async def scenario() -> None:
+        for uid in uids(40):
+            publisher.upload(uid, uid.encode() * 100)
+        publisher.flush()
+        member = Member(settings)
+        await member.reader.start()
+        await until(lambda: len(member.entries) == 40, member)
+        assert len(member.owned) == 4
+        for partition in range(4):
+            found = member.positions(partition)
+            assert found == list(range(len(found)))
+            assert await member.reader.end_of(partition) == len(found)
+            assert member.reader.read_to(partition) == len(found)
+        for entry in member.entries:
+            assert isinstance(entry, LogRecord)
+            assert entry.appended_at > 1_600_000_000_000
+            assert committed(settings, entry.partition).starts == 1
+            assert committed(settings, entry.partition).low_water_mark == 0
+        await member.reader.close()
+        assert committed(settings, 0).starts == 0, "it was not lost, it was given back"
+
+    asyncio.run(scenario())
+
+
+def test_the_next_owner_goes_on_where_the_commit_says(settings: Settings, publisher: Publisher) -> None:
+    """A second member takes half over, each record is read by one of them, and by closing all goes to the other."""
+
+    async def scenario() -> None:
+        first, second = Member(settings), Member(settings)
+        for uid in uids(20):
+            publisher.upload(uid, b"a")
+        publisher.flush()
+        await first.reader.start()
+        await until(lambda: len(first.entries) == 20, first)
+        await first.commit()
+        assert committed(settings, 1).low_water_mark == len(first.positions(1))
+        assert committed(settings, 1).starts == 0, "the mark has moved"
+        await second.reader.start()
+        await until(lambda: len(second.owned) == 2 and len(first.owned) == 2, first, second)
+        assert set(first.dropped) == set(second.owned)
+        for uid in uids(40)[20:]:
+            publisher.upload(uid, b"b")
+        publisher.flush()
+        await until(lambda: len(first.entries) + len(second.entries) == 40, first, second)
+        await first.commit()
+        await first.reader.close()
+        await until(lambda: len(second.owned) == 4, second)
+        publisher.upload("1.3", b"c")
+        publisher.flush()
+        await until(lambda: len(first.entries) + len(second.entries) == 41, second)
+        await second.reader.close()
+        seen = sorted((entry.partition, entry.position) for entry in first.entries + second.entries)
+        assert len(seen) == len(set(seen)) == 41
+
+    asyncio.run(scenario())
+
+
+def test_what_was_offered_last_is_committed_on_revocation(settings: Settings, publisher: Publisher) -> None:
+    """An account whose own commit has not come through yet goes with the partition, fenced by the group."""
+
+    async def scenario() -> None:
+        member = Member(settings)
+        publisher.upload("1.2", b"a")
+        publisher.flush()
+        await member.reader.start()
+        await until(lambda: len(member.entries) == 1 and len(member.owned) == 4, member)
+        partition = member.entries[0].partition
+        member.reader._owned[partition][0].offered = member.owned[partition].checkpoint()
+        assert committed(settings, partition).low_water_mark == 0
+        await member.reader.close()
+        assert committed(settings, partition).low_water_mark == 1
+        assert not member.owned
+
+    asyncio.run(scenario())
+
+
+def test_nobody_reads_more_than_the_budget(settings: Settings, publisher: Publisher) -> None:
+    """Nobody takes what was read: polling goes on, reading stops, and goes on when it is taken."""
+
+    async def scenario() -> None:
+        kafka = settings.kafka.model_copy(update={"fetch_maximum": 1024 * 1024})
+        member = Member(settings.model_copy(update={"kafka": kafka}))
+        for uid in uids(60):
+            publisher.upload(uid, bytes(200_000))
+        publisher.flush()
+        await member.reader.start()
+        held = 0
+        for _ in range(80):  # past the session's time-out
+            await asyncio.sleep(0.1)
+            held = member.reader._poller._pushed - member.reader._poller._taken
+            assert held < 1024 * 1024 + 16 * 200_100
+        assert held >= 1024 * 1024
+        assert len(member.owned) == 4
+        assert not member.dropped
+        await until(lambda: len(member.entries) == 60, member)
+        await member.commit()
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_is_none_is_damage(settings: Settings, publisher: Publisher) -> None:
+    """Flipped bits, other programs' records and tombstones are handed out as damage; what follows is not hurt."""
+
+    async def scenario() -> None:
+        payload = memoryview(b"payload")
+        sound = encode_header(Kind.PART, UploadId.of(1, 1, 1), 0, None, [payload]) + b"payload"
+        publisher.send(0, sound[:-1] + b"X")
+        publisher.send(0, b"another program's")
+        publisher.producer.send(settings.kafka.instance_topic, None, key=b"k", partition=0)
+        publisher.send(0, sound)
+        publisher.flush()
+        member = Member(settings)
+        await member.reader.start()
+        await until(lambda: len(member.entries) == 4, member)
+        kinds = [type(entry) for entry in member.entries]
+        assert kinds == [DamagedRecord, DamagedRecord, DamagedRecord, LogRecord]
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_retention_that_overtakes_is_counted(
+    settings: Settings, publisher: Publisher, kafka: KafkaServers
+) -> None:
+    """Records deleted before they were read are lost, and the account says how many; done ranges are cut."""
+
+    async def scenario() -> None:
+        for _ in range(10):
+            publisher.upload("1.2", b"a")
+        publisher.flush()
+        member = Member(settings)
+        await member.reader.start()
+        await until(lambda: len(member.entries) == 10, member)
+        partition = member.entries[0].partition
+        await member.reader.close()
+        place = TopicPartition(settings.kafka.instance_topic, partition)
+        with closing(kafka.admin()) as admin:
+            admin.delete_records({place: 7})
+        member = Member(settings)
+        await member.reader.start()
+        await until(lambda: len(member.entries) == 3 and len(member.owned) == 4, member)
+        assert member.owned[partition].lost == 7
+        await member.commit()
+        assert committed(settings, partition).lost == 7
+        assert committed(settings, partition).low_water_mark == 10
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_log_made_anew_stops_the_worker(settings: Settings, publisher: Publisher) -> None:
+    """An account of more than there is must not be taken for another log's."""
+
+    async def scenario() -> None:
+        publisher.upload("1.2", b"a")
+        publisher.flush()
+        for partition in range(4):
+            commit_by_hand(settings, partition, 1000, "dicom-ingest/1 {}")
+        member = Member(settings)
+        await member.reader.start()
+        with pytest.raises(LogRewound, match="made anew"):
+            await until(lambda: False, member)
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_foreign_commit_stops_the_worker(settings: Settings) -> None:
+    """Offsets that somebody has set by hand carry no account."""
+
+    async def scenario() -> None:
+        commit_by_hand(settings, 2, 0, "")
+        member = Member(settings)
+        await member.reader.start()
+        with pytest.raises(ForeignCommit, match="partition 2"):
+            await until(lambda: False, member)
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_topics_that_break_the_promise_stop_the_start(settings: Settings) -> None:
+    """A worker says what is wrong before it joins."""
+
+    async def scenario() -> None:
+        log = settings.log.model_copy(update={"partitions": 5})
+        with pytest.raises(TopicMismatch, match="5"):
+            await Member(settings.model_copy(update={"log": log})).reader.start()
+
+    asyncio.run(scenario())
+
+
+def test_a_zombies_commit_is_refused(settings: Settings, publisher: Publisher) -> None:
+    """A member that the group has given up cannot commit; the account stays the new owner's."""
+
+    async def scenario() -> None:
+        for uid in uids(20):
+            publisher.upload(uid, b"a")
+        publisher.flush()
+        zombie, heir = Member(settings), Member(settings)
+        await zombie.reader.start()
+        await until(lambda: len(zombie.entries) == 20, zombie)
+        consumer = zombie.reader._poller._consumer
+        # As after a SIGSTOP beyond the session: its heartbeats fail to come, and it knows nothing of it.
+        consumer._coordinator._disable_heartbeat()
+        poll, consumer.poll = consumer.poll, lambda **_: {}
+        await heir.reader.start()
+        await until(lambda: len(heir.owned) == 4, heir)
+        assert len(zombie.owned) == 4
+        with pytest.raises(Unavailable):
+            await zombie.commit()
+        assert committed(settings, 0).low_water_mark == 0
+        assert committed(settings, 0).starts == 2
+        consumer.poll = poll
+        await until(lambda: len(zombie.owned) == 2, zombie, heir)
+        assert len(zombie.dropped) == 4
+        await heir.reader.close()
+        await zombie.reader.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,262 @@
+"""A worker whose partitions come and go while its loops go on."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from ingest.contract.checkpoint import Checkpoint
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
+from ingest.contract.settings import WorkerSettings
+from tests.support.fences import any_fences
+from workers.log.checkpoint import Announced, Progress
+from workers.log.entries import Entry, LogRecord
+from workers.log.in_hand import InHand
+from workers.log.reassembly import Upload
+from workers.log.scratch import ScratchFolder
+from workers.pipeline import Tries
+from workers.worker import OwnedPartition, Worker
+
+PARTITIONS = 3
+
+
+class Log:
+    """Partitions of which any may be read; position n is record n of its partition."""
+
+    def __init__(self) -> None:
+        self.records: list[list[bytes]] = [[] for _ in range(PARTITIONS)]
+        self.at: dict[int, int] = {}
+        self.sequence = 0
+        self.more = asyncio.Event()
+
+    def add(self, partition: int, uid: str, size: int = 4, parts: int = 0) -> None:
+        self.sequence += 1
+        upload_id = UploadId.of(1, 1, self.sequence)
+        data = bytes(size)
+        whole = data * max(parts, 1)
+        instance = Instance(
+            "1.2",
+            uid,
+            "1.2.840.10008.1.2",
+            len(whole),
+            xxhash.xxh3_128_digest(whole),
+            "A",
+            "B",
+            "::1",
+            1,
+        )
+        records = self.records[partition]
+        for index in range(parts):
+            records.append(encode_header(Kind.PART, upload_id, index, None, [memoryview(data)]) + data)
+        if parts:
+            records.append(encode_header(Kind.END, upload_id, parts, instance))
+        else:
+            records.append(encode_header(Kind.INSTANCE, upload_id, 1, instance, [memoryview(data)]) + data)
+        self.more.set()
+
+    def read_to(self, partition: int) -> int:
+        return self.at[partition]
+
+    async def end_of(self, partition: int) -> int:
+        return len(self.records[partition])
+
+    def read(self) -> Sequence[Entry]:
+        entries = []
+        for partition, start in self.at.items():
+            for at in range(start, min(start + 4, len(self.records[partition]))):
+                entries.append(LogRecord(at, at + 1, partition, decode(self.records[partition][at])))
+                self.at[partition] = at + 1
+        return entries
+
+    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - as the real one's
+        self.more.clear()
+        await asyncio.wait([asyncio.ensure_future(self.more.wait())], timeout=0.01)
+
+
+class Outcomes:
+    """An outcome log that nothing can go wrong with."""
+
+    async def announce(self, outcomes: Sequence[Announced]) -> int:
+        await asyncio.sleep(0)
+        return 0
+
+    def counted(self, position: int) -> None:
+        pass
+
+
+class Checkpoints:
+    """Those written, and which worker of a partition wrote last."""
+
+    def __init__(self) -> None:
+        self.written: dict[int, Checkpoint] = {}
+
+    async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        for checkpoint in checkpoints:
+            self.written[checkpoint.partition] = checkpoint
+        await asyncio.sleep(0)
+
+
+class Store:
+    """Takes a moment for each upload, while ``gate`` is set."""
+
+    def __init__(self) -> None:
+        self.stored: set[UploadId] = set()
+        self.working: Counter[int] = Counter()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.before: Callable[[Upload], None] = lambda upload: None
+
+    async def place(self, upload: Upload, tries: Tries) -> Outcome:
+        self.working[upload.partition] += 1
+        try:
+            await self.gate.wait()
+            await asyncio.sleep(0)
+            self.before(upload)
+        finally:
+            self.working[upload.partition] -= 1
+        self.stored.add(upload.upload_id)
+        uid = upload.instance.sop_instance_uid
+        return Outcome(uid, Place.STORED, "", "", "default", "key", 1, upload.end_position)
+
+
+class Bench:
+    """A worker in a folder that is given partitions and has them taken."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = Log()
+        self.store = Store()
+        self.checkpoints = Checkpoints()
+        self.scratch = ScratchFolder(folder / "scratch", range(PARTITIONS))
+        self.worker = Worker(
+            WorkerSettings.model_validate({"checkpoint_interval": 0.01, "memory_limit": 1024 * 1024}),
+            [],
+            checkpoints=self.checkpoints,
+            reader=self.log,
+            scratch=self.scratch,
+            pipeline=self.store,
+            fences=any_fences(),
+        )
+
+    def give(self, partition: int) -> Progress:
+        checkpoint = self.checkpoints.written.get(partition) or Checkpoint(partition=partition)
+        self.log.at[partition] = checkpoint.low_water_mark
+        progress = Progress(checkpoint)
+        marks = InHand(self.folder / f"marks-{partition}")
+        self.worker.add(OwnedPartition(progress, marks, Outcomes()))
+        self.log.more.set()
+        return progress
+
+    def take(self, partition: int) -> None:
+        del self.log.at[partition]
+        self.worker.drop(partition)
+
+    def scratch_files(self, partition: int) -> list[Path]:
+        return list(self.scratch.of(partition).iterdir())
+
+
+async def until(condition: Callable[[], bool], run: asyncio.Task[None]) -> None:
+    """Wait for something that must come from a worker that runs."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
+            if run.done():
+                run.result()
+
+
+def test_what_is_dropped_is_given_up_whole(tmp_path: Path) -> None:
+    """Tasks end, files go, nothing of it is committed any more; the other partition goes on."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.log.add(0, "1.1", 900_000, parts=3)  # beyond the budget: in scratch, complete
+        bench.log.add(0, "1.2", 900_000, parts=2)
+        bench.log.records[0].pop()  # in scratch, without END
+        bench.store.gate.clear()
+        old = bench.give(0)
+        bench.give(1)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bench.store.working[0] == 1 and old.read_to == len(bench.log.records[0]), run)
+        assert bench.scratch_files(0)
+        bench.take(0)
+        bench.log.add(1, "2.1")
+        await until(lambda: bench.store.working[0] == 0 and not bench.scratch_files(0), run)
+        bench.store.gate.set()
+        await until(lambda: len(bench.store.stored) == 1, run)
+        await until(lambda: 1 in bench.checkpoints.written, run)
+        assert bench.worker._reassembler.held == 0
+        assert 0 not in bench.checkpoints.written
+        bench.worker.stop()
+        await run
+        assert 0 not in bench.checkpoints.written
+
+    asyncio.run(scenario())
+
+
+def test_an_outcome_in_the_making_is_not_counted_after_the_drop(tmp_path: Path) -> None:
+    """A partition lost between announcement and commit is not committed; its next owner counts it once."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.log.add(0, "1.1")
+        old = bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bool(old.settled()) or old.checkpoint().settled > 0, run)
+        bench.take(0)
+        bench.give(0)
+        await until(lambda: 0 in bench.checkpoints.written, run)
+        bench.worker.stop()
+        await run
+        assert bench.checkpoints.written[0].counters == {Place.STORED: 1}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_partitions_that_come_and_go_are_counted_exactly(seed: int, tmp_path: Path) -> None:
+    """Whatever is taken and given back when: at the end each upload is counted once, and no scratch is left."""
+
+    async def scenario() -> None:
+        rng = random.Random(seed)
+        bench = Bench(tmp_path)
+        sent: Counter[int] = Counter()
+        run = asyncio.create_task(bench.worker.run())
+        for _ in range(60):
+            partition = rng.randrange(PARTITIONS)
+            if partition in bench.log.at:
+                if rng.random() < 0.5:
+                    bench.take(partition)
+            else:
+                bench.give(partition)
+            for _ in range(rng.randint(0, 6)):
+                partition = rng.randrange(PARTITIONS)
+                large = rng.random() < 0.2
+                bench.log.add(partition, f"1.{rng.randint(0, 9)}", 300_000 if large else 9, 4 if large else 0)
+                sent[partition] += 1
+            for _ in range(rng.randint(0, 5)):
+                await asyncio.sleep(0 if rng.random() < 0.8 else 0.003)
+        for partition in range(PARTITIONS):
+            if partition not in bench.log.at:
+                bench.give(partition)
+
+        def settled() -> bool:
+            written = bench.checkpoints.written
+            return all(sent[n] == (written[n].settled if n in written else 0) for n in range(PARTITIONS))
+
+        await until(settled, run)
+        bench.worker.stop()
+        await run
+        assert len(bench.store.stored) == sum(sent.values())
+        for partition in range(PARTITIONS):
+            if sent[partition]:
+                checkpoint = bench.checkpoints.written[partition]
+                assert checkpoint.low_water_mark == len(bench.log.records[partition])
+                assert not checkpoint.done
+            assert not bench.scratch_files(partition)
+
+    asyncio.run(scenario())

@@ -1,0 +1,167 @@
+"""Where every received instance is, when the log is Kafka: the group's commits count, and what lies above them waits.
+
+The order of the reads is that of `account`: moves, marks, ends, the records between them, the commits again. A commit
+that was on its way when its partition changed hands may set a mark back once; then the readings begin anew.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, Final, NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from ingest.contract.identifiers import UploadId
+from ingest.contract.kafka import KafkaUnreachable, client_options
+from ingest.contract.records import HEADER, MAX_METADATA, CorruptRecord, Kind, Record, instance_of
+from ingest.contract.settings import MiB, Settings
+from workers.cli.account import Account, Move, balance
+from workers.cli.backlog import SEALING, Completed
+from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata
+
+_POLL: Final = 500  # ms
+_FETCH: Final = 16 * MiB
+_BOOTSTRAP: Final = 10.0  # s
+_RETRY: Final = 0.2  # s
+
+
+class Member(NamedTuple):
+    """A worker of the group, on whatever host."""
+
+    name: str
+    partitions: tuple[int, ...]
+
+
+class GroupAccount(NamedTuple):
+    """The account, and what else the group tells."""
+
+    account: Account
+    lost: int  # records that retention took unread
+    members: list[Member]
+
+
+def read_group_account(settings: Settings, moves: Iterable[Move]) -> GroupAccount:
+    """Count; ``moves`` must have been read before the call. Reads all that waits, so a large backlog takes a while.
+
+    Raises:
+        ForeignCommit: the group's offsets are not ours.
+        KafkaUnreachable: no broker answers, or none lets us in.
+    """
+    moves = list(moves)
+    with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
+        while True:
+            before = _accounts(admin, settings)
+            marks = {number: account.low_water_mark for number, account in before.items()}
+            completed = list(_completed_uploads(consumer, settings, marks))
+            accounts = _accounts(admin, settings)
+            if all(accounts[number].low_water_mark >= mark for number, mark in marks.items()):
+                break
+        lost = sum(account.lost for account in accounts.values())
+        return GroupAccount(balance(completed, accounts, moves), lost, _members(admin, settings))
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    kafka = settings.kafka
+    try:
+        with closing(KafkaAdminClient(**_options(settings))) as admin:
+            yield admin
+    except KafkaError as error:
+        raise KafkaUnreachable(kafka, error) from None
+
+
+def _consumer(settings: Settings) -> KafkaConsumer:
+    return KafkaConsumer(
+        **_options(settings),
+        auto_offset_reset="earliest",
+        check_crcs=False,
+        fetch_max_bytes=_FETCH,
+        max_partition_fetch_bytes=_FETCH,
+        metrics_enabled=False,
+        allow_auto_create_topics=False,
+    )
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return client_options(settings.kafka) | {"bootstrap_timeout_ms": int(1000 * _BOOTSTRAP)}
+
+
+def _accounts(admin: KafkaAdminClient, settings: Settings) -> dict[int, OffsetCheckpoint]:
+    kafka = settings.kafka
+    commits = _commits(admin, kafka.group)
+    return {
+        place.partition: decode_metadata(place.partition, commit.offset, commit.metadata)
+        for place, commit in commits.items()
+        if place.topic == kafka.instance_topic
+    }
+
+
+def _commits(admin: KafkaAdminClient, group: str) -> dict[TopicPartition, Any]:
+    """All of a group. A broker makes the topic that holds them when the first is asked for, and says so meanwhile."""
+    deadline = time.monotonic() + _BOOTSTRAP
+    while True:
+        try:
+            found: dict[TopicPartition, Any] = admin.list_group_offsets({group: None})[group]
+        except KafkaError as error:
+            if not error.retriable or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY)
+        else:
+            return found
+
+
+def _members(admin: KafkaAdminClient, settings: Settings) -> list[Member]:
+    kafka = settings.kafka
+    found = admin.describe_groups([kafka.group])[kafka.group]
+    members = []
+    for member in found["members"]:
+        assignment = (member["member_assignment"] or {}).get("assigned_partitions", ())
+        partitions = [
+            number
+            for topic in assignment
+            if topic["topic"] == kafka.instance_topic
+            for number in topic["partitions"]
+        ]
+        # Of a static member that came back, the broker has the client id from before.
+        name = member["group_instance_id"] or member["client_id"]
+        members.append(Member(name, tuple(sorted(partitions))))
+    return sorted(members)
+
+
+def _completed_uploads(
+    consumer: KafkaConsumer, settings: Settings, marks: Mapping[int, int]
+) -> Iterator[Completed]:
+    """What was completely received between each partition's mark and its end of this moment."""
+    topic = settings.kafka.instance_topic
+    places = [TopicPartition(topic, number) for number in range(settings.log.partitions)]
+    first = consumer.beginning_offsets(places)
+    ends = consumer.end_offsets(places)
+    starts = {place: max(marks.get(place.partition, 0), first[place]) for place in places}
+    left = {place for place in places if starts[place] < ends[place]}
+    consumer.assign(sorted(left))
+    for place in left:
+        consumer.seek(place, starts[place])
+    while left:
+        for place, records in consumer.poll(timeout_ms=_POLL).items():
+            for record in records:
+                if record.offset < ends[place]:
+                    yield from _completed(record)
+        left = {place for place in left if consumer.position(place) < ends[place]}
+
+
+def _completed(record: Any) -> Iterator[Completed]:
+    """The upload that this record completes, if it completes one."""
+    value = memoryview(record.value or b"")
+    if len(value) < HEADER.size:
+        return
+    _, kind, length, _, _, upload_id, index = HEADER.unpack_from(value)
+    if kind not in SEALING:
+        return
+    metadata = value[HEADER.size : HEADER.size + min(length, MAX_METADATA)]
+    try:
+        instance = instance_of(Record(Kind(kind), UploadId(upload_id), index, metadata, memoryview(b"")))
+    except CorruptRecord:
+        return  # damage, which the worker will find and account for
+    yield Completed(record.partition, upload_id, record.offset + 1, instance.size, instance.received_at)

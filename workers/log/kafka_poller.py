@@ -1,0 +1,449 @@
+"""The thread that owns the Kafka consumer: it polls always, so that the group keeps us, whatever the workers wait for.
+
+What it hears goes to the event loop by `Listening`; what is asked of it comes by a queue. Rebalances are told on the
+client's own thread, while ours waits in `poll`: revoked partitions are committed there as last offered, an
+account that is whole in itself, and work in progress is never waited for.
+"""
+
+import asyncio
+import contextvars
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
+from kafka.structs import OffsetAndMetadata
+
+from ingest.contract.failpoints import Failpoint, reach
+from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
+from ingest.contract.kafka_topics import check_topics
+from ingest.contract.records import CorruptRecord, decode
+from ingest.contract.settings import Settings
+from workers.errors import Unavailable
+from workers.log.commit_metadata import OffsetCheckpoint, Range, decode_metadata, encode_metadata
+from workers.log.entries import DamagedRecord, Entry, LogRecord
+from workers.log.offset_progress import given_back, started
+
+CLOSE: Final = 3.0  # s; without a broker the group is not left, and misses us by itself
+_POLL: Final = 100  # ms; what a question waits for at most while nothing comes
+_OVERDUE: Final = 0.01  # s between two looks while a heartbeat is unanswered
+_QUESTION: Final = 10.0  # s; of what is asked of a broker at once
+_RECORDS: Final = 16  # of one poll: up to 16 MB
+_RETRY: Final = 0.5  # s
+_HEARTBEATS: Final = 4  # within a session, at least
+_HEARTBEAT: Final = 2.0  # s; a member hears of a rebalance with its next one
+_RETRY_AFTER: Final = 1.0  # s
+
+_log = structlog.get_logger()
+
+
+class LogRewound(Exception):  # noqa: N818 - named for the fact
+    """The topic ends before what was read of it: it was made anew, or brokers have lost what they acknowledged."""
+
+
+@dataclass(eq=False)
+class Ownership:
+    """One partition from being given to us until it is taken; another time it is another ownership."""
+
+    partition: int
+    offered: OffsetCheckpoint  # set by the event loop, read by the client's thread
+    next_position: int
+    gone: bool = False
+
+
+@dataclass(eq=False)
+class Batch:
+    """Entries that came together, of one ownership."""
+
+    ownership: Ownership
+    entries: list[Entry]
+    size: int  # bytes
+    lost: int  # records that should have come before them
+
+
+class Listening(Protocol):
+    """Who hears of it, on the event loop's thread."""
+
+    def on_taken(self, ownership: Ownership, checkpoint: OffsetCheckpoint, end: int) -> None:
+        """A partition is ours, with its account and where it ends."""
+        ...
+
+    def on_gone(self, ownership: Ownership) -> None:
+        """It is ours no more."""
+        ...
+
+    def on_batch(self, batch: Batch) -> None:
+        """Entries of one that may still be ours."""
+        ...
+
+    def on_failure(self, error: Exception) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class KafkaPoller:
+    """The thread and the consumer."""
+
+    def __init__(self, settings: Settings, call: Callable[..., None], listening: Listening) -> None:
+        """``call``: calls a function with arguments in the event loop's thread."""
+        self._settings = settings
+        self._topic = settings.kafka.instance_topic
+        self._call = call
+        self._listening = listening
+        self._owned: dict[int, Ownership] = {}
+        self._new: set[int] = set()  # given to us, not yet taken over
+        self._questions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping = False
+        self._pushed = 0  # bytes handed to the event loop
+        self._taken = 0  # bytes of them that it has passed on
+        self._is_paused = False
+        run = partial(contextvars.copy_context().run, self._run)
+        self._thread = threading.Thread(target=run, name="kafka-poller", daemon=True)
+
+    def open(self) -> None:
+        """Check the topics and connect; blocks.
+
+        Raises:
+            KafkaUnreachable, TopicMismatch: see `ingest.contract.kafka`.
+        """
+        check_topics(self._settings)
+        try:
+            self._consumer = KafkaConsumer(**consumer_options(self._settings))
+        except KafkaError as error:
+            raise KafkaUnreachable(self._settings.kafka, error) from None
+        try:
+            self._consumer.subscribe([self._topic], listener=_Listener(self))
+            # A member that leads the group without knowing the topic shares out nothing, for minutes (3.0.12).
+            self._consumer.partitions_for_topic(self._topic)
+        except KafkaError as error:
+            self._close()
+            raise KafkaUnreachable(self._settings.kafka, error) from None
+
+    def start(self) -> None:
+        """Join the group."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Give everything back and end."""
+        self._stopping = True
+
+    def join_within(self, seconds: float) -> bool:
+        """Wait for the end; whether it came."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def take(self, size: int) -> None:
+        """The event loop has passed on so many bytes more."""
+        self._taken += size
+
+    def ask_commit(self, offers: Sequence[tuple[Ownership, OffsetCheckpoint]]) -> asyncio.Future[int]:
+        """Commit those that are still ours; from the event loop, like the next."""
+        future = asyncio.get_running_loop().create_future()
+        self._questions.put(lambda: self._commit(offers, future))
+        return future
+
+    def ask_end(self, partition: int) -> asyncio.Future[int]:
+        """Where a partition ends."""
+        future = asyncio.get_running_loop().create_future()
+        self._questions.put(lambda: self._end_of(partition, future))
+        return future
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                self._turn()
+            self._answer_questions()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the process must hear of it
+            self._call(self._listening.on_failure, error)
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        """Hear what has come, then do what is to be done."""
+        try:
+            self._keep_the_budget()
+            reach(Failpoint.POLLING)
+            for place, records in self._poll().items():
+                # One that is not taken over yet will be read again from where its account says.
+                if place.partition in self._owned:
+                    self._hand_out(self._owned[place.partition], records)
+            self._take_over_all()
+        except KafkaError as error:
+            if not _passes(error):
+                raise
+            _log.warning("Kafka does not answer", error=type(error).__name__)
+            time.sleep(_RETRY)
+        self._answer_questions()
+
+    def _poll(self) -> dict[TopicPartition, list[Any]]:
+        """What has come; waits a moment for it.
+
+        While a heartbeat is due and unanswered the client's own wait ends at once and is begun again, thousands of
+        times a second, and each leaves something behind at the fetch that is under way (3.0.12). A member that has
+        no coordinator, or must join anew, does so within that wait, and needs it.
+        """
+        group = self._consumer._coordinator  # noqa: SLF001 - there is no other way
+        overdue = (
+            group.heartbeat.should_heartbeat()
+            and group.stable()
+            and not group.coordinator_unknown()
+            and not group.need_rejoin()
+        )
+        polled: dict[TopicPartition, list[Any]] = self._consumer.poll(
+            timeout_ms=0 if overdue else _POLL, max_records=_RECORDS
+        )
+        if overdue and not polled:
+            time.sleep(_OVERDUE)
+        return polled
+
+    def _close(self) -> None:
+        try:
+            # Its listener commits what was offered last.
+            self._consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE))
+        except Exception as error:  # noqa: BLE001 - there is nothing more to lose
+            _log.warning("the consumer did not close cleanly", error=type(error).__name__)
+
+    def _keep_the_budget(self) -> None:
+        held = self._pushed - self._taken
+        limit = self._settings.kafka.fetch_maximum
+        if held >= limit:
+            self._is_paused = True
+            self._consumer.pause(*self._consumer.assignment())  # each time: new ones come unpaused
+        elif self._is_paused and held <= limit // 2:
+            self._is_paused = False
+            self._consumer.resume(*self._consumer.paused())
+
+    def _take_over_all(self) -> None:
+        """Read the accounts of what is new to us, commit that we have started on them, and tell.
+
+        Nothing that was fetched of these before counts, so an error means only: again.
+
+        Raises:
+            ForeignCommit, LogRewound: an administrator must decide what follows.
+        """
+        places = [TopicPartition(self._topic, partition) for partition in sorted(self._new)]
+        if not places:
+            return
+        timeout = int(1000 * _QUESTION)
+        first = self._consumer.beginning_offsets(places, timeout_ms=timeout)
+        ends = self._consumer.end_offsets(places, timeout_ms=timeout)
+        accounts = {}
+        for place in places:
+            committed = self._consumer.committed(place, metadata=True, timeout_ms=timeout)
+            accounts[place] = started(_account(place, committed, first[place], ends[place]))
+        self._consumer.commit(
+            {place: _commit_of(found) for place, found in accounts.items()}, timeout_ms=timeout
+        )
+        for place, checkpoint in accounts.items():
+            self._consumer.seek(place, checkpoint.low_water_mark)
+            self._new.discard(place.partition)
+            ownership = Ownership(place.partition, checkpoint, checkpoint.low_water_mark)
+            self._owned[place.partition] = ownership
+            self._call(self._listening.on_taken, ownership, checkpoint, ends[place])
+
+    def _hand_out(self, ownership: Ownership, records: Sequence[Any]) -> None:
+        entries: list[Entry] = []
+        size = lost = 0
+        for record in records:
+            if record.offset < ownership.next_position:
+                raise LogRewound(
+                    f"partition {ownership.partition} of {self._topic} is at {record.offset} again, "
+                    f"and {ownership.next_position} was read: its brokers have lost records"
+                )
+            if record.offset > ownership.next_position:
+                lost += _report_loss(ownership.partition, ownership.next_position, record.offset)
+            ownership.next_position = record.offset + 1
+            entries.append(_entry(record))
+            size += len(record.value or b"")
+        self._pushed += size
+        self._call(self._listening.on_batch, Batch(ownership, entries, size, lost))
+
+    def _answer_questions(self) -> None:
+        while True:
+            try:
+                question = self._questions.get_nowait()
+            except queue.Empty:
+                return
+            question()
+
+    def _commit(
+        self, offers: Sequence[tuple[Ownership, OffsetCheckpoint]], future: asyncio.Future[int]
+    ) -> None:
+        offsets = {
+            TopicPartition(self._topic, ownership.partition): _commit_of(checkpoint)
+            for ownership, checkpoint in offers
+            if not ownership.gone
+        }
+        if not offsets:
+            self._call(_settle, future, 0, None)
+            return
+        try:
+            sent = self._consumer.commit_async(offsets)
+        except KafkaError as error:
+            if not _passes(error):
+                raise
+            self._call(_settle, future, 0, error)
+            return
+        sent.add_callback(lambda _: self._call(_settle, future, len(offsets), None))
+        sent.add_errback(lambda error: self._call(_settle, future, 0, error))
+
+    def _end_of(self, partition: int, future: asyncio.Future[int]) -> None:
+        place = TopicPartition(self._topic, partition)
+        try:
+            end = self._consumer.end_offsets([place], timeout_ms=int(1000 * _QUESTION))[place]
+        except KafkaError as error:
+            self._call(_settle, future, 0, error)
+        else:
+            self._call(_settle, future, end, None)
+
+    # From here on: called on the client's own thread, while ours waits for it.
+
+    def given(self, partitions: Iterable[int]) -> None:
+        """The group has given us partitions."""
+        self._new.update(partitions)
+
+    def taken(self, partitions: Iterable[int]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """It has taken some; returns what may still be committed of them."""
+        offsets = {}
+        for partition in partitions:
+            self._new.discard(partition)
+            ownership = self._owned.pop(partition, None)
+            if ownership is not None:
+                ownership.gone = True
+                self._call(self._listening.on_gone, ownership)
+                place = TopicPartition(self._topic, partition)
+                offsets[place] = _commit_of(given_back(ownership.offered))
+        return offsets
+
+    async def commit_taken(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit these before the partitions are another's; if it cannot be, he repeats some work."""
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit_async(offsets)
+        except Exception as error:  # noqa: BLE001 - the rebalance must go on
+            _log.warning("partitions were given back without a last commit", error=type(error).__name__)
+
+
+class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
+    """Rebalances, on the client's thread: only its own awaitables may be awaited here."""
+
+    def __init__(self, poller: KafkaPoller) -> None:
+        self._poller = poller
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """New ones, beside those that we have."""
+        self._poller.given(place.partition for place in assigned)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Commit and drop."""
+        await self._poller.commit_taken(self._poller.taken([place.partition for place in revoked]))
+
+    async def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        """Only drop: they are another's already."""
+        self._poller.taken([place.partition for place in lost])
+
+
+def consumer_options(settings: Settings) -> dict[str, Any]:
+    """The consumer's keywords."""
+    kafka = settings.kafka
+    return (
+        client_options(kafka)
+        | {
+            "client_id": f"worker-{socket.gethostname()}-{os.getpid()}",  # as status and the brokers' tools show it
+            "group_id": kafka.group,
+            "group_instance_id": kafka.group_instance_id or None,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+            "session_timeout_ms": int(1000 * kafka.session_timeout),
+            "heartbeat_interval_ms": int(1000 * min(_HEARTBEAT, kafka.session_timeout / _HEARTBEATS)),
+            "max_poll_interval_ms": int(1000 * kafka.poll_interval),
+            "max_poll_records": _RECORDS,
+            "fetch_max_bytes": kafka.fetch_maximum,
+            "max_partition_fetch_bytes": min(kafka.fetch_maximum, MAXIMUM_MESSAGE),
+            "check_crcs": False,  # each record of ours has its own, over everything
+            "metrics_enabled": False,
+            "allow_auto_create_topics": False,
+        }
+    )
+
+
+def _passes(error: KafkaError) -> bool:
+    """Whether this may be over by itself."""
+    return bool(error.retriable) or isinstance(error, (CommitFailedError, RebalanceInProgressError))
+
+
+def _commit_of(checkpoint: OffsetCheckpoint) -> OffsetAndMetadata:
+    return OffsetAndMetadata(checkpoint.low_water_mark, encode_metadata(checkpoint), -1)
+
+
+def _account(
+    place: TopicPartition, committed: OffsetAndMetadata | None, first: int, end: int
+) -> OffsetCheckpoint:
+    """What is committed of a partition that has records from ``first`` to ``end``."""
+    if committed is None:  # nobody of this group has read anything
+        found = OffsetCheckpoint(partition=place.partition, low_water_mark=0)
+    else:
+        found = decode_metadata(place.partition, committed.offset, committed.metadata)
+    if found.low_water_mark > end:
+        raise LogRewound(
+            f"partition {place.partition} of {place.topic} ends at {end}, and {found.low_water_mark} was read of it: the "
+            "topic was made anew, or its brokers have lost records"
+        )
+    return _from_the_start_of_the_log(found, first)
+
+
+def _from_the_start_of_the_log(checkpoint: OffsetCheckpoint, first: int) -> OffsetCheckpoint:
+    """The account where retention has overtaken it: what was not read is lost, and that is said and counted."""
+    mark = checkpoint.low_water_mark
+    if mark >= first:
+        return checkpoint
+    lost = _report_loss(checkpoint.partition, mark, first)
+    ranges = (Range(max(found.first, first), found.last) for found in checkpoint.done_ranges)
+    return msgspec.structs.replace(
+        checkpoint,
+        low_water_mark=first,
+        done_ranges=tuple(found for found in ranges if found.first <= found.last),
+        lost=checkpoint.lost + lost,
+    )
+
+
+def _report_loss(partition: int, expected: int, found: int) -> int:
+    _log.error(
+        "the log has lost records that were not read: retention has overtaken the workers",
+        partition=partition,
+        first=expected,
+        records=found - expected,
+    )
+    return found - expected
+
+
+def _entry(record: Any) -> Entry:
+    value = record.value or b""
+    position, partition, appended_at = record.offset, record.partition, record.timestamp
+    try:
+        return LogRecord(position, position + 1, partition, decode(value), appended_at)
+    except CorruptRecord:
+        return DamagedRecord(position, position + 1, partition, memoryview(value), appended_at)
+
+
+def _settle(future: asyncio.Future[int], value: int, error: Exception | None) -> None:
+    """In the event loop's thread."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(Unavailable(f"Kafka: {type(error).__name__}", _RETRY_AFTER))

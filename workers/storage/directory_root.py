@@ -1,0 +1,133 @@
+"""A folder as a place of a store: records are files, and flock(2) says who is at work, which dies with its process."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from workers.storage.directory_store import DirectoryStore
+from workers.storage.layout import Area, shards
+from workers.storage.root import IN_USE, SHARD, Size, changed_by
+from workers.storage.shard_map import WrongStores, read_file, replace_file
+
+_LOCK_FILE: Final = "lock"
+
+
+class DirectoryRoot:
+    """See `Root`: a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def place(self) -> str:
+        """See `Root.place`."""
+        return str(self.path.resolve())
+
+    def there(self) -> bool:
+        """See `Root.there`."""
+        return self.path.is_dir()
+
+    def make(self) -> None:
+        """See `Root.make`."""
+        _make_folder(self.path)
+
+    def read(self, name: str) -> bytes | None:
+        """See `Root.read`."""
+        return read_file(self.path / name)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """See `Root.replace`."""
+        replace_file(self.path / name, data)
+
+    def remove(self, name: str) -> None:
+        """See `Root.remove`."""
+        (self.path / name).unlink(missing_ok=True)
+
+    def holds_objects(self) -> bool:
+        """See `Root.holds_objects`."""
+        areas = [str(area) for area in Area if area]
+        return any((self.path / name).exists() for name in (*areas, *shards()))
+
+    @contextlib.contextmanager
+    def forming(self) -> Iterator[None]:
+        """See `Root.forming`."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """See `Root.shared`."""
+        with self._locked(fcntl.LOCK_SH, changed_by("")):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """See `Root.alone`."""
+        with self._locked(fcntl.LOCK_EX, IN_USE):
+            yield
+
+    def probe(self) -> None:
+        """See `Root.probe`: link(2) creates a name once."""
+
+    def open(self, name: str) -> DirectoryStore:
+        """See `Root.open`."""
+        return DirectoryStore(self.path, name)
+
+    def records(self, area: Area) -> Iterator[tuple[str, bytes]]:
+        """See `Root.records`."""
+        for path in (self.path / area).glob("*/*.json"):
+            yield str(path), path.read_bytes()
+
+    def sizes(self) -> Iterator[Size]:
+        """See `Root.sizes`; one look at each object's directory entry."""
+        for shard in _entries(self.path):
+            if SHARD.match(shard.name):
+                for entry in _entries(shard.path):
+                    if entry.name.endswith(".dcm"):
+                        yield Size(shard.name, entry.stat().st_size)
+
+    def close(self) -> None:
+        """See `Root.close`."""
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int, refusal: str) -> Iterator[None]:
+        descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WrongStores(f"{self} {refusal}") from None
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _entries(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except FileNotFoundError:
+        return
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those above it, each synced into its parent."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(mode=0o750, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
