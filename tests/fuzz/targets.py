@@ -46,6 +46,7 @@ from ingest.dimse.commitment_request import encode_request, parse_request
 from ingest.dimse.messages import decode_message
 from ingest.errors import LocalProtocolError, Refused, RemoteProtocolError
 from ingest.instance.identity import Incomplete, Unreadable, read_identity
+from tests.fuzz import segments
 from tests.support.instances import SYNTAXES, encoded, recorded
 from tests.support.scu import (
     COMMITMENT,
@@ -225,6 +226,7 @@ FAILED = [Found(CT, "1.2.3.5", Finding.DAMAGED)]
 FRAME = np.arange(64, dtype=np.uint16).reshape(8, 8)
 PIXELS = bytes(8)
 INSTANCE = recorded(PIXELS)
+HEADER = bytes(encode_header(Kind.INSTANCE, UPLOAD, 1, INSTANCE, [PIXELS]))
 
 
 def asked(*, explicit: bool) -> bytes:
@@ -259,7 +261,8 @@ TARGETS = {
     ),
     "identity": Target(identity, tuple(encoded(mode)[0][:300] for mode in SYNTAXES)),
     "data_set": Target(data_set, tuple(encoded(mode)[0] for mode in SYNTAXES)),
-    "record": Target(record, (bytes(encode_header(Kind.INSTANCE, UPLOAD, 1, INSTANCE, [PIXELS])) + PIXELS,)),
+    "segments": Target(segments.read, (segments.written(HEADER, PIXELS),)),
+    "record": Target(record, (HEADER + PIXELS,)),
     "record_metadata": Target(record_metadata, (msgspec.msgpack.encode(INSTANCE) + b"--" + PIXELS,)),
     "manifest": Target(manifest, (encode_manifest(received(UPLOAD, INSTANCE, "0" * 64)),)),
     "codestream": Target(
