@@ -26,7 +26,7 @@ define MORE_PEERS
 	@command -v promtool >/dev/null || $(APT) prometheus
 endef
 
-.PHONY: install serve serve-distributed test test-all check bench crash clean
+.PHONY: install serve serve-distributed test test-all check bench crash sbom audit clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -79,6 +79,23 @@ bench: install
 	$(PEERS)
 	$(BIN)/python -m tests.support.s3_servers minio
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# What the image holds, as CycloneDX 1.6: versions, licences and who needs whom, from an environment made of the lock file.
+sbom: build/tools/installed
+	rm -rf build/image && $(PYTHON) -m venv --without-pip build/image
+	build/tools/bin/pip --python build/image install --quiet --require-hashes --only-binary :all: -r k8s/image/requirements.txt
+	build/tools/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application --output-reproducible \
+		--output-format JSON --output-file build/sbom.cdx.json build/image
+
+# Known weaknesses of what the lock file names; asks pypi.org, so it needs the Internet.
+audit: build/tools/installed
+	build/tools/bin/pip-audit --strict --disable-pip --require-hashes -r k8s/image/requirements.txt
+
+build/tools/installed: pyproject.toml
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	build/tools/bin/python -m pip install -qq --disable-pip-version-check --group audit
+	@touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,10 +1,14 @@
 """What the image is made of, as far as can be read: the whole lock, the settings of the allocator, no rights."""
 
+import json
 import re
+import subprocess
 from importlib.metadata import requires
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ingest.contract.allocator import VARIABLES
@@ -84,3 +88,20 @@ def test_the_image_keeps_no_layer_with_what_was_taken_out() -> None:
     assert text.rpartition("\nFROM ")[2].startswith("scratch\n")
     assert instructions()["COPY"] == ["--from=root / /"]
     assert "RUN" not in instructions()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # s; it installs 40 packages
+def test_the_bill_of_materials_is_that_of_the_lock() -> None:
+    """`make sbom` names each package at its version, under a licence, and whom the project needs itself."""
+    subprocess.run(["make", "--silent", "sbom"], cwd=PROJECT, check=True, capture_output=True)
+    bill = json.loads((PROJECT / "build" / "sbom.cdx.json").read_text())
+    locked = pinned(IMAGE / "requirements.txt")
+    versions = {canonicalize_name(part["name"]): part["version"] for part in bill["components"]}
+    assert versions.keys() <= locked.keys()
+    for name, version in versions.items():
+        assert Version(version) in locked[name]
+    assert all(part["licenses"] for part in bill["components"])
+    (own,) = (entry for entry in bill["dependencies"] if entry["ref"] == "root-component")
+    needed = {canonicalize_name(ref.partition("==")[0]) for ref in own["dependsOn"]}
+    assert needed == {canonicalize_name(Requirement(text).name) for text in requires("dicom-ingest") or []}
