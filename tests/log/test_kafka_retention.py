@@ -18,6 +18,7 @@ from tests.support.kafka_servers import KafkaServers
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
 RECORD = bytes(100_000)
+DAY = 24 * 3_600_000  # ms
 
 
 @pytest.fixture
@@ -56,12 +57,10 @@ def keep(kafka: KafkaServers, settings: Settings, **limits: int) -> None:
             time.sleep(0.05)
 
 
-def publish(kafka: KafkaServers, settings: Settings, count: int, *, age: float = 0) -> None:
-    """Records that were written ``age`` seconds ago, by their own time."""
-    written = int(1000 * (time.time() - age))
+def publish(kafka: KafkaServers, settings: Settings, count: int) -> None:
     with contextlib.closing(KafkaProducer(bootstrap_servers=kafka.bootstrap_servers)) as producer:
         for _ in range(count):
-            producer.send(settings.kafka.instance_topic, RECORD, partition=1, timestamp_ms=written)
+            producer.send(settings.kafka.instance_topic, RECORD, partition=1)
         producer.flush()
 
 
@@ -89,12 +88,17 @@ def test_size_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, w
 
 def test_age_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, watch: RetentionWatch) -> None:
     """What waits for longer than the limit of the settings; a younger record beside it changes nothing."""
-    keep(kafka, settings, ms=2 * 3_600_000)
-    publish(kafka, settings, 1, age=3601)
+    keep(kafka, settings, ms=DAY)
+    publish(kafka, settings, 1)
+    assert watch.look() == 0
+    keep(kafka, settings, ms=2000)
+    while watch.look() == 0:
+        time.sleep(0.1)
     assert watch.look() == 0.5
     publish(kafka, settings, 1)
     assert watch.look() == 0.5
     commit(kafka, settings, 1)
+    keep(kafka, settings, ms=DAY)
     assert watch.look() == 0
 
 
