@@ -51,7 +51,7 @@ test: install
 	$(PEERS)
 	$(BIN)/python -m tests.support.s3_servers minio
 	$(BIN)/python -m tests.support.kustomize
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup -m 'not long and not servers and not slow'
+	$(BIN)/pytest --numprocesses 4 --dist loadgroup -m 'not long and not servers and not slow'
 
 test-all: install
 	$(PEERS)
@@ -59,7 +59,7 @@ test-all: install
 	$(BIN)/python -m tests.support.s3_servers minio versitygw
 	$(BIN)/python -m tests.support.kustomize
 	$(BIN)/python -m tests.support.dcmjs
-	$(BIN)/pytest --numprocesses 3 --dist loadgroup -m 'not long'
+	$(BIN)/pytest --numprocesses 4 --dist loadgroup -m 'not long'
 
 crash: install
 	$(PEERS)

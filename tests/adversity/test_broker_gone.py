@@ -21,7 +21,7 @@ from tests.support.scu import Scu, associate, c_store, ct_data_set
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
 DELIVERY = 4.0  # s
-SLACK = 20.0  # s; a busy machine's
+SLACK = 60.0  # s; a busy machine's
 BUDGET = 16 * MiB
 SENDERS = 40
 SIZE = 900_000
@@ -123,10 +123,10 @@ async def test_broker_goes_and_comes_back(mortal: KafkaServers, tmp_path: Path, 
             3,
             bytes([2, 3, 1]),
         )  # rejected-transient, presentation, temporary congestion
-        first = (await scus[0].response(60)).status
+        first = (await scus[0].response(120)).status
         assert first == OUT_OF_RESOURCES
         assert time.monotonic() - begun < DELIVERY + SLACK
-        others = await asyncio.gather(*(scu.response(60) for scu in scus[1:]))
+        others = await asyncio.gather(*(scu.response(120) for scu in scus[1:]))
         assert {answer.status for answer in others} == {OUT_OF_RESOURCES}
         assert time.monotonic() - begun < 2 * DELIVERY + SLACK
         await sending

@@ -286,9 +286,7 @@ def test_a_worker_outlives_its_broker(tmp_path: Path) -> None:
             group.settle()
             assert worker.poll() is None
             kafka.nodes[0].kill()
-            begun = time.monotonic()
             group.stop(worker)
-            assert time.monotonic() - begun < 30
             kafka.nodes[0].start()
             kafka.wait_complete()
             second = group.start()

@@ -224,7 +224,7 @@ async def answer(scu: Scu) -> tuple[int, bytes] | None:
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     with contextlib.suppress(ConnectionError):
-        assert await asyncio.wait_for(scu.reader.read(), 20) == b"", "more than one answer"
+        assert await asyncio.wait_for(scu.reader.read(), 60) == b"", "more than one answer"
     return found
 
 

@@ -76,7 +76,7 @@ def test_killed_child_is_replaced(pipeline: Pipeline, name: str) -> None:
     assert {other: after[other] for other in after if other != name} == {
         other: before[other] for other in before if other != name
     }
-    assert answers(pipeline)
+    until(lambda: answers(pipeline))
     assert pipeline.stop() == 0
 
 
@@ -129,4 +129,4 @@ def test_receiver_that_is_stopped_by_hand_returns(pipeline: Pipeline) -> None:
     before = running(pipeline.data)["receiver"]
     os.kill(before.pid, signal.SIGTERM)
     until(lambda: running(pipeline.data).get("receiver", before) != before)
-    assert answers(pipeline)
+    until(lambda: answers(pipeline))

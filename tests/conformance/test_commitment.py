@@ -1,14 +1,12 @@
 """Storage commitment of the whole pipeline: pynetdicom stores and asks, and is told what the store can prove."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.console import PATIENCE, Console, ask
+from tests.support.console import PATIENCE, Console, ask, store
 from tests.support.pipeline import Pipeline, assert_adds_up
-from tests.support.scu import Scu, c_store, ct_data_set
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("commitment")]
 
@@ -33,20 +31,6 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, console: Console) -> Iter
     )
     with Pipeline(folder / "data", environment={"DICOM_INGEST_CONFIG": str(config)}) as running:
         yield running
-
-
-def store(port: int, uids: list[str]) -> None:
-    """Acknowledged under another AE title of the console's."""
-
-    async def send() -> None:
-        scu = await Scu.associated(port)
-        for uid in uids:
-            await scu.send(c_store(uid, ct_data_set(uid, 20_000)))
-            assert (await scu.response(PATIENCE)).status == 0
-        await scu.release()
-        await Scu.close_all()
-
-    asyncio.run(send())
 
 
 def test_study_just_sent(pipeline: Pipeline, console: Console) -> None:

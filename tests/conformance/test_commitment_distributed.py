@@ -1,6 +1,5 @@
 """Storage commitment on Kafka and S3: stored by one receiver, asked of another, proved by a group, reported once."""
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,10 @@ import pytest
 from ingest.contract.failpoints import Failpoint
 from tests.support.acceptance import until
 from tests.support.buckets import content, names, store_settings, url_of
-from tests.support.console import PATIENCE, Console, ask
+from tests.support.console import Console, ask, store
 from tests.support.distributed import Distributed
 from tests.support.kafka_servers import KafkaServers
 from tests.support.s3_servers import S3Server
-from tests.support.scu import Scu, c_store, ct_data_set
 from workers.storage.bucket import Bucket
 from workers.storage.layout import object_key
 
@@ -73,20 +71,6 @@ def started(pipeline: Distributed) -> list[int]:
     for _ in range(2):
         pipeline.start_worker()
     return ports
-
-
-def store(port: int, uids: list[str]) -> None:
-    """Acknowledged under another AE title of the console's."""
-
-    async def send() -> None:
-        scu = await Scu.associated(port)
-        for uid in uids:
-            await scu.send(c_store(uid, ct_data_set(uid, 20_000)))
-            assert (await scu.response(PATIENCE)).status == 0
-        await scu.release()
-        await Scu.close_all()
-
-    asyncio.run(send())
 
 
 def nothing_is_open(pipeline: Distributed) -> bool:

@@ -94,11 +94,10 @@ def test_broker_unreachable(
         run.acknowledged(run.random.randint(1, 15))
         told = run.ledger.refused + run.ledger.rejected
         proxy.set(mode)
-        run.sleep(1, 1)  # what had its acknowledgement before has its answer
-        acknowledged = len(run.ledger.acknowledged)
-        run.sleep(_DELIVERY + 1, _DELIVERY + 4)
+        earlier = set(run.ledger.tried)  # of these an answer may still be on its way
+        run.sleep(_DELIVERY + 1, _DELIVERY + 3)
         run.until(lambda: run.ledger.refused + run.ledger.rejected > told, "a failure status")
-        assert len(run.ledger.acknowledged) == acknowledged, f"seed {seed}: I7: success without a broker"
+        assert run.ledger.acknowledged <= earlier, f"seed {seed}: I7: success without a broker"
         proxy.set(Mode.PASS)
         run.acknowledged(5)
     run.check()

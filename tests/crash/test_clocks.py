@@ -95,7 +95,7 @@ def test_clocks_apart_and_jumping(in_folder: Distributed, tmp_path: Path, seed: 
         slow = Slow(run.random.choice(run.ports()), slow_one.uid, slow_one.data_set())
         publisher.orphan(f"{run.others}1")
         publisher.flush()
-        slow.begun.wait(20)
+        slow.begun.wait(60)
         run.acknowledged(3)
         for offset in run.random.sample((-2 * HOUR, 2 * HOUR), 2):  # back and forth, in either order
             for clock in clocks:

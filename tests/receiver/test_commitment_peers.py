@@ -52,7 +52,7 @@ class Modality:
         try:
             yield association
             # A release may overtake the response that pynetdicom sends from another thread.
-            assert self.answered.wait(20)
+            assert self.answered.wait(60)
         finally:
             association.release()
 
@@ -94,7 +94,7 @@ def with_modality(modality: Modality, engine: Engine, work: Callable[[Associatio
                 modality.answered.set()
                 assert status == modality._status
             await working
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await server.unused.wait()
 
     run(scenario())
@@ -112,7 +112,7 @@ def test_request_and_report(syntax: str, role: bool) -> None:
         status, reply = association.send_n_action(request_of(UIDS), 1, COMMITMENT, COMMITMENT_INSTANCE)
         assert status.Status == 0
         assert not reply
-        event_type, report = modality.reports.get(timeout=20)
+        event_type, report = modality.reports.get(timeout=60)
         assert event_type == 2
         assert report.TransactionUID == "1.2.3.4"
         assert "RetrieveAETitle" not in report
@@ -133,7 +133,7 @@ def test_report_that_the_peer_does_not_take() -> None:
 
     def work(association: Association) -> None:
         association.send_n_action(request_of(UIDS), 1, COMMITMENT, COMMITMENT_INSTANCE)
-        modality.reports.get(timeout=20)
+        modality.reports.get(timeout=60)
 
     with_modality(modality, Engine(), work)
 

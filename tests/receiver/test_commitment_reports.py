@@ -212,7 +212,7 @@ def test_end_of_the_association(how: str, sent: bool) -> None:
                 await scu.close()
             else:
                 await scu.send(RELEASE_RQ if how == "release" else ABORT)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 assert await task is None
                 assert await first is None
                 assert await asked.report() is None
@@ -340,7 +340,7 @@ def test_peer_that_never_reads_its_report(monkeypatch: pytest.MonkeyPatch, given
                 await asyncio.wait({task})
             else:
                 assert await task is None
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await server.unused.wait()
 
     run(scenario())

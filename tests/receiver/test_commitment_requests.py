@@ -221,7 +221,7 @@ def test_peer_that_goes_away(asking: bool) -> None:
             await scu.send(message if asking else message[:-20])
             await until(lambda: bool(engine.asked) if asking else server.commitment._room < room)
             await scu.close()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await server.unused.wait()
             engine.let_go.set()
             await until(lambda: server.commitment._room == room)

@@ -184,7 +184,7 @@ async def test_our_own_receiver_on_a_new_association() -> None:
         peer = Peer("127.0.0.1", port, "DICOM-INGEST", CALLING, 20)
         asking = asyncio.create_task(commit(peer, REFERENCES[:100], seconds=20, listen=listen))
         await until(lambda: bool(engine.asked))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await server.unused.wait()
         asked = engine.asked[0]
         assert await asked.report() is None
@@ -249,7 +249,7 @@ class Archive:
 
     def __exit__(self, *_: object) -> None:
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
         assert self._server is not None
         self._server.shutdown()
 

@@ -46,7 +46,7 @@ def settle(pipeline: Pipeline, timeout: float = 120) -> Status:
     raise TimeoutError(pipeline.log.read_text()[-4000:])
 
 
-def until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
+def until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + timeout
     while not condition():

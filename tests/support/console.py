@@ -1,5 +1,6 @@
 """A modality made with pynetdicom: asks for commitment, and takes reports on both kinds of association."""
 
+import asyncio
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import build_role
 
 from tests.support.pipeline import free_port
-from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT, EXPLICIT
+from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT, EXPLICIT, Scu, c_store, ct_data_set
 
 PATIENCE = 60.0  # s
 
@@ -111,3 +112,17 @@ def status_of_request(association: Association, uids: Sequence[str], transaction
 def ask(association: Association, uids: Sequence[str], transaction_uid: str) -> None:
     """The same, which must be taken."""
     assert status_of_request(association, uids, transaction_uid) == 0x0000
+
+
+def store(port: int, uids: list[str]) -> None:
+    """CT images, acknowledged under another AE title of the console's."""
+
+    async def send() -> None:
+        scu = await Scu.associated(port)
+        for uid in uids:
+            await scu.send(c_store(uid, ct_data_set(uid, 20_000)))
+            assert (await scu.response(PATIENCE)).status == 0
+        await scu.release()
+        await Scu.close_all()
+
+    asyncio.run(send())

@@ -1,22 +1,20 @@
 """dcmjs-dimse, a DICOM library for Node.js, as an SCU of storage commitment.
 
-npm installs it once, by the lock file in ``node/``, into the project's cache folder. ``python -m
-tests.support.dcmjs`` does so ahead of the tests, so that no test waits for downloads.
+npm installs it once, by the lock file in ``node/``, see `cache`. ``python -m tests.support.dcmjs`` does so ahead of
+the tests, so that no test waits for downloads.
 """
 
-import fcntl
 import hashlib
 import json
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.support.kafka_jars import cache_folder
+from tests.support.cache import cached
 
 _NODE: Final = Path(__file__).parent / "node"
 _LOCK: Final = _NODE / "package-lock.json"
@@ -46,40 +44,29 @@ class Outcome:
 
 
 def modules() -> Path:
-    """The folder that has the library in its node_modules; another process that installs it now is waited for.
+    """The folder that has the library in its node_modules.
 
     Raises:
         RuntimeError: npm is missing or could not install it; with the end of what it said.
     """
     # By the lock's content, so that a checkout with other versions has a folder of its own.
-    folder = cache_folder() / f"dcmjs-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            _install(folder)
-    return folder
+    return cached(f"dcmjs-{hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:12]}", _install)
 
 
 def _install(folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
         raise RuntimeError("npm or node is missing: install the system packages nodejs and npm")
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-        new = Path(made) / "new"
-        new.mkdir()
-        for name in ("package.json", _LOCK.name):
-            shutil.copy(_NODE / name, new / name)
-        # None of them needs a script of its own to run at installation.
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(
-            command, cwd=new, capture_output=True, text=True, check=False, timeout=_INSTALL,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise RuntimeError(f"npm could not install dcmjs-dimse: {(done.stdout + done.stderr)[-2000:]}")
-        new.rename(folder)  # only a complete one has the name
+    folder.mkdir()
+    for name in ("package.json", _LOCK.name):
+        shutil.copy(_NODE / name, folder / name)
+    # None of them needs a script of its own to run at installation.
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=_INSTALL,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise RuntimeError(f"npm could not install dcmjs-dimse: {(done.stdout + done.stderr)[-2000:]}")
 
 
 def store_and_ask(

@@ -98,9 +98,9 @@ class Host:
         """SIGKILL, and wait."""
         self.killed |= self.running
         self.signal(signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(60)
 
-    def stop(self, timeout: float = 40) -> int:
+    def stop(self, timeout: float = 120) -> int:
         """SIGTERM, and the exit code."""
         self.signal(signal.SIGTERM)
         return self.process.wait(timeout)
@@ -132,7 +132,7 @@ class Host:
         """Whether it has said so."""
         return text in self.log.read_text(errors="replace")
 
-    def wait_said(self, text: str, timeout: float = 60) -> None:
+    def wait_said(self, text: str, timeout: float = 120) -> None:
         """Return once it has said so."""
         deadline = time.monotonic() + timeout
         while not self.said(text):
@@ -221,7 +221,7 @@ class Distributed:
             host.killed |= host.running
             host.signal(signal.SIGKILL)
         for host in self.hosts:
-            host.process.wait(20)
+            host.process.wait(60)
 
     def start_receiver(
         self,
@@ -306,7 +306,7 @@ class Distributed:
         for host in running:
             host.signal(signal.SIGTERM)
             host.signal(signal.SIGCONT)  # which a test may have left standing
-        return {host.name: host.process.wait(60) for host in running}
+        return {host.name: host.process.wait(120) for host in running}
 
     def wrong_ends(self) -> dict[str, int]:
         """The exit codes of those that ended otherwise than by a test's SIGKILL or with 0."""

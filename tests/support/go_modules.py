@@ -1,10 +1,8 @@
 """What Go's module proxy gives to tests: programs, built once, and files of modules.
 
-Both are kept in the project's cache folder (``$XDG_CACHE_HOME/dicom-ingest``, else ``~/.cache/dicom-ingest``), so that a second
-run needs neither compiler nor network.
+Both are kept, see `cache`.
 """
 
-import fcntl
 import json
 import os
 import re
@@ -14,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from tests.support.cache import cached
 
 _BUILD: Final = 1800.0  # seconds; two minutes on two cores that nobody else uses
 _DOWNLOAD: Final = 300.0  # seconds
@@ -38,38 +38,22 @@ class Module:
 
 
 def binary(program: Program) -> Path:
-    """The program's binary, built if it is not in the cache; safe when several processes ask at once.
+    """The program's binary.
 
     Raises:
         RuntimeError: Go is missing or too old, or the build failed.
     """
-    folder = _cache() / f"{program.name}-{program.version}"
-    path = folder / program.name
-    if path.exists():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _build(program, folder)
-    return path
+    return cached(f"{program.name}-{program.version}/{program.name}", lambda path: _build(program, path))
 
 
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "dicom-ingest"
-
-
-def _build(program: Program, folder: Path) -> None:
+def _build(program: Program, path: Path) -> None:
     _require_go(program)
-    with tempfile.TemporaryDirectory(dir=folder) as made:
-        done = subprocess.run(
-            ["go", "install", f"{program.package}@{program.version}"],
-            env={**os.environ, "GOBIN": made}, capture_output=True, text=True, timeout=_BUILD, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise RuntimeError(f"building {program.name} failed:\n{done.stderr[-4000:]}")
-        (Path(made) / program.name).rename(folder / program.name)  # complete before it has its name
+    done = subprocess.run(
+        ["go", "install", f"{program.package}@{program.version}"],
+        env={**os.environ, "GOBIN": str(path.parent)}, capture_output=True, text=True, timeout=_BUILD, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"building {program.name} failed:\n{done.stderr[-4000:]}")
 
 
 def _require_go(program: Program) -> None:
@@ -84,18 +68,13 @@ def _require_go(program: Program) -> None:
 
 
 def module_file(module: Module, path: str) -> Path:
-    """A file of a module, copied into the cache if it is not there.
+    """A file of a module.
 
     Raises:
         RuntimeError: Go is missing, or the module proxy does not give the module.
     """
-    kept = _cache() / f"{module.path.replace('/', '-')}-{module.version}" / path.replace("/", "-")
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as made:
-            made.write((_downloaded(module) / path).read_bytes())
-        Path(made.name).rename(kept)  # complete before it has its name
-    return kept
+    name = f"{module.path.replace('/', '-')}-{module.version}/{path.replace('/', '-')}"
+    return cached(name, lambda kept: shutil.copyfile(_downloaded(module) / path, kept))
 
 
 def _downloaded(module: Module) -> Path:

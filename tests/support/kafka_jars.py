@@ -1,12 +1,11 @@
-"""Apache Kafka's jars: fetched once by Maven into the user's cache folder, shared by every checkout."""
+"""Apache Kafka's jars: fetched once by Maven, see `cache`."""
 
-import fcntl
-import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Final
+
+from tests.support.cache import cached
 
 KAFKA_VERSION: Final = "4.3.1"
 
@@ -28,39 +27,31 @@ _POM: Final = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 _COPY: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 
-def cache_folder() -> Path:
-    """Where what tests downloaded or built is kept, outside the tree."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dicom-ingest"
-
-
 def kafka_jars() -> Path:
-    """The folder of the jars, complete; another process that fetches them now is waited for.
+    """The folder of the jars.
 
     Raises:
         RuntimeError: Maven is missing or could not fetch them; with the end of what it said.
     """
-    jars = cache_folder() / f"kafka-{KAFKA_VERSION}"
-    if jars.is_dir():
-        return jars
-    jars.parent.mkdir(parents=True, exist_ok=True)
-    with (jars.parent / f"{jars.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not jars.is_dir():
-            _fetch(jars)
-    return jars
+    return cached(f"kafka-{KAFKA_VERSION}", _fetch)
 
 
 def _fetch(jars: Path) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise RuntimeError("mvn is missing: install the system package maven")
-    with tempfile.TemporaryDirectory(dir=jars.parent) as folder:
-        pom, libraries = Path(folder) / "pom.xml", Path(folder) / "libraries"
-        pom.write_text(_POM)
-        command = [maven, "-q", "-B", "-f", str(pom), _COPY, "-DincludeScope=runtime"]
-        command.append(f"-DoutputDirectory={libraries}")
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-        if done.returncode != 0:
-            raise RuntimeError(f"mvn could not fetch Kafka: {(done.stdout + done.stderr)[-2000:]}")
-        libraries.rename(jars)  # only complete ones have the name
+    pom = jars.parent / "pom.xml"
+    pom.write_text(_POM)
+    command = [
+        maven,
+        "-q",
+        "-B",
+        "-f",
+        str(pom),
+        _COPY,
+        "-DincludeScope=runtime",
+        f"-DoutputDirectory={jars}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode != 0:
+        raise RuntimeError(f"mvn could not fetch Kafka: {(done.stdout + done.stderr)[-2000:]}")

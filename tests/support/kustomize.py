@@ -20,6 +20,16 @@ OVERLAYS: Final = sorted(path.name for path in (K8S / "overlays").iterdir())
 Manifest = dict[str, Any]
 
 
+def overlays_with(component: str) -> list[str]:
+    """The overlays that take a component in."""
+    found = []
+    for name in OVERLAYS:
+        kustomization = yaml.safe_load((K8S / "overlays" / name / "kustomization.yaml").read_text())
+        if f"../../components/{component}" in kustomization["components"]:
+            found.append(name)
+    return found
+
+
 def render(folder: Path) -> list[Manifest]:
     """All objects of a kustomization.
 

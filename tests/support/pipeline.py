@@ -57,7 +57,7 @@ class Pipeline:
             )  # fmt: skip
         self.wait_listening()
 
-    def wait_listening(self, timeout: float = 60) -> None:
+    def wait_listening(self, timeout: float = 120) -> None:
         """Return once a TCP connection is accepted."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -71,7 +71,7 @@ class Pipeline:
                 return
         raise TimeoutError(self.log.read_text()[-4000:])
 
-    def stop(self, timeout: float = 60) -> int:
+    def stop(self, timeout: float = 120) -> int:
         """SIGTERM, and the exit code."""
         if self.process is None:
             return 0

@@ -44,7 +44,7 @@ class ReceiverProcess:
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
         self.process.terminate()
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     @property
     def resident(self) -> float:

@@ -49,6 +49,6 @@ def run(scenario: Coroutine[None, None, None]) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what the receiver will do by itself."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - of the receiver's own state, which announces nothing
             await asyncio.sleep(0.01)

@@ -24,7 +24,7 @@ from tests.support.pipeline import free_port
 ACCESS_KEY: Final = "test-access-key"
 SECRET_KEY: Final = "test-secret-key"
 BUCKET: Final = "tests"
-_START: Final = 30.0  # seconds; both are up in under one on a quiet machine
+_START: Final = 120.0  # seconds; both are up in under one on a quiet machine
 _STOP: Final = 10.0
 
 

@@ -181,7 +181,7 @@ class Life:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what must come."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.002)
                 if self.run.done():

@@ -64,7 +64,7 @@ class ListLog:
     async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - as the real one's
         self.more.clear()
         if self.at == len(self.records):
-            await asyncio.wait_for(self.more.wait(), 30)
+            await asyncio.wait_for(self.more.wait(), 60)
 
 
 class ListOutcomes:
@@ -140,7 +140,7 @@ class Bench:
 
 async def until(condition: Callable[[], bool], run: asyncio.Task[None]) -> None:
     """Wait for something that must come from a worker that runs."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
             if run.done():

@@ -162,7 +162,7 @@ class Bench:
 
 async def until(condition: Callable[[], bool], run: asyncio.Task[None]) -> None:
     """Wait for something that must come from a worker that runs."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
             if run.done():

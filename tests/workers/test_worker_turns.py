@@ -66,7 +66,7 @@ def test_a_cancelled_turn_lets_the_next_go() -> None:
         for task in (first, second):
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await asyncio.wait_for(upload(forever=False), 5)
+        await asyncio.wait_for(upload(forever=False), 60)
 
     asyncio.run(scenario())
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -45,7 +44,7 @@ def test_room_that_comes_free_is_taken() -> None:
         thread = threading.Thread(target=wait)
         thread.start()
         assert not entered.wait(0.1)
-    assert entered.wait(10)
+    assert entered.wait(60)
     thread.join()
 
 
@@ -53,10 +52,10 @@ def test_a_silent_store_is_left_alone_and_tried_by_one() -> None:
     """All others are told at once; one answer brings everything back."""
     rest = Rest()
     with pytest.raises(Silent):
-        failing(Silent("silence", 0.2), rest)
+        failing(Silent("silence", 60.0), rest)
     with pytest.raises(Unavailable, match="left alone"), rest.trial():
         pass
-    time.sleep(0.25)
+    rest._until = 0.0
     with rest.trial(), pytest.raises(Unavailable, match="left alone"), rest.trial():
         pass
     with rest.trial(), rest.trial():
@@ -87,7 +86,7 @@ def test_a_reader_slower_than_the_store_holds_only_its_share(minio_url: str) -> 
 
     def endless() -> Iterator[bytes]:
         yield b"begun"
-        stop.wait(30)
+        stop.wait(120)
         raise OSError(5, "Input/output error")
 
     async def scenario() -> None:
