@@ -32,6 +32,8 @@ from workers.storage.stores import Stores, open_stores
 from workers.worker import OwnedPartition, Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
+# A receiver lets two records of an upload be no further apart than its own limit; twice that, by the log's time.
+_GAPS: Final = 2
 _FAILURE: Final = 1
 _LEAST_MEMORY: Final = 1 * MiB  # as the setting's own limit
 
@@ -73,6 +75,7 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
             scratch=scratch,
             pipeline=measured(Pipeline(stores, codec, settings, scratch.of(partitions[0])), settings, admin),
             fences=Fences(Prover(stores, settings.worker.proofs), ProofFiles(settings.data)),
+            stray_after=_GAPS * settings.receiver.stall_timeout,
         )
         file = announce(settings.data, f"worker-{partitions[0]}", partitions=tuple(partitions))
         resources.callback(withdraw, file)
