@@ -6,9 +6,10 @@ import errno
 import itertools
 import os
 import random
+import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -368,6 +369,35 @@ async def test_a_refused_write_is_taken_back(
         disk.write_error = 0
         await publish(writer, 0, b"after")
     assert payloads(read_all(tmp_path)) == [b"before", b"after"]
+
+
+@contextlib.contextmanager
+def longest_file(size: int) -> Iterator[None]:
+    """This process may write no file beyond ``size`` bytes; what tries gets EFBIG, and SIGXFSZ, which Python ignores."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@EITHER_THREAD
+@asynchronous
+async def test_a_limit_on_the_size_of_files_is_like_a_full_disk(tmp_path: Path, publishers: int) -> None:
+    """A segment that cannot be made, or written to its end, is a refusal; all is well once the limit is lifted."""
+    with longest_file(MiB):
+        async with running(settings(tmp_path), publishers=publishers) as writer:
+            assert "File too large" in str(writer.refusal())
+            assert not await taken_by(writer)
+    async with running(settings(tmp_path), publishers=publishers) as writer:
+        first, second = os.urandom(900_000), os.urandom(900_000)
+        await publish(writer, 0, first)
+        with longest_file(MiB + MiB // 2), pytest.raises(OutOfResources):
+            await publish(writer, 0, os.urandom(900_000))
+        await publish(writer, 0, second)
+        assert not writer.failed.done()
+    assert payloads(read_all(tmp_path)) == [first, second]
 
 
 @asynchronous
