@@ -6,10 +6,9 @@ import errno
 import itertools
 import os
 import random
-import resource
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import SpoolWriter
 from tests.support.asynchronous import asynchronous
 from tests.support.fences import fence_record
+from tests.support.file_limit import longest_file
 from workers.log.checkpoint import Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.spool_reader import SpoolReader
@@ -369,17 +369,6 @@ async def test_a_refused_write_is_taken_back(
         disk.write_error = 0
         await publish(writer, 0, b"after")
     assert payloads(read_all(tmp_path)) == [b"before", b"after"]
-
-
-@contextlib.contextmanager
-def longest_file(size: int) -> Iterator[None]:
-    """This process may write no file beyond ``size`` bytes; what tries gets EFBIG, and SIGXFSZ, which Python ignores."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @EITHER_THREAD

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
+from tests.support.file_limit import longest_file
 from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.log_clock import LogClock
@@ -119,6 +120,19 @@ def test_an_orphan_that_lies_in_scratch_leaves_no_file(tmp_path: Path) -> None:
     asyncio.run(reader.reassembler.release(upload))
     assert not list((tmp_path / "0").iterdir())
     assert reader.reassembler.held == 0
+
+
+def test_scratch_beyond_a_limit_on_the_size_of_files_changes_nothing(tmp_path: Path) -> None:
+    """As on a full disk: the entry is refused whole and comes again, and then the upload has each part once."""
+    reader = Reader.of(tmp_path, memory_limit=6)
+    reader.part(BUSY, 0, 0)
+    with longest_file(2), pytest.raises(OSError, match="File too large"):
+        reader.part(BUSY, 1, 1)
+    for index in range(1, 4):
+        reader.part(BUSY, index, index)
+    reader.end(BUSY, 4, 5)
+    (upload,) = reader.uploads
+    assert (bytes(upload.payload.read(0, 16)), upload.damage) == (b"part" * 4, "")
 
 
 def test_at_the_end_of_the_log_its_reader_waits_by_its_own_clock(tmp_path: Path) -> None:
