@@ -14,6 +14,7 @@ from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import MiB, Settings, WorkerSettings
 from ingest.contract.spool import OsDisk, SpoolMissing, effective_reserve
+from ingest.contract.spool.pool import NO_SPACE
 from workers.errors import Unavailable
 from workers.fences import Fences
 from workers.log.checkpoint import CheckpointFolder, Progress
@@ -32,6 +33,10 @@ from workers.storage.stores import Stores, open_stores
 from workers.worker import OwnedPartition, Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
+# A receiver lets two records of an upload be no further apart than its own limit; twice that, by the log's time.
+_GAPS: Final = 2
+# As a worker that ended would be started again and again, until its supervisor gave up and nobody received.
+_AFTER_FULL: Final = 2.0  # seconds between tries to start on a full disk
 _FAILURE: Final = 1
 _LEAST_MEMORY: Final = 1 * MiB  # as the setting's own limit
 
@@ -46,10 +51,23 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
         WrongStores: the stores are not those that the shard map names, or one cannot be relied on or give the proof
             that the settings want.
         Unavailable: a bucket does not answer.
-        OSError: the file system's, at the start.
+        OSError: the file system's, at the start; a full one is waited for.
     """
     refuse_unprovable(settings)
     stop = stop_by_signal()
+    while True:
+        try:
+            return await _run_once(settings, partitions, stop)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            _log.error("no space to start: waiting for some", data=str(settings.data), reason=error.strerror)
+        if await _stopped_within(stop, _AFTER_FULL):
+            return 0
+
+
+async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio.Event) -> int:
+    """As `run_worker`, but a full disk is an error: what was opened until then is closed again."""
     async with contextlib.AsyncExitStack() as resources:
         admin = await resources.enter_async_context(Admin(settings, 1 + partitions[0]))
         owned = await _own(settings.data, partitions, stop, resources)
@@ -73,6 +91,7 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
             scratch=scratch,
             pipeline=measured(Pipeline(stores, codec, settings, scratch.of(partitions[0])), settings, admin),
             fences=Fences(Prover(stores, settings.worker.proofs), ProofFiles(settings.data)),
+            stray_after=_GAPS * settings.receiver.stall_timeout,
         )
         file = announce(settings.data, f"worker-{partitions[0]}", partitions=tuple(partitions))
         resources.callback(withdraw, file)

@@ -145,10 +145,11 @@ class Worker:
         pipeline: Placer,
         fences: Fences,
         expire_after: float = math.inf,
+        stray_after: float = math.inf,
     ) -> None:
         """``partitions``: those that it owns from the start; `add` and `drop` change them.
 
-        ``expire_after``: see `Reassembler`.
+        ``expire_after``, ``stray_after``: see `Reassembler`.
         """
         self._settings = settings
         self._checkpoints = checkpoints
@@ -163,7 +164,9 @@ class Worker:
         ] = {}  # where each ended when it came; infinite while that is not known
         self._expire_after = expire_after
         self._looked = 0.0  # when we last looked for uploads that wait in vain
-        self._reassembler = Reassembler(self._progress, scratch, settings.memory_limit, expire_after)
+        self._reassembler = Reassembler(
+            self._progress, scratch, settings.memory_limit, expire_after, stray_after
+        )
         self._changes: deque[OwnedPartition | _Dropped] = deque()  # to be taken note of before the next entry
         self._turns = Turns(UPLOADS_AT_ONCE)
         self._in_work: dict[asyncio.Task[bool], _InWork] = {}  # completed and not yet settled

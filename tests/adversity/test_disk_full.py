@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ingest.contract.running import running_processes
+from ingest.contract.settings import LogSettings, Settings
 from ingest.contract.uncaught import UNCAUGHT
+from ingest.log import SpoolWriter
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import Scu, c_echo, ct_data_set
 from tests.support.small_disk import SmallDisk
@@ -216,3 +218,39 @@ def test_store_full(tmp_path: Path) -> None:
             senders.until_accepted()
             check(pipeline, senders, store)
             assert pipeline.stop() == 0
+
+
+async def make_spool(data: Path) -> None:
+    """As a receiver's first start leaves it."""
+    log = LogSettings(segment_size=2 * MiB, partitions=4, maximum_size=8 * MiB)
+    writer = SpoolWriter(Settings(data=data, log=log))
+    await writer.start()
+    await writer.close()
+
+
+def test_a_worker_whose_first_start_finds_the_disk_full_waits(tmp_path: Path) -> None:
+    """It says so and starts by itself when there is space: one that ended would take the receiver with it."""
+    with SmallDisk(tmp_path / "disk", "16m") as disk:
+        pipeline = Pipeline(disk.path / "data", environment=TIGHT)
+        asyncio.run(make_spool(pipeline.data))
+        disk.fill()
+        log = tmp_path / "worker.log"
+        with log.open("wb") as file:
+            worker = subprocess.Popen(
+                pipeline.command("worker", "--data", str(pipeline.data), "--partitions", "0,1,2,3"),
+                stdout=file, stderr=file, env=pipeline.environment,
+            )  # fmt: skip
+        try:
+            while b"no space to start" not in log.read_bytes():
+                assert worker.poll() is None, log.read_text()[-4000:]
+                time.sleep(0.05)
+            disk.relieve()
+            while not started_workers(pipeline):
+                assert worker.poll() is None, log.read_text()[-4000:]
+                time.sleep(0.05)
+            worker.terminate()
+            assert worker.wait(60) == 0, log.read_text()[-4000:]
+        finally:
+            worker.kill()
+            worker.wait()
+    assert "Traceback" not in log.read_text()

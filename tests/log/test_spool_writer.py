@@ -22,6 +22,7 @@ from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import SpoolWriter
 from tests.support.asynchronous import asynchronous
 from tests.support.fences import fence_record
+from tests.support.file_limit import longest_file
 from workers.log.checkpoint import Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.spool_reader import SpoolReader
@@ -368,6 +369,24 @@ async def test_a_refused_write_is_taken_back(
         disk.write_error = 0
         await publish(writer, 0, b"after")
     assert payloads(read_all(tmp_path)) == [b"before", b"after"]
+
+
+@EITHER_THREAD
+@asynchronous
+async def test_a_limit_on_the_size_of_files_is_like_a_full_disk(tmp_path: Path, publishers: int) -> None:
+    """A segment that cannot be made, or written to its end, is a refusal; all is well once the limit is lifted."""
+    with longest_file(MiB):
+        async with running(settings(tmp_path), publishers=publishers) as writer:
+            assert "File too large" in str(writer.refusal())
+            assert not await taken_by(writer)
+    async with running(settings(tmp_path), publishers=publishers) as writer:
+        first, second = os.urandom(900_000), os.urandom(900_000)
+        await publish(writer, 0, first)
+        with longest_file(MiB + MiB // 2), pytest.raises(OutOfResources):
+            await publish(writer, 0, os.urandom(900_000))
+        await publish(writer, 0, second)
+        assert not writer.failed.done()
+    assert payloads(read_all(tmp_path)) == [first, second]
 
 
 @asynchronous

@@ -2,8 +2,9 @@
 
 An upload is known by its upload id, never by its SOP Instance UID. A part index seen before is ignored.
 What never got an END was never acknowledged and is dropped: by its ABORT record, by the EPOCH record of the
-receiver's next start, or, where the log keeps time, when no receiver can be at work on it any more. What did get one may have been acknowledged: if parts are missing or a record is
-damaged, it is still handed out, as damaged, with the bytes that are there.
+receiver's next start, or, where the log bounds how long a record may be on its way, when no receiver can be at work
+on it any more. What did get one may have been acknowledged: if parts are missing or a record is damaged, it is still
+handed out, as damaged, with the bytes that are there. So are parts whose upload id was hit, by the log's own time.
 
 A fence (`Fence`) is no upload: it is handed out beside them, and is counted nowhere.
 
@@ -71,7 +72,8 @@ class Reassembler:
 
     ``memory_limit`` is in bytes, for all incomplete uploads together. Each entry is given once, in the order
     of its partition, and is given again when `add` raised. ``expire_after``: seconds without a record, after
-    which an upload will never end.
+    which an upload will never end. ``stray_after``: seconds of the log's time after which parts under a damaged
+    upload id are handed out as what is left of another upload; no sound one ends by it.
     """
 
     def __init__(
@@ -80,11 +82,13 @@ class Reassembler:
         scratch: Scratch,
         memory_limit: int,
         expire_after: float = math.inf,
+        stray_after: float = math.inf,
     ) -> None:
         self._progress = progress
         self._scratch = scratch
         self._memory_limit = memory_limit
         self._expire_after = expire_after
+        self._stray_after = min(expire_after, stray_after)
         self._clocks: dict[int, LogClock] = {}
         self._looked: dict[int, int] = {}  # when the log's clock last made us look for expired uploads
         self._pending: dict[UploadId, PendingUpload] = {}
@@ -175,12 +179,12 @@ class Reassembler:
 
     def _expired(self, entry: Entry) -> list[PendingUpload]:
         """Those of its partition that, by the log's clock, no record will come for; not the entry's own."""
-        if math.isinf(self._expire_after):
+        if math.isinf(self._stray_after):
             return []
-        limit = int(1000 * self._expire_after)
-        clock = self._clocks.setdefault(entry.partition, LogClock(limit // _STEPS))
+        step = int(1000 * self._stray_after) // _STEPS
+        clock = self._clocks.setdefault(entry.partition, LogClock(step))
         elapsed = clock.after(entry.appended_at)
-        if elapsed < self._looked.get(entry.partition, 0) + limit // _STEPS:
+        if elapsed < self._looked.get(entry.partition, 0) + step:
             return []
         self._looked[entry.partition] = elapsed
         own = entry.record.upload_id if isinstance(entry, LogRecord) else None
@@ -189,8 +193,12 @@ class Reassembler:
             for pending in self._pending.values()
             if pending.partition == entry.partition
             and pending.upload_id != own
-            and elapsed - pending.touched.log > limit
+            and elapsed - pending.touched.log > 1000 * self._patience(pending)
         ]
+
+    def _patience(self, pending: PendingUpload) -> float:
+        """Nothing is lost where a doubtful one ends too early: what comes later is handed out by itself, as damaged."""
+        return self._stray_after if pending.doubtful else self._expire_after
 
     async def _expire_all(
         self, expired: Iterable[PendingUpload], end: int, progress: Progress

@@ -186,9 +186,17 @@ class SpoolReader:
             return []
         data = self._files.read(found.record_position, found.size)
         try:
-            return [LogRecord(found.position, found.end, found.partition, decode(data))]
+            return [LogRecord(found.position, found.end, found.partition, decode(data), self._written_at())]
         except CorruptRecord:
-            return [DamagedRecord(found.position, found.end, found.partition, memoryview(data))]
+            return [
+                DamagedRecord(
+                    found.position, found.end, found.partition, memoryview(data), self._written_at()
+                )
+            ]
+
+    def _written_at(self) -> int:
+        """When the record at hand was written, in milliseconds; 0 where its group's header is lost."""
+        return self._group.written_at // 1_000_000 if isinstance(self._group, GroupHeader) else 0
 
     def _lost(self, damage: Damage, partition: int) -> Iterator[Entry]:
         """A stretch whose partition is not known, as ``partition`` gets it."""

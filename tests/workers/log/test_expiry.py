@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Instance, Kind, decode, encode_header
+from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
+from tests.support.file_limit import longest_file
 from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.log_clock import LogClock
@@ -22,6 +23,7 @@ from workers.log.scratch import ScratchFolder
 GAP = 90.0  # seconds; two records of one upload are never further apart
 EXPIRE_AFTER = 2 * GAP
 ORPHAN, BUSY = UploadId.of(1, 1, 1), UploadId.of(1, 1, 2)
+STRAY = UploadId.of(77, 1, 1)  # no receiver's
 START = 1_700_000_000.0  # seconds
 
 
@@ -38,9 +40,19 @@ class Reader(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path, memory_limit: int = 1000) -> "Reader":
+        return cls._of(folder, memory_limit, expire_after=EXPIRE_AFTER)
+
+    @classmethod
+    def of_spool(cls, folder: Path) -> "Reader":
+        """Its sound uploads end by ABORT, END or EPOCH alone."""
+        return cls._of(folder, 1000, stray_after=EXPIRE_AFTER)
+
+    @classmethod
+    def _of(cls, folder: Path, memory_limit: int, **limits: float) -> "Reader":
         progress = Progress(Checkpoint(partition=0))
-        scratch = ScratchFolder(folder, [0])
-        return cls(progress, Reassembler({0: progress}, scratch, memory_limit, EXPIRE_AFTER), [])
+        return cls(
+            progress, Reassembler({0: progress}, ScratchFolder(folder, [0]), memory_limit, **limits), []
+        )
 
     def take(self, record: bytes, at: float, *, damaged: bool = False) -> None:
         """One more record, appended ``at`` seconds after the first."""
@@ -110,6 +122,19 @@ def test_an_orphan_that_lies_in_scratch_leaves_no_file(tmp_path: Path) -> None:
     assert reader.reassembler.held == 0
 
 
+def test_scratch_beyond_a_limit_on_the_size_of_files_changes_nothing(tmp_path: Path) -> None:
+    """As on a full disk: the entry is refused whole and comes again, and then the upload has each part once."""
+    reader = Reader.of(tmp_path, memory_limit=6)
+    reader.part(BUSY, 0, 0)
+    with longest_file(2), pytest.raises(OSError, match="File too large"):
+        reader.part(BUSY, 1, 1)
+    for index in range(1, 4):
+        reader.part(BUSY, index, index)
+    reader.end(BUSY, 4, 5)
+    (upload,) = reader.uploads
+    assert (bytes(upload.payload.read(0, 16)), upload.damage) == (b"part" * 4, "")
+
+
 def test_at_the_end_of_the_log_its_reader_waits_by_its_own_clock(tmp_path: Path) -> None:
     """Nothing more is appended: `expire` drops what has waited long enough, and nothing else."""
     reader = Reader.of(tmp_path)
@@ -123,6 +148,44 @@ def test_at_the_end_of_the_log_its_reader_waits_by_its_own_clock(tmp_path: Path)
     assert reader.reassembler.waits_since(0) == 100
     reader.end(BUSY, 1, 101)
     assert len(reader.uploads) == 1
+
+
+def test_in_the_spool_only_a_damaged_upload_id_ends_by_the_logs_time(tmp_path: Path) -> None:
+    """A part whose upload id was hit waits for no END that could come: it must not hold the mark until a restart.
+
+    A sound upload may still be answered, however long the disk took, so it is never given up.
+    """
+    reader = Reader.of_spool(tmp_path)
+    reader.part(STRAY, 1, 0, damaged=True)
+    reader.part(ORPHAN, 0, 1)
+    for index in range(60):
+        reader.part(BUSY, index, 5.0 * (index + 1))
+        if 5.0 * (index + 1) <= EXPIRE_AFTER:
+            assert reader.progress.low_water_mark == 0
+    (stray,) = reader.uploads
+    assert (stray.damage, bytes(stray.payload.read(0, 4))) == ("its upload id is damaged", b"part")
+    assert stray.upload_id not in (STRAY, ORPHAN, BUSY), "the place of what was hit is no other upload's"
+    assert reader.progress.low_water_mark == 0, "until it has its place"
+    outcome = Outcome("", Place.QUARANTINED, "damaged", "", "", "", 1)
+    reader.progress.settle(stray.upload_id, outcome)
+    reader.progress.count(reader.progress.settled(), 1)
+    assert reader.progress.low_water_mark == 1, "the sound one's first"
+    assert reader.reassembler.orphans == 0
+    reader.end(ORPHAN, 1, 400)
+    assert reader.uploads[-1].upload_id == ORPHAN
+    assert not reader.uploads[-1].damage
+
+
+def test_an_upload_whose_first_part_is_damaged_is_handed_out_whole_while_it_goes_on(tmp_path: Path) -> None:
+    """Its upload id was not hit after all: its own records keep it, and its END takes all of it."""
+    reader = Reader.of_spool(tmp_path)
+    reader.part(BUSY, 0, 0, damaged=True)
+    for index in range(1, 60):
+        reader.part(BUSY, index, 5.0 * index)
+        reader.part(ORPHAN, index, 5.0 * index)
+    reader.end(BUSY, 60, 301)
+    (upload,) = reader.uploads
+    assert (upload.upload_id, upload.damage, upload.payload.size) == (BUSY, "", 240)
 
 
 def test_what_damage_may_have_sealed_is_kept(tmp_path: Path) -> None:

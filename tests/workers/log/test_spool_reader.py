@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -245,6 +246,19 @@ def test_other_disk_errors_are_not_taken_for_damage(tmp_path: Path) -> None:
         for _ in range(FAILED_READS * 2):
             with pytest.raises(OSError, match="memory"):
                 reader.read()
+
+
+def test_records_tell_when_they_were_written(tmp_path: Path) -> None:
+    """In milliseconds, by the clock of the writer's groups: the log's own time, by which damage is given up."""
+    before = time.time_ns() // 1_000_000
+    with writing(tmp_path, OsDisk()) as log:
+        fill(log, 2)
+    after = time.time_ns() // 1_000_000
+    with closing(SpoolReader(tmp_path, {0: 0, 1: 0, 2: 0})) as reader:
+        stamps = [entry.appended_at for entry in read_all(reader)]
+    assert len(stamps) == 6
+    assert stamps == sorted(stamps)
+    assert before <= stamps[0] <= stamps[-1] <= after
 
 
 def test_a_damaged_payload_is_handed_out_to_its_partition(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.file_limit import longest_file
 from workers.errors import Unavailable
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, conflict_key, object_key, quarantine_key
@@ -76,6 +77,16 @@ def test_a_reader_that_fails_leaves_nothing(store: DirectoryStore, tmp_path: Pat
         asyncio.run(store.put_new(KEY, pieces()))
     assert files(tmp_path) == []
     assert asyncio.run(store.put_new(KEY, [b"whole"]))
+
+
+def test_a_limit_on_the_size_of_files_is_like_a_full_disk(store: DirectoryStore, tmp_path: Path) -> None:
+    """An object beyond it is held, nothing of it is left, and the process lives; smaller ones go on."""
+    with longest_file(1 << 20):
+        with pytest.raises(Unavailable, match="File too large"):
+            asyncio.run(store.put_new(KEY, [bytes(1 << 20), b"and more"]))
+        assert files(tmp_path) == []
+        assert asyncio.run(store.put_new(object_key("9.9"), [b"small"]))
+    assert asyncio.run(store.put_new(KEY, [bytes(1 << 20), b"and more"]))
 
 
 @pytest.mark.parametrize("which", ["file", "folder"])
