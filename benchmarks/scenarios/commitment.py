@@ -46,9 +46,8 @@ _COUNT: Final = 1000  # of the aim
 _QUICK: Final = 200
 _SOURCE: Final = "MODALITY"
 _AT_ONCE: Final = WorkerSettings().proofs
-_MORE: Final = (
-    3  # rounds for one of other scenarios: each takes a second or two, in which a machine is not itself
-)
+# Rounds for one of other scenarios: each takes a second or two, in which a machine may be busy with something else.
+_MORE: Final = 3
 
 Read = Callable[[str], bytes]
 
