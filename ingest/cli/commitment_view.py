@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ingest.commitment.rounds import Findings
 from ingest.commitment.transaction import Clock, Transaction
-from ingest.commitment.transactions import Patience, Rules, Transactions
+from ingest.commitment.transactions import watched
 from ingest.contract.commitments import Found, found_of
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import Record
@@ -45,9 +45,7 @@ class View:
         self._source = source
         clock = Clock(time.monotonic(), time.time_ns())
         self.now = clock.now
-        self.transactions = Transactions(
-            Rules(-1, -1, shared=False, claim=0.0, remember=0, patience_of=lambda _: Patience(0.0, 0.0))
-        )
+        self.transactions = watched()
         for entry in source.entries():
             self.transactions.apply(entry, clock)
         # Of both, what ends it counts.

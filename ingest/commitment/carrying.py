@@ -13,6 +13,7 @@ from ingest.commitment.reading import aside, records_of
 from ingest.commitment.transaction import Clock, Transaction
 from ingest.commitment.transactions import Transactions
 from ingest.contract.commitments import CommitProved, CommitRequested, commitment_of, found_of, references_of
+from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import CorruptRecord, Record
 from ingest.log import CommitmentLog
 from ingest.log.commitment_log import Place, Written
@@ -46,8 +47,10 @@ async def carry_forward(
         if log.shared and transaction.claim_until > clock().now and not transaction.claim_mine:
             continue
         await _carry(log, transaction, write)
+        if transactions.is_closed(transaction.id):  # meanwhile: a start must not find it without its end
+            await _carry_closed(log, [(transaction.id, transactions.closed_at(transaction.id))], write)
     if not log.shared:  # Kafka keeps what is closed as long as its retention says
-        await _carry_closed(log, transactions, thresholds, write)
+        await _carry_closed(log, _endangered(transactions, thresholds), write)
     _forget_unknown(transactions, thresholds)
     _release(log, transactions, thresholds)
 
@@ -93,15 +96,21 @@ def carried_payloads(
     return kept[::-1]
 
 
+def _endangered(
+    transactions: Transactions, thresholds: Mapping[int, int]
+) -> list[tuple[TransactionId, Place]]:
+    """Those that are over, and whose end is about to leave the log."""
+    return [
+        (transaction_id, place)
+        for transaction_id, place in transactions.closed()
+        if place.position < thresholds.get(place.partition, 0)
+    ]
+
+
 async def _carry_closed(
-    log: CommitmentLog, transactions: Transactions, thresholds: Mapping[int, int], write: Write
+    log: CommitmentLog, endangered: Sequence[tuple[TransactionId, Place]], write: Write
 ) -> None:
     """Their UIDs are to be refused when they come again."""
-    endangered = [
-        (transaction_id, Place(partition, position))
-        for transaction_id, partition, position in transactions.closed()
-        if position < thresholds.get(partition, 0)
-    ]
     for at in range(0, len(endangered), _SMALL_BATCH):
         batch = []
         for transaction_id, place in endangered[at : at + _SMALL_BATCH]:
@@ -124,6 +133,6 @@ def _release(log: CommitmentLog, transactions: Transactions, thresholds: Mapping
         return
     needed = [thresholds.get(0, 0)]
     needed += [transaction.oldest for transaction in transactions]
-    needed += [position for _, _, position in transactions.closed()]
+    needed += [place.position for _, place in transactions.closed()]
     needed += [transaction.oldest for transaction in transactions.unknown()]
     log.release(max(0, min(needed)))

@@ -56,10 +56,6 @@ _DELIVERIES: Final = 8  # at a time, each to another source
 _AGAIN: Final = 1.0  # s after the log refused
 _AGAIN_AFTER_DEFECT: Final = 600.0  # s; it is logged each time
 _ASK_LIMIT: Final = 60.0  # s; then the peer is told that it failed
-# s between two looks for what is about to leave the log. A log of one machine may fill in seconds. Where receivers share
-# it, retention is days, and each looks at another time, so that mostly one carries and the others find it done.
-_CARRY: Final = 1.0
-_CARRY_SHARED: Final = (60.0, 600.0)
 _READ: Final = 60.0  # s
 _SALT: Final = 8  # bytes
 _LOOPS: Final = 3  # tasks that go on for ever
@@ -396,18 +392,21 @@ class Engine:
             )
 
     async def _take(self, transaction: Transaction) -> None:
-        await self._write([Written(transaction.id, CommitTaken(*self._claimant, self._claim))])
+        taken = CommitTaken(*self._claimant, self._claim, self._clock().wall)
+        await self._write([Written(transaction.id, taken)])
 
     async def _still_ours(self, transaction: Transaction) -> bool:
         """Whether a report may be sent: under a claim of ours, which is made anew where it might end meanwhile."""
         if not self._log.shared:
             return True
-        if not self._is_claimed(transaction, longest_report(self._settings)):
+        if not self._outlasts_report(transaction):
             await self._take(transaction)
-        return self._is_claimed(transaction, 0.0)
+        return self._outlasts_report(transaction)
 
-    def _is_claimed(self, transaction: Transaction, seconds: float) -> bool:
-        return transaction.claim_mine and transaction.claim_until > self._clock().now + seconds
+    def _outlasts_report(self, transaction: Transaction) -> bool:
+        """Whether our claim does, however long the report takes."""
+        left = transaction.claim_until - self._clock().now
+        return transaction.claim_mine and left > longest_report(self._settings)
 
     async def _deliver(self, transaction: Transaction) -> None:
         outcome = self._unwritten.get(transaction.id)
@@ -444,8 +443,8 @@ class Engine:
 
     async def _carry(self) -> None:
         while True:
-            shared = random.uniform(*_CARRY_SHARED)  # noqa: S311 - no secret
-            await asyncio.sleep(shared if self._log.shared else _CARRY)
+            # Each of those who share a log at another time: mostly one carries, and the others find it done.
+            await asyncio.sleep(random.uniform(*self._log.carry_every))  # noqa: S311 - no secret
             try:
                 await carry_forward(self._log, self._machine, self._clock, self._write)
             except (LogUnavailable, OutOfResources) as error:

@@ -229,13 +229,15 @@ class Transaction:
     def take(self, record: CommitTaken, clock: Clock, *, mine: bool, overdue: bool) -> None:
         """One receiver's claim; the first that is valid wins, and its owner may prolong it.
 
+        Ours counts from before it was written, another's from now: whoever reads late, two never hold it at once.
         What is ``overdue`` another claims to ask it again: then there is no need that we do, too.
         """
         if self.claim_until > clock.now and self.claim_mine != mine:
             return
         if overdue and not mine:
             self.asked_again(clock.now)
-        self.claim_mine, self.claim_until = mine, clock.now + record.seconds
+        begun = clock.seconds(record.taken_at) if mine else clock.now
+        self.claim_mine, self.claim_until = mine, begun + record.seconds
         self.sure = self.sure and mine
 
     def asked(self, number: int, begun: float, *, sure: bool) -> None:

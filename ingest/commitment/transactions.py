@@ -31,7 +31,7 @@ from ingest.contract.commitments import (
     CommitTaken,
 )
 from ingest.contract.identifiers import TransactionId
-from ingest.log.commitment_log import Entry
+from ingest.log.commitment_log import Entry, Place
 
 FIRST_AGAIN: Final = 5.0  # s from a round to the next; doubled each time
 _LEAST_AGAIN: Final = 1.0  # s
@@ -40,6 +40,8 @@ _LEAST_AGAIN: Final = 1.0  # s
 ASKINGS: Final = 3
 FIRST_LAG: Final = 60.0  # s that a round may take before it is worth a warning; doubled each time
 _CLOSED_SIZE: Final = 160  # bytes of a COMMIT_CLOSED record
+# What is carried forward while it is closed has its end before its acceptance: the end must not be forgotten by then.
+LEAST_REMEMBERED: Final = 1000
 _UNKNOWN_KEPT: Final = (
     20_000  # transactions of which only proofs are known, as an N-ACTION that failed leaves
 )
@@ -93,6 +95,20 @@ class Rules(NamedTuple):
     patience_of: Callable[[CommitAccepted], Patience]
 
 
+def watched() -> "Transactions":
+    """For who looks on and does nothing: what is open, by the records of the log alone."""
+    return Transactions(
+        Rules(
+            -1,
+            -1,
+            shared=False,
+            claim=0.0,
+            remember=LEAST_REMEMBERED,
+            patience_of=lambda _: Patience(0.0, 0.0),
+        )
+    )
+
+
 class Transactions:
     """The state machine; `apply` in the order of the log, `due` whenever `next_time` says."""
 
@@ -100,9 +116,7 @@ class Transactions:
         self._rules = rules
         self._open: dict[TransactionId, Transaction] = {}
         self._unknown: dict[TransactionId, Transaction] = {}  # proved, and not accepted
-        self._closed: dict[
-            TransactionId, tuple[int, int, int]
-        ] = {}  # partition, position, when; oldest first
+        self._closed: dict[TransactionId, tuple[Place, int]] = {}  # where and when it ended; oldest first
         self._schedule: list[tuple[float, TransactionId]] = []
         self._deliveries = Deliveries()
         self.replaying = True  # what is applied was written before this start
@@ -129,10 +143,14 @@ class Transactions:
         """Whether it is over, and remembered."""
         return transaction_id in self._closed
 
-    def closed(self) -> Iterator[tuple[TransactionId, int, int]]:
+    def closed(self) -> Iterator[tuple[TransactionId, Place]]:
         """Those that are over and remembered, each with the place of its record."""
-        for transaction_id, (partition, position, _) in self._closed.items():
-            yield transaction_id, partition, position
+        for transaction_id, (place, _) in self._closed.items():
+            yield transaction_id, place
+
+    def closed_at(self, transaction_id: TransactionId) -> Place:
+        """The place of the record that says that one is over."""
+        return self._closed[transaction_id][0]
 
     def apply(self, entry: Entry, clock: Clock) -> None:
         """The next record."""
@@ -224,7 +242,7 @@ class Transactions:
         transaction_id = entry.transaction_id
         closed = self._closed.get(transaction_id)
         if closed is not None:
-            if record.accepted_at // 10**9 <= closed[2]:
+            if record.accepted_at // 10**9 <= closed[1]:
                 return
             del self._closed[transaction_id]  # it was forgotten when this was accepted
         transaction = self._open.get(transaction_id)
@@ -238,7 +256,7 @@ class Transactions:
             transaction.lag_at = transaction.accepted_at + FIRST_LAG
             self._promised += transaction.promise
             if record.hold:
-                taken = CommitTaken(record.receiver, record.epoch, record.hold)
+                taken = CommitTaken(record.receiver, record.epoch, record.hold, record.accepted_at)
                 self._take(transaction, taken, clock)
         self._plan(transaction, clock.now)
 
@@ -288,7 +306,7 @@ class Transactions:
             self._deliveries.remove(transaction, reported=record.how == "reported")
         if transaction_id in self._closed and not entry.carried:
             return
-        self._closed[transaction_id] = (*entry.place, record.closed_at // 10**9)
+        self._closed[transaction_id] = entry.place, record.closed_at // 10**9
         while len(self._closed) > self._rules.remember:
             del self._closed[next(iter(self._closed))]
 

@@ -128,11 +128,15 @@ class CommitDecided(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CommitTaken(msgspec.Struct, frozen=True, array_like=True):
-    """One receiver delivers; the others keep off for as long, counted from when they read this."""
+    """One receiver delivers; the others keep off for as long, counted from when they read this.
+
+    It counts from when it was written itself: however late either reads it, its time is over before theirs.
+    """
 
     receiver: int
     epoch: int
     seconds: float
+    taken_at: int = 0  # nanoseconds since 1970-01-01 UTC, receiver's clock; for itself alone
 
 
 class CommitAttempted(msgspec.Struct, frozen=True, array_like=True):

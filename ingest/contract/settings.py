@@ -446,7 +446,9 @@ class CommitmentSettings(Section):
     )
     maximum_open: int = Field(20_000, ge=1, description="Transactions not yet reported; more get 0213H.")
     remember: int = Field(
-        100_000, ge=0, description="Closed transactions whose UIDs are refused when they come again (0131H)."
+        100_000,
+        ge=1000,  # see `LEAST_REMEMBERED` in ingest/commitment/transactions.py
+        description="Closed transactions whose UIDs are refused when they come again (0131H).",
     )
     retrieve_ae_title: str = Field(
         "", description="Retrieve AE Title (0008,0054) of reports; empty: none, since nothing is served here."

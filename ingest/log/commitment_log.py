@@ -84,6 +84,7 @@ class CommitmentLog(Protocol):
     partitions: int
     shared: bool  # other receivers write to it, too
     claimant: Claimant | None  # who we are among them, once it is started
+    carry_every: tuple[float, float]  # s, from and to, between two looks at `threshold`, once it is started
     remembers: int  # closed transactions that there is room for
     expecting: bool  # set by its owner: transactions are open
     promised: int  # set by its owner: bytes that the records of all transactions may come to

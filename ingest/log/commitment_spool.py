@@ -66,6 +66,7 @@ class SpoolCommitmentLog:
 
     partitions = 1
     shared = False
+    carry_every = (1.0, 1.0)  # a small log may fill in seconds
     claimant: Claimant | None = None
 
     def __init__(self, settings: Settings, disk: Disk | None = None) -> None:

@@ -41,6 +41,9 @@ _PATIENCE: Final = 1.0  # s past the delivery timeout, within which the client i
 _AHEAD: Final = 20_000  # entries that were read and nobody has taken
 _CLOSE: Final = 2.0  # s
 _HALF: Final = 0.5  # of retention, after which what is needed is written again
+_LOOKS: Final = 16  # at least, in a retention: one that comes late, or fails, costs nothing
+_LONGEST_LOOK: Final = 600.0  # s; more would only save what costs nothing
+_SPREAD: Final = 10  # the shortest time between two looks is this part of the longest
 
 
 class KafkaCommitmentLog:
@@ -72,6 +75,7 @@ class KafkaCommitmentLog:
         self._failure: LogUnavailable | None = None
         self._stopping = False
         self._retention = -1  # ms
+        self.carry_every = _looks(self._retention)
 
     async def start(self) -> None:
         """See `CommitmentLog`.
@@ -84,6 +88,7 @@ class KafkaCommitmentLog:
         states = await asyncio.to_thread(check_topics, self._settings)
         (state,) = (state for state in states if state.topic == self._topic)
         self._retention = int(state.configuration["retention.ms"])
+        self.carry_every = _looks(self._retention)
         await asyncio.to_thread(self._reader.open, _START)
         self._producer = await asyncio.to_thread(self._open_producer, _START)
         self._thread.start()
@@ -254,6 +259,12 @@ class KafkaCommitmentLog:
             self._producer = None
             name = "kafka-commitments-close"
             threading.Thread(target=_close, args=(producer,), name=name, daemon=True).start()
+
+
+def _looks(retention: int) -> tuple[float, float]:
+    """See `CommitmentLog.carry_every`; ``retention`` in milliseconds, negative for none."""
+    longest = _LONGEST_LOOK if retention < 0 else min(_LONGEST_LOOK, retention / 1000 / _LOOKS)
+    return longest / _SPREAD, longest
 
 
 def _close(producer: KafkaProducer) -> None:

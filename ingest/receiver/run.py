@@ -50,9 +50,9 @@ async def run_receiver(settings: Settings, load: Callable[[], Settings] | None =
                 engine = await _commitment_engine(settings, log)
                 admin.show(commitment_gauges(engine))
             elif _may_have_served(settings):
-                from ingest.commitment.unserved import tell_of_unserved  # noqa: PLC0415 - as the engine
+                from ingest.commitment.unserved import tell_beside  # noqa: PLC0415 - as the engine
 
-                await asyncio.to_thread(tell_of_unserved, settings)
+                tell_beside(settings)
             taken = engine.take_sources if engine is not None else None
             failed = await serve(settings, log, log.failed, engine, admin, load=load, taken=taken)
         finally:

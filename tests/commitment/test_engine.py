@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from ingest.commitment import unserved
 from ingest.commitment.deliveries import WRONG_PROOF
 from ingest.commitment.engine import Engine
 from ingest.commitment.reading import aside
@@ -625,6 +626,7 @@ async def started_once(settings: Settings) -> None:
         run_receiver(settings.model_copy(update={"commitment": off, "receiver": receiver}))
     )
     await until(lambda: running.done() or (settings.data / "run" / "receiver.json").exists())
+    await until(lambda: all(thread.name != unserved.THREAD for thread in threading.enumerate()))
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running == 0
 

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from ingest.cli.commitment_view import SpoolSource
 from ingest.commitment import carrying, engine, proving, reporting
 from ingest.commitment.engine import system_clock
-from ingest.contract.commitments import Finding
+from ingest.commitment.transactions import watched
+from ingest.contract.commitments import CommitAccepted, CommitClosed, Finding
 from ingest.contract.failpoints import Failpoint
 from ingest.log.commitment_log import Place, Written
 from tests.commitment.test_engine import ID, REFERENCES, Bench
@@ -131,3 +134,41 @@ async def test_what_is_carried_forward_is_the_same(tmp_path: Path, monkeypatch: 
         await until(lambda: not len(running.transactions), running)
     assert [report.transaction_uid for report in bench.modality.reports] == ["1.2.10", "1.2.9"]
     assert len(bench.modality.reports[1].committed) == 10
+
+
+@asynchronous
+async def test_what_ends_while_it_is_carried_forward_stays_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its acceptance has come behind its end: when only the former is left, it must not begin once more."""
+    bench = Bench(tmp_path, retry_first=1000.0)
+    bench.modality.answers = [None]
+    async with bench.running() as running:
+        await bench.ask(running)
+        bench.prove()
+        transaction = running.transactions.get(ID)
+        assert transaction is not None
+        await until(lambda: transaction.attempted is not None)
+
+        async def threshold() -> dict[int, int]:
+            return {0: bench.log._log.durable_end}
+
+        async def write(records: Sequence[Written]) -> None:
+            if running.transactions.get(ID) is not None:
+                await running._write([Written(ID, CommitClosed("expired", 0, 0, system_clock().wall))])
+            await running._write(records)
+
+        monkeypatch.setattr(bench.log, "threshold", threshold)
+        end = bench.log._log.durable_end
+        await carrying.carry_forward(bench.log, running.transactions, system_clock, write)
+        assert not len(running.transactions)
+    log = SpoolSource(bench.settings)
+    behind = [entry for entry in log.entries() if entry.place.position > end]
+    log.close()
+    (closing, *rest) = behind
+    assert isinstance(closing.commitment, CommitClosed)
+    transactions = watched()
+    for entry in rest:
+        transactions.apply(entry, system_clock())
+    assert any(isinstance(entry.commitment, CommitAccepted) for entry in rest)
+    assert not len(transactions)

@@ -4,22 +4,26 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient, TopicPartition
 from structlog.testing import capture_logs
 
+from ingest.commitment import unserved
+from ingest.commitment.carrying import carry_forward
 from ingest.commitment.engine import Engine
 from ingest.commitment.unserved import tell_of_unserved
 from ingest.contract.commitments import CommitDecided, CommitProved, Finding, Found, Reference, found_of
 from ingest.contract.identifiers import TransactionId
-from ingest.contract.kafka import TopicMismatch
+from ingest.contract.kafka import TopicMismatch, client_options
 from ingest.contract.kafka_topics import check_topics, create_topics
 from ingest.contract.settings import CommitmentSettings, Settings, SourceSettings
 from ingest.log.commitment_log import Entry, Place, Written
-from ingest.log.commitment_topic import KafkaCommitmentLog
+from ingest.log.commitment_reader import TopicReader
+from ingest.log.commitment_topic import KafkaCommitmentLog, _looks
 from tests.support.asynchronous import asynchronous
 from tests.support.command import run
 from tests.support.commitment import CT, Channel, Hand, Modality, Running, proofs_of, until
@@ -190,6 +194,97 @@ async def test_a_restart_goes_on_without_waiting_for_its_own_claim(
             await again.log.publish([Written(transaction_id, proved, found)])
         await until(lambda: second.transactions.is_closed(ID))
     assert len(modality.reports) == 1
+
+
+def retention_takes(settings: Settings, engines: Sequence[Engine]) -> None:
+    """All that nobody needs any more leaves the topic."""
+    needed: dict[int, int] = {}
+    for engine in engines:
+        for transaction in engine.transactions:
+            for place in transaction._places():
+                needed[place.partition] = min(place.position, needed.get(place.partition, place.position))
+    admin = KafkaAdminClient(**client_options(settings.kafka))
+    try:
+        topic = settings.kafka.commitment_topic
+        admin.delete_records({TopicPartition(topic, number): needed[number] for number in needed})
+    finally:
+        admin.close()
+
+
+@asynchronous
+async def test_receivers_carry_open_transactions_forward_together(
+    kafka: KafkaServers, tmp_path: Path
+) -> None:
+    """Both at once, as often as they like: what is open outlives retention whole, and is reported once."""
+    settings = settings_on(kafka, tmp_path)
+    modality, clock = Modality(), Running()
+    modality.answers = [None] * 1000
+    uids = [f"1.2.9.{number}" for number in range(12)]
+    one, two = (Receiver(settings, number, modality, clock) for number in (1, 2))
+    async with one.running() as first, two.running() as second:
+        for number, uid in enumerate(uids):
+            asked = (first, second)[number % 2]
+            assert await asked.ask(uid, REFERENCES, "CT1", "US", Channel()) == 0x0000
+        await one.prove()
+        await two.prove()
+        await until(
+            lambda: all(
+                len([item for item in engine.transactions if item.decided is not None]) == len(uids)
+                for engine in (first, second)
+            )
+        )
+        before = {item.id: item.accepted_place for item in first.transactions}
+        for receiver in (one, two):
+            receiver.log._retention = 0  # all that there is may leave at any moment
+        for _ in range(2):
+            await asyncio.gather(
+                *(
+                    carry_forward(receiver.log, receiver.engine.transactions, clock, receiver.engine._write)
+                    for receiver in (one, two)
+                )
+            )
+            # The claim of one keeps the other from it.
+            clock.now += 1000.0
+        assert all(item.accepted_place > before[item.id] for item in first.transactions)
+        end = await one.log.publish([Written(ID, CommitDecided(0, 0))])  # both have read all before it
+        await until(lambda: one.log.passed(end) and two.log.passed(end))
+        retention_takes(settings, (first, second))
+    modality.answers.clear()
+    clock.now += 1_000_000.0
+    three = Receiver(settings, 3, modality, clock)
+    async with three.running() as third:
+        assert {item.accepted.transaction_uid for item in third.transactions if item.accepted} == set(uids)
+        clock.now += 1000.0  # the claims that it found lapse
+        await until(lambda: not len(third.transactions), third)
+    assert sorted(report.transaction_uid for report in modality.reports) == sorted(uids)
+    assert {len(report.committed) for report in modality.reports} == {10}
+
+
+@pytest.mark.parametrize(
+    ("retention", "looks"),
+    [(-1, (60.0, 600.0)), (7 * 86_400_000, (60.0, 600.0)), (1_600_000, (10.0, 100.0))],
+)
+def test_looks_are_often_enough_for_the_retention(retention: int, looks: tuple[float, float]) -> None:
+    """Half of it is for carrying, of which a look that comes late, or fails, must leave enough."""
+    assert _looks(retention) == looks
+
+
+@asynchronous
+async def test_a_topic_that_cannot_be_read_to_its_end_is_told(
+    kafka: KafkaServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With commitment off, what was read of it is no count of what is open, and is not given as one."""
+    settings = settings_on(kafka, tmp_path)
+    one = Receiver(settings, 1, Modality(), Running())
+    async with one.running() as first:
+        assert await first.ask("1.2.9", REFERENCES, "CT1", "US", Channel()) == 0x0000
+    monkeypatch.setattr(unserved, "_SILENCE", 5.0)
+    monkeypatch.setattr(TopicReader, "caught_up", False)  # as if brokers kept the rest back
+    off = settings.model_copy(update={"commitment": CommitmentSettings(enabled=False)})
+    with capture_logs() as lines:
+        await asyncio.to_thread(tell_of_unserved, off)
+    (line,) = lines
+    assert (line["log_level"], line["open_as_far_as_read"]) == ("warning", 1)
 
 
 def printed(data: Path, *arguments: str) -> str:

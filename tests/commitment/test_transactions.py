@@ -35,7 +35,9 @@ from ingest.log.commitment_log import Entry, Place, Written, entry_of
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PARTITIONS = 4
 START = 1_700_000_000 * 10**9
-GRACE, LIMIT, CLAIM = 30.0, 300.0, 20.0
+GRACE, LIMIT, CLAIM = 30.0, 300.0, 60.0
+LONGEST = 3.0  # s that a report may take
+SENT = -1  # the stage of a delivery that is waited for
 
 
 def patience_of(_: CommitAccepted) -> Patience:
@@ -113,6 +115,8 @@ class Receiver:
 
     def restart(self) -> None:
         self.epoch += 1
+        self.asleep_until = 0.0
+        self.world.sending = [one for one in self.world.sending if one[1] != self.number]
         self.machine = machine(self.number, self.epoch, shared=self.world.shared)
         self.read_to = 0
         self.there = len(self.world.log.entries)
@@ -121,6 +125,12 @@ class Receiver:
 
     def turn(self) -> None:
         world = self.world
+        if world.shared and world.chance(
+            0.02
+        ):  # a machine that stands still, or brokers that it does not reach
+            self.asleep_until = world.now + world.random.random() * 2 * CLAIM
+        if world.now < self.asleep_until:
+            return
         self.machine.replaying = self.read_to < self.there
         behind = len(world.log.entries) - self.read_to
         for _ in range(behind if world.chance(0.7) else world.random.randint(0, behind)):
@@ -151,12 +161,16 @@ class Receiver:
         assert accepted is not None
         if step.action is Action.LAGGING:
             return
+        if stage == SENT:
+            if self.deliver(step):
+                self.doing.append((world.now, step, len(world.log.entries)))
+            return
         if stage:  # wait until our own record is read
             if self.read_to < stage:
                 self.doing.append((world.now + 0.1, step, stage))
                 return
         elif step.action is Action.CLAIM:
-            world.log.write(transaction.id, CommitTaken(self.number, self.epoch, CLAIM))
+            world.log.write(transaction.id, CommitTaken(self.number, self.epoch, CLAIM, world.wall))
             self.doing.append((world.now, step, len(world.log.entries)))
             return
         elif step.action is Action.DECIDE:
@@ -182,8 +196,12 @@ class Receiver:
         elif step.action in (Action.ASK_AGAIN, Action.GIVE_UP):
             self.ask_again(step)
         elif step.action is Action.DELIVER:
-            if self.deliver(step):
-                self.doing.append((world.now, step, len(world.log.entries)))
+            if not self.may_send(transaction):  # the next step claims it
+                self.machine.finished(step, world.now)
+                return
+            seconds = world.random.random() * LONGEST
+            world.sends(transaction.id, self.number, seconds)
+            self.doing.append((world.now + seconds, step, SENT))
             return
         self.machine.finished(step, world.now)
 
@@ -215,6 +233,11 @@ class Receiver:
                 for one in fences[part].references
             ]
             world.log.write(transaction.id, CommitProved(number, part, len(fences), 0, world.wall), found)
+
+    def may_send(self, transaction: Transaction) -> bool:
+        """As the engine: under a claim that outlasts the report."""
+        left = transaction.claim_until - self.world.now
+        return not self.world.shared or (transaction.claim_mine and left > LONGEST)
 
     def deliver(self, step: Step) -> bool:
         world, transaction = self.world, step.transaction
@@ -311,6 +334,7 @@ class World:
         self.fences: list[tuple[TransactionId, int, int, int, list[Reference]]] = []
         self.requests: dict[TransactionId, Request] = {}
         self.reports: dict[TransactionId, list[Verdict]] = {}
+        self.sending: list[tuple[TransactionId, int, float]] = []  # by whom, and until when
         self.receivers = [Receiver(self, 1 + number) for number in range(receivers)]
 
     @property
@@ -370,6 +394,13 @@ class World:
         self.log.write(transaction_id, proved, found)
         if not self.chance(0.2):  # else it dies after
             self.fences.remove(fence)
+
+    def sends(self, transaction_id: TransactionId, receiver: int, seconds: float) -> None:
+        """A receiver is about to send a report, for so long; no other may at the same time."""
+        self.sending = [one for one in self.sending if one[2] > self.now]
+        rivals = [one for one in self.sending if one[0] == transaction_id and one[1] != receiver]
+        assert not rivals, "sent by two receivers at once"
+        self.sending.append((transaction_id, receiver, self.now + seconds))
 
     def reported(self, transaction_id: TransactionId, verdict: Verdict) -> None:
         self.reports.setdefault(transaction_id, []).append(verdict)
@@ -562,11 +593,31 @@ def test_a_claim_keeps_others_off_and_lapses() -> None:
     assert other.due(0.0, 1) == []
     assert other.next_time() == CLAIM
     for one in (mine, other):
-        one.apply(entry(0, 2, CommitTaken(2, 1, CLAIM)), Clock(CLAIM, START))
+        taken = CommitTaken(2, 1, CLAIM, START + int(CLAIM * 1e9))
+        one.apply(entry(0, 2, taken), Clock(CLAIM, taken.taken_at))
     (step,) = other.due(CLAIM, 1)
     assert step.action is Action.DECIDE
     mine.finished(step, CLAIM)
     assert mine.due(CLAIM, 1) == []
+
+
+def test_a_claim_counts_from_before_it_was_written() -> None:
+    """A receiver that stood still reads its claims late: by then they are over, and what others claimed holds."""
+    mine, other = machine(1, 1, shared=True), machine(2, 1, shared=True)
+    late = Clock(CLAIM + 1.0, START + int((CLAIM + 1.0) * 1e9))
+    request = accepted(0)
+    request = CommitAccepted(
+        *[getattr(request, name) for name in request.__struct_fields__[:6]], 1, 1, 1, CLAIM, START
+    )
+    proved = CommitProved(first_round(request.digest), 0, 1, 0, START)
+    records = [request, proved, CommitTaken(1, 1, CLAIM, START), CommitTaken(2, 1, CLAIM, late.wall)]
+    for one in (mine, other):
+        one.replaying = False
+    for position, record in enumerate(records):
+        mine.apply(entry(0, position, record), late)
+        other.apply(entry(0, position, record), late if position == 3 else Clock(0.0, START))
+    assert [step.action for step in other.due(late.now, 1)] == [Action.DECIDE]
+    assert mine.due(late.now, 1) == []
 
 
 def test_a_decision_read_before_it_is_finished_is_reported_at_once() -> None:

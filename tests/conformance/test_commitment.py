@@ -1,12 +1,18 @@
 """Storage commitment of the whole pipeline: pynetdicom stores and asks, and is told what the store can prove."""
 
+import os
+import signal
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.support.console import PATIENCE, Console, ask, store
 from tests.support.pipeline import Pipeline, assert_adds_up
+from tests.support.scu import associate, c_store, ct_data_set
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("commitment")]
 
@@ -33,15 +39,65 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory, console: Console) -> Iter
         yield running
 
 
+def flip(path: Path) -> None:
+    """One bit of the pixels, behind everybody's back."""
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+@contextmanager
+def hanging_upload(port: int, uid: str) -> Iterator[None]:
+    """Another peer has begun to send, and neither goes on nor ends."""
+    with socket.create_connection(("127.0.0.1", port)) as peer:
+        peer.sendall(associate().replace(b"TESTER", b"OTHERS"))
+        assert peer.recv(1) == b"\2", "A-ASSOCIATE-AC"
+        message = c_store(uid, ct_data_set(uid, 20_000))
+        peer.sendall(message[: len(message) // 2])
+        yield
+
+
+@contextmanager
+def workers_stopped(pipeline: Pipeline) -> Iterator[None]:
+    """None of them gets any work done."""
+    pids = [pid for pid in pipeline.children() if is_worker(pid)]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def is_worker(pid: int) -> bool:
+    return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
 def test_study_just_sent(pipeline: Pipeline, console: Console) -> None:
-    """Asked for with the last response, while workers are busy: one report, all success."""
+    """Asked for with the last response, before workers have come to any: one report, and none early.
+
+    One instance of days ago, damaged since, fails alone; another peer's upload that hangs delays nothing.
+    """
+    damaged = "1.2.826.54.1"
+    store(pipeline.port, [damaged])
+    pipeline.settle()
+    flip(pipeline.objects()[damaged])
     uids = [f"1.2.826.50.{number}" for number in range(COUNT)]
-    store(pipeline.port, uids)
-    with console.association(pipeline.port) as association:
-        ask(association, uids, "1.2.826.60.1")
-        ask(association, uids, "1.2.826.60.1")  # as a console does that has not seen the response
-    assert console.report() == (set(uids), {})
-    assert {path.stem for path in (pipeline.data / "store").rglob("1.2.826.50.*.dcm")} == set(uids)
+    with hanging_upload(pipeline.port, uids[0]):
+        with workers_stopped(pipeline):
+            store(pipeline.port, uids)
+            with console.association(pipeline.port) as association:
+                ask(association, [*uids, damaged], "1.2.826.60.1")
+                # As a console does that has not seen the response.
+                ask(association, [*uids, damaged], "1.2.826.60.1")
+            (waiting,) = pipeline.run_list("commitments", "list")
+            assert (waiting["state"], waiting["instances"]) == ("proving", COUNT + 1)
+            assert console.reports.empty()
+            assert not pipeline.objects().keys() & set(uids), "workers were not stopped"
+        assert console.report() == (set(uids), {damaged: 0x0110})
+        assert pipeline.objects().keys() & set(uids) == set(uids)
     assert_adds_up(pipeline.settle())
     assert console.reports.empty()
 
@@ -53,9 +109,7 @@ def test_damage_behind_our_back(pipeline: Pipeline, console: Console) -> None:
     pipeline.settle()
     objects = pipeline.objects()
     flipped, cut, gone = uids[:3]
-    data = bytearray(objects[flipped].read_bytes())
-    data[-100] ^= 1
-    objects[flipped].write_bytes(data)
+    flip(objects[flipped])
     objects[cut].write_bytes(objects[cut].read_bytes()[:-1])
     objects[gone].unlink()
     with console.association(pipeline.port) as association:

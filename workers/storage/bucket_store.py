@@ -57,6 +57,7 @@ R = TypeVar("R")
 STAGING: Final = "staging"
 LOCKS: Final = "locks"
 _LEFT_AFTER: Final = timedelta(days=1)  # far beyond any upload
+_IN_A_ROW: Final = 8  # objects read back before whoever asked may ask for something else
 _WINDOW: Final = 4 * 1024 * 1024  # bytes that a reader in order asks for at a time
 _LOCK_WITHIN: Final = 10.0  # seconds; then whoever wants it comes back, and others go on meanwhile
 _LOCK_FIRST: Final = 0.02  # seconds between tries
@@ -106,7 +107,7 @@ class BucketStore:
         return None if found is None else Start(found[0], found[1].size)
 
     async def read_back(self, keys: deque[Key], look: Look) -> None:
-        """See `ObjectStore.read_back`: one, as it is the request that takes long, and not the change of thread."""
+        """See `ObjectStore.read_back`: a few, so that a connection waits for no change of thread in between."""
         await self._off_loop(self._read_back, keys, look)
 
     async def sync(self) -> None:
@@ -213,10 +214,11 @@ class BucketStore:
         return len(left)
 
     def _read_back(self, keys: deque[Key], look: Look) -> None:
-        key = taken(keys)
-        found = None if key is None else self._bucket.read(str(key), _WINDOW)
-        if key is not None and found is not None:
-            look(key, found[1].size, self._blocks(*found))
+        for _ in range(_IN_A_ROW):
+            if (key := taken(keys)) is None:
+                return
+            if (found := self._bucket.read(str(key), _WINDOW)) is not None:
+                look(key, found[1].size, self._blocks(*found))
 
     def _blocks(self, first: bytes, head: Head) -> Iterator[memoryview]:
         """All bytes in order; most objects are smaller than a window, and their one request is done."""
