@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
+import structlog
 from pydicom.charset import convert_encodings, decode_bytes
 
 from ingest.contract.audit import Trail
@@ -20,6 +21,8 @@ from workers.pipeline import Pipeline, Work
 from workers.pixels.codec import Codec
 from workers.storage.lanes import Settled
 from workers.storage.stores import Stores
+
+logger = structlog.get_logger(__name__)
 
 _CHARACTER_SET: Final = 0x0008_0005
 _PATIENT_ID: Final = 0x0010_0020
@@ -39,6 +42,13 @@ class AuditedPipeline(Pipeline):
     async def settle(self, work: Work) -> Settled:
         """See `Pipeline.settle`."""
         settled = await super().settle(work)
+        try:
+            await self._tell(work, settled)
+        except Exception:
+            logger.exception("a defect in the audit trail")  # the upload has its place all the same
+        return settled
+
+    async def _tell(self, work: Work, settled: Settled) -> None:
         instance = work.upload.instance
         study, patient_id = work.manifest.study_instance_uid, ""
         if not study or self._with_patient:
@@ -57,7 +67,6 @@ class AuditedPipeline(Pipeline):
             ),
             instance.sop_class_uid,
         )
-        return settled
 
 
 def pipeline_of(stores: Stores, codec: Codec, settings: Settings, scratch: Path, trail: Trail) -> Pipeline:

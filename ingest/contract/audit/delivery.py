@@ -1,6 +1,7 @@
 """To the audit repository: a thread that sends what the trail has, in whichever process holds the folder's lock."""
 
 import threading
+import time
 from typing import Final
 
 import structlog
@@ -13,6 +14,7 @@ from ingest.contract.tls import WrongCertificate, client_context, reason_of
 
 _LOOK: Final = 1.0  # s between looks for something to send
 _BATCH: Final = 256 * KiB  # bytes; a message has 1 to 2 KiB
+_AGAIN: Final = 0.1  # s between its last tries
 _LAST: Final = 5.0  # s that a process which ends waits for its last messages to go
 
 logger = structlog.get_logger(__name__)
@@ -40,19 +42,22 @@ class Delivery:
         self._thread.join(_LAST)
 
     def _run(self) -> None:
-        wait = 0.0
-        while not self._stopping.wait(wait):
-            wait = self._turn(last=False)
-        self._turn(last=True)
+        while not self._stopping.is_set():
+            self._turn()
+            self._stopping.wait(self._settings.retry)
+        deadline = time.monotonic() + _LAST
+        while not self._failing and self._files.waiting() and time.monotonic() < deadline:
+            self._turn()  # another process that ends may have had its turn before our last message was there
+            time.sleep(_AGAIN)
 
-    def _turn(self, *, last: bool) -> float:
-        """Deliver for as long as it is on us; the seconds until the next try."""
+    def _turn(self) -> None:
+        """Deliver for as long as it is on this process: until it ends, or an error."""
         try:
             self._files.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             with self._files.delivering() as ours:
                 while ours:
                     self._deliver()
-                    if last or self._stopping.wait(_LOOK):
+                    if self._stopping.wait(_LOOK):
                         break
         except (OSError, WrongCertificate) as error:
             if not self._failing:
@@ -62,9 +67,6 @@ class Delivery:
                     repository=self._settings.repository,
                     why=reason_of(error),
                 )
-            return self._settings.retry
-        else:
-            return self._settings.retry  # another process delivers; it may end
         finally:
             self._disconnect()
 

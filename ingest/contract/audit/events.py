@@ -126,23 +126,21 @@ def commitment_reported(accepted: CommitAccepted, closed: CommitClosed) -> Messa
     """What a requester was told of its instances (PS3.4 J.3.3)."""
     calling, called = accepted.calling_ae_title, accepted.called_ae_title
     committed, failed = closed.committed, closed.failed
-    failures = f"{failed} of {committed + failed} instances not committed"
-    return Message(
-        codes.INSTANCES_ACCESSED,
-        Action.READ,
+    return _commitment(
+        accepted,
         (_node(calling, codes.DESTINATION, requestor=True), _node(called, codes.SOURCE)),
-        (codes.STORAGE_COMMITMENT,),
-        Outcome.MINOR_FAILURE if failed else Outcome.SUCCESS,
-        failures if failed else "",
-        (
-            Object(
-                accepted.transaction_uid,
-                codes.TRANSACTION,
-                JOB_KIND,
-                "storage commitment",
-                (("committed", str(committed)), ("failed", str(failed))),
-            ),
-        ),
+        f"{failed} of {committed + failed} instances not committed" if failed else "",
+        (("committed", str(committed)), ("failed", str(failed))),
+    )
+
+
+def commitment_given_up(accepted: CommitAccepted) -> Message:
+    """An administrator has decided that a requester is never told."""
+    return _commitment(
+        accepted,
+        (_user(None, requestor=True), _node(accepted.calling_ae_title, codes.DESTINATION)),
+        "given up: the requester is never told",
+        (("instances", str(accepted.references)),),
     )
 
 
@@ -163,6 +161,24 @@ def decided(decision: Decision) -> Message:
             ),
             _patient(""),
         ),
+    )
+
+
+def _commitment(
+    accepted: CommitAccepted,
+    participants: Sequence[Participant],
+    failure: str,
+    details: Sequence[tuple[str, str]],
+) -> Message:
+    job = Object(accepted.transaction_uid, codes.TRANSACTION, JOB_KIND, "storage commitment", details)
+    return Message(
+        codes.INSTANCES_ACCESSED,
+        Action.READ,
+        participants,
+        (codes.STORAGE_COMMITMENT,),
+        Outcome.MINOR_FAILURE if failure else Outcome.SUCCESS,
+        failure,
+        (job,),
     )
 
 
