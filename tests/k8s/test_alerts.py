@@ -17,6 +17,7 @@ from ingest.association import Rejection
 from ingest.cli.group import ENTRY_POINTS
 from ingest.commitment.engine import Engine
 from ingest.commitment.transactions import State
+from ingest.contract.audit import Trail
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.monitoring.instruments import Description, Histogram, Instrument
 from ingest.contract.monitoring.sources import OTHER
@@ -79,6 +80,8 @@ FIRES = {
     "DicomIngestCodecRestarts": {"codec_restarts_total": "0+1x150"},
     "DicomIngestUnproved": {'transcodes_total{result="unproved"}': "0+1x150"},
     "DicomIngestCommitmentUndeliverable": {'commitments_open{state="undeliverable"}': "1+0x150"},
+    "DicomIngestAuditLost": {'audit_dropped_total{reason="size"}': "0+5x150"},
+    "DicomIngestAuditWaiting": {"audit_waiting_bytes": "1000+100x150"},
     "DicomIngestCommitmentOld": {"commitment_oldest_seconds": "8000+60x150"},
 }  # fmt: skip
 CALM = {
@@ -102,6 +105,8 @@ CALM = {
     'transcodes_total{result="transcoded"}': "0+9x150",
     'commitments_open{state="waiting"}': "5+0x150",
     "commitment_oldest_seconds": "60+0x150",
+    'audit_dropped_total{reason="size"}': "7+0x150",
+    "audit_waiting_bytes": "900-9x100 0+0x50",
 }
 
 
@@ -116,6 +121,7 @@ def instruments() -> list[Instrument]:
         settings = Settings.model_validate({"log": {"kind": kind}})
         found += gauges_of(settings, cast("Log", MemoryLog()))
     found += commitment_gauges(Engine.__new__(Engine))
+    found += Trail(Settings.model_validate({"audit": {"destination": "file"}}), "receiver").instruments
     found += worker_gauges(Worker.__new__(Worker), Codec.__new__(Codec))
 
     async def of_running() -> None:
@@ -207,7 +213,7 @@ def metrics_named(text: str) -> list[str]:
 
 def assert_settings_exist(text: str) -> None:
     known = settings_fields({"sources": ["NAME"]})
-    for key in re.findall(r"\b(?:receiver|log|kafka|worker|commitment|admin|sources\.NAME)\.[a-z_]+", text):
+    for key in re.findall(r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|sources\.NAME)\.[a-z_]+", text):
         assert key in known, key
 
 

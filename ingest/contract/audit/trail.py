@@ -79,8 +79,8 @@ class Trail:
             KeptCounter(
                 "audit_dropped_total",
                 "Audit messages lost; queue: for want of memory, size: for audit.maximum_size.",
-                lambda: {(why,): float(self._dropped[why]) for why in ("queue", "size")},
-                ("why",),
+                lambda: {(reason,): float(self._dropped[reason]) for reason in ("queue", "size")},
+                ("reason",),
             ),
             Gauge(
                 "audit_waiting_bytes",
