@@ -1,6 +1,5 @@
 """The alert rules speak of metrics, labels and values that exist, each has a runbook, and each fires when it should."""
 
-import asyncio
 import importlib.metadata
 import json
 import re
@@ -8,37 +7,23 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 import yaml
 
 from ingest.association import Rejection
 from ingest.cli.group import ENTRY_POINTS
-from ingest.commitment.engine import Engine
 from ingest.commitment.transactions import State
-from ingest.contract.audit import Trail
-from ingest.contract.monitoring.admin import Admin
-from ingest.contract.monitoring.instruments import Description, Histogram, Instrument
+from ingest.contract.monitoring.instruments import Histogram
 from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.records import Place
-from ingest.contract.settings import Settings
 from ingest.contract.settings_keys import settings_fields
-from ingest.log.measures import gauges_of
 from ingest.receiver import reasons
-from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
-from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver
-from workers.metrics import WorkerMetrics, worker_gauges
-from workers.pixels.codec import Codec
+from tests.support.instruments import PREFIX, instruments, sample_names
 from workers.stages.passage import Passage
-from workers.worker import Worker
-
-if TYPE_CHECKING:
-    from ingest.log.interface import Log
 
 RULES = Path(__file__).resolve().parents[2] / "k8s" / "alerts.yaml"
-PREFIX = "dicom_ingest_"
 PROMTOOL = shutil.which("promtool")
 METRIC = re.compile(r"(dicom_ingest_[a-z0-9_]+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'([a-z_]+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
@@ -114,35 +99,6 @@ def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def instruments() -> list[Instrument]:
-    """Of all processes; their names, not their values."""
-    found: list[Instrument] = [*ReceiverMetrics().instruments, *WorkerMetrics().instruments]
-    for kind in ("spool", "kafka"):
-        settings = Settings.model_validate({"log": {"kind": kind}})
-        found += gauges_of(settings, cast("Log", MemoryLog()))
-    found += commitment_gauges(Engine.__new__(Engine))
-    found += Trail(Settings.model_validate({"audit": {"destination": "file"}}), "receiver").instruments
-    found += worker_gauges(Worker.__new__(Worker), Codec.__new__(Codec))
-
-    async def of_running() -> None:
-        found.extend(Admin(Settings(), 0)._instruments)
-        async with receiver(MemoryLog()) as (_, server):
-            found.extend(server_gauges(server))
-
-    asyncio.run(of_running())
-    return found
-
-
-def sample_names() -> dict[str, Description]:
-    """Every name that a rule may use."""
-    names = {}
-    for instrument in instruments():
-        endings = ("_bucket", "_count", "_sum") if isinstance(instrument, Histogram) else ("",)
-        for ending in endings:
-            names[PREFIX + instrument.description.name + ending] = instrument.description
-    return names
-
-
 def test_names_are_conventional() -> None:
     """Base units, `_total` for counters alone, no name twice; labels are few and fixed."""
     descriptions = [instrument.description for instrument in instruments()]
@@ -213,7 +169,9 @@ def metrics_named(text: str) -> list[str]:
 
 def assert_settings_exist(text: str) -> None:
     known = settings_fields({"sources": ["NAME"]})
-    for key in re.findall(r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|sources\.NAME)\.[a-z_]+", text):
+    for key in re.findall(
+        r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|sources\.NAME)\.[a-z_]+", text
+    ):
         assert key in known, key
 
 
