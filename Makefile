@@ -23,6 +23,7 @@ define MORE_PEERS
 	@PATH=$$PATH:/usr/sbin; command -v Orthanc >/dev/null || $(APT) orthanc
 	@command -v node >/dev/null || $(APT) nodejs
 	@command -v npm >/dev/null || $(APT) npm
+	@PATH=$$PATH:/usr/sbin; command -v rsyslogd >/dev/null || $(APT) rsyslog rsyslog-openssl
 	@command -v promtool >/dev/null || $(APT) prometheus
 endef
 

@@ -14,10 +14,12 @@ from typing import Final
 
 import structlog
 
+from ingest.contract.audit import Trail
 from ingest.contract.kafka import single_copy_note
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
+from workers.audited import pipeline_of
 from workers.fences import Fences
 from workers.log.kafka_consumer import KafkaReader
 from workers.log.kafka_outcomes import KafkaOutcomes
@@ -25,7 +27,6 @@ from workers.log.kafka_proofs import KafkaProofs
 from workers.log.offset_progress import CommittedMarks, OffsetProgress
 from workers.log.scratch import ScratchFolder
 from workers.metrics import measured, show_worker
-from workers.pipeline import Pipeline
 from workers.pixels.codec import Codec
 from workers.process import run_until, settle_resolutions, stop_by_signal, stores_or_stopped
 from workers.stages.prove import Prover, refuse_unprovable
@@ -52,6 +53,8 @@ async def run_grouped_worker(settings: Settings) -> int:
         name, folder = _scratch_of_ours(settings.data, resources)
         number = int(name.rpartition("-")[2])
         admin = await resources.enter_async_context(Admin(settings, 1 + number, single_copy_note(settings)))
+        trail = resources.enter_context(Trail(settings, name))
+        admin.show(trail.instruments)
         stores = await stores_or_stopped(settings, stop)
         if stores is None:
             return 0
@@ -75,7 +78,7 @@ async def run_grouped_worker(settings: Settings) -> int:
             checkpoints=group.reader,
             reader=group.reader,
             scratch=scratch,
-            pipeline=measured(Pipeline(stores, codec, settings, stages), settings, admin),
+            pipeline=measured(pipeline_of(stores, codec, settings, stages, trail), settings, admin),
             fences=Fences(Prover(stores, settings.worker.proofs), proofs),
             expire_after=_GAPS * (settings.receiver.stall_timeout + settings.kafka.delivery_timeout),
         )

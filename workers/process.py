@@ -9,12 +9,14 @@ from typing import Final
 
 import structlog
 
+from ingest.contract.audit import Trail
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import MiB, Settings, WorkerSettings
 from ingest.contract.spool import OsDisk, SpoolMissing, effective_reserve
 from ingest.contract.spool.pool import NO_SPACE
+from workers.audited import pipeline_of
 from workers.errors import Unavailable
 from workers.fences import Fences
 from workers.log.checkpoint import CheckpointFolder, Progress
@@ -24,7 +26,6 @@ from workers.log.proof_files import ProofFiles
 from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
 from workers.metrics import measured, show_worker
-from workers.pipeline import Pipeline
 from workers.pixels.codec import Codec
 from workers.stages.prove import Prover, refuse_unprovable
 from workers.storage.in_flight import in_flight
@@ -74,6 +75,8 @@ async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio
         if owned is None:
             return 0
         reader, opened = owned
+        trail = resources.enter_context(Trail(settings, f"worker-{partitions[0]}"))
+        admin.show(trail.instruments)
         stores = await stores_or_stopped(settings, stop)
         if stores is None:
             return 0
@@ -89,7 +92,9 @@ async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio
             checkpoints=CheckpointFolder(settings.data / "checkpoints"),
             reader=reader,
             scratch=scratch,
-            pipeline=measured(Pipeline(stores, codec, settings, scratch.of(partitions[0])), settings, admin),
+            pipeline=measured(
+                pipeline_of(stores, codec, settings, scratch.of(partitions[0]), trail), settings, admin
+            ),
             fences=Fences(Prover(stores, settings.worker.proofs), ProofFiles(settings.data)),
             stray_after=_GAPS * settings.receiver.stall_timeout,
         )

@@ -24,6 +24,8 @@ from ingest.commitment.reporting import NotOurs, Report, Reporting, longest_repo
 from ingest.commitment.rounds import fences_of
 from ingest.commitment.transaction import NEVER, Clock, Transaction, promise_of
 from ingest.commitment.transactions import Action, Patience, Rules, Step, Transactions
+from ingest.contract import audit
+from ingest.contract.audit.events import commitment_reported
 from ingest.contract.commitments import (
     MAX_PARTS,
     MAX_REFERENCES,
@@ -425,6 +427,8 @@ class Engine:
         facts = facts_of(transaction)
         if isinstance(outcome, CommitClosed):
             logger.info("commitment reported", **facts, committed=outcome.committed, failed=outcome.failed)
+            if (accepted := transaction.accepted) is not None:
+                audit.record(commitment_reported(accepted, outcome))
         elif outcome.wait == NEVER:
             logger.error(
                 "a commitment report cannot be delivered; see `dicom-ingest commitments`",

@@ -9,19 +9,19 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
+from ingest.contract.admin_settings import AdminSettings
+from ingest.contract.audit_settings import AuditSettings
 from ingest.contract.peer_settings import ListenerSettings, SourceAdmission
 from ingest.contract.settings_base import (
     AeTitle,
     GiB,
     KiB,
-    ListenAddress,
     MiB,
     Section,
     SourceName,
     StoreUrlText,
     TopicName,
     Uid,
-    host_and_port,
     split_list,
 )
 from ingest.contract.store_urls import StoreUrl, parse_store_url
@@ -498,28 +498,6 @@ class TelemetrySettings(Section):
     )
 
 
-class AdminSettings(Section):
-    """Where each process shows its metrics and whether it is well: ``/metrics``, ``/livez``, ``/readyz``."""
-
-    listen: ListenAddress = Field(
-        "127.0.0.1:11120",
-        description="Of the receiver; worker N has this port + 1 + N. Port 0: any free one. Empty: no admin port.",
-    )
-    liveness_limit: float = Field(
-        60.0,
-        ge=5,
-        json_schema_extra={"unit": "s"},
-        description="Without an answer of the event loop, after which `/livez` fails; a slow disk alone must not do it.",
-    )
-
-    def address(self, number: int) -> tuple[str, int] | None:
-        """Host and port of a process on this machine: 0 is the receiver, N + 1 worker N; None: no admin port."""
-        if not self.listen:
-            return None
-        host, port = host_and_port(self.listen)
-        return host, port and port + number
-
-
 class Settings(Section):
     """The whole file."""
 
@@ -541,6 +519,7 @@ class Settings(Section):
     )
     telemetry: TelemetrySettings = TelemetrySettings()
     admin: AdminSettings = AdminSettings()
+    audit: AuditSettings = AuditSettings()
 
     def source_of_ae_title(self, ae_title: str) -> tuple[str, SourceSettings] | None:
         """The configured source that has a calling AE title, and its name; without one, the title is a source alone."""

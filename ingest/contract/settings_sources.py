@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from ingest.contract.audit_settings import audit_problems
 from ingest.contract.kafka import kafka_problems
 from ingest.contract.listener_settings import listener_problems
 from ingest.contract.settings import Settings
@@ -88,7 +89,13 @@ def load_settings(config: Path | None = None, flags: Mapping[str, object] | None
         raise WrongSettings(
             [_problem(detail["loc"], detail["input"], sources, detail["type"]) for detail in error.errors()]
         ) from None
-    if problems := [*kafka_problems(settings), *source_problems(settings), *listener_problems(settings)]:
+    problems = [
+        *kafka_problems(settings),
+        *source_problems(settings),
+        *listener_problems(settings),
+        *audit_problems(settings.audit),
+    ]
+    if problems:
         raise WrongSettings(problems)
     return LoadedSettings(settings, sources, file)
 

@@ -9,6 +9,8 @@ from typing import Final
 
 import structlog
 
+from ingest.contract import audit
+from ingest.contract.audit.events import refused
 from ingest.contract.settings import ReceiverSettings
 from ingest.contract.tls import reason_of
 from ingest.receiver.addresses import Addresses
@@ -108,6 +110,7 @@ class Handshakes:
             )
         except OSError as error:  # with ssl.SSLError, which is one
             logger.info("TLS handshake failed", listener=self._name, peer=address, why=reason_of(error))
+            audit.record(refused("", "", address, f"TLS handshake failed: {reason_of(error)}"))
         else:
             transport.set_read_buffer_limits(high=_READ_AHEAD)  # type: ignore[attr-defined]
         finally:

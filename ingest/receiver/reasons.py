@@ -45,6 +45,14 @@ REJECTIONS: Final = {
     Rejection.PROTOCOL_VERSION_NOT_SUPPORTED: Reason("protocol-version", _SENDER),
     Rejection.NO_REASON_GIVEN: Reason("no-reason", _SENDER),
 }
+# A peer that is not whom we know, or not made as one: for auditors, too (PS3.15 A.5.3.11).
+SECURITY: Final = frozenset(
+    {
+        MALFORMED,
+        REJECTIONS[Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED],
+        REJECTIONS[Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED],
+    }
+)
 TRANSFER_SYNTAX: Final = Reason(
     "transfer-syntax", "none here: the sender must offer a transfer syntax of PS3.5"
 )

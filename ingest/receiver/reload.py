@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from ingest.contract import audit
 from ingest.contract.settings import Settings
 from ingest.contract.settings_sources import WrongSettings
 from ingest.contract.supervision import has_terminal
@@ -29,7 +30,8 @@ class Reloading:
         take: Callable[[Settings], Awaitable[None]],
         stop: asyncio.Event,
     ) -> None:
-        self._settings = settings
+        self._settings = settings  # of the start: what differs from them waits for a restart
+        self._taken = settings
         self._load = load
         self._take = take
         self._stop = stop
@@ -64,12 +66,26 @@ class Reloading:
         except WrongSettings as error:
             for problem in error.problems:
                 logger.error("settings refused, the old ones stay", problem=problem)  # noqa: TRY400 - it says all
+            audit.settings_reloaded((), "settings refused")
             return
         waiting = changed_for_restart(self._settings, settings)
         await self._take(settings)
         logger.info("settings reloaded", sources=len(settings.sources))
+        audit.settings_reloaded(changed_and_taken(self._taken, settings))
+        self._taken = settings
         if waiting:
             logger.warning("settings that need a restart have changed", keys=", ".join(waiting))
+
+
+def changed_and_taken(before: Settings, after: Settings) -> list[str]:
+    """The keys that differ and are taken; of the tables of sources, each one's own."""
+    names = sorted({*before.sources, *after.sources})
+    keys = [f"sources.{name}" for name in names if before.sources.get(name) != after.sources.get(name)]
+    return keys + [
+        f"receiver.{key}"
+        for key in sorted(_APPLIED_OF_RECEIVER)
+        if getattr(before.receiver, key) != getattr(after.receiver, key)
+    ]
 
 
 def changed_for_restart(before: Settings, after: Settings) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ingest.commitment.interface import Commitments
+from ingest.contract.audit import Trail
 from ingest.contract.kafka import single_copy_note
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
@@ -39,7 +40,9 @@ async def run_receiver(settings: Settings, load: Callable[[], Settings] | None =
         OSError: the address cannot be bound, or the data folder not used.
         KafkaUnreachable, TopicMismatch: see `ingest.contract.kafka`.
     """
+    trail = Trail(settings, "receiver")
     async with Admin(settings, 0, admin_warnings(settings)) as admin:
+        admin.show(trail.instruments)
         log = log_of(settings)
         await log.start()
         engine = None
@@ -54,7 +57,8 @@ async def run_receiver(settings: Settings, load: Callable[[], Settings] | None =
 
                 tell_beside(settings)
             taken = engine.take_sources if engine is not None else None
-            failed = await serve(settings, log, log.failed, engine, admin, load=load, taken=taken)
+            with trail:
+                failed = await serve(settings, log, log.failed, engine, admin, load=load, taken=taken)
         finally:
             if engine is not None:
                 await engine.close()

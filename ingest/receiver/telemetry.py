@@ -8,6 +8,8 @@ import structlog
 
 from ingest.association import Accepted, AssociateRequest
 from ingest.association.negotiation import ACCEPTANCE, Answer
+from ingest.contract import audit
+from ingest.contract.audit import events
 from ingest.contract.monitoring.sources import Sources
 from ingest.contract.refusals import Refused, shown, shown_uid
 from ingest.contract.settings import Settings
@@ -75,6 +77,8 @@ class Telemetry:
                     record.context_refused(context.abstract_syntax, results[context.context_id])
         elif reason is not None:
             record.refused(Refused.ASSOCIATION, reason, "")
+            if reason in reasons.SECURITY:
+                audit.record(events.refused(*record.peer, f"association refused: {reason.word}"))
             logger.warning(
                 "association refused",
                 **record.facts,

@@ -12,6 +12,7 @@ import pytest
 
 from ingest.contract.uncaught import UNCAUGHT
 from tests.support.admin import admin_ports, get, metrics_text, of, parsed
+from tests.support.audit_trail import kinds, lines_of, trail_of
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import (
     CT,
@@ -159,6 +160,7 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
         "DICOM_INGEST_TELEMETRY__FORMAT": form,
         "DICOM_INGEST_CONFIG": str(config),
         "DICOM_INGEST_ADMIN__LISTEN": "127.0.0.1:0",
+        "DICOM_INGEST_AUDIT__DESTINATION": "file",
     }
     data = tmp_path / "data"
     with Pipeline(data, workers=1, environment=environment) as pipeline:
@@ -172,6 +174,7 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
     told: Sequence[str] = [
         log, *comments, *pages, names(data), json.dumps(status),
         *(path.read_text() for path in (data / "refusals").iterdir()),
+        *(line.decode() for line in lines_of(data)),
         json.dumps(pipeline.run_list("status", "--rejected")),
     ]  # fmt: skip
     for text in told:
@@ -179,6 +182,7 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
         assert NUMBERS not in text
         assert "\x1b[2J" not in text
     assert "A\nB" not in log
+    assert sum(kind == ("110104",) for kind in kinds(trail_of(data))) >= 4  # and the audit trail is valid
     assert "Traceback" not in log
     assert UNCAUGHT not in log
     if form == "json":

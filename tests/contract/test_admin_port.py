@@ -18,9 +18,11 @@ from ingest.contract.monitoring.health import Health
 from ingest.contract.monitoring.heartbeat import Heartbeat
 from ingest.contract.monitoring.instruments import Gauge
 from ingest.contract.monitoring.pages import Pages
-from ingest.contract.monitoring.server import CONNECTIONS, AdminServer
+from ingest.contract.monitoring.server import AdminServer
 from ingest.contract.settings import AdminSettings, Settings
 from tests.support.admin import get
+
+LIMITS = AdminSettings()
 
 
 def on_any_port() -> Settings:
@@ -35,9 +37,12 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def served(liveness_limit: float = 60.0) -> Iterator[tuple[AdminServer, Health]]:
+def served(
+    liveness_limit: float = 60.0, *, settings: AdminSettings = LIMITS
+) -> Iterator[tuple[AdminServer, Health]]:
     health = Health(Heartbeat(), liveness_limit, reasons=list)
-    server = AdminServer(("127.0.0.1", 0), Pages(Exposition([Gauge("whole", "Whole.", lambda: 7)]), health))
+    pages = Pages(Exposition([Gauge("whole", "Whole.", lambda: 7)]), health)
+    server = AdminServer(("127.0.0.1", 0), pages, settings)
     server.start()
     try:
         yield server, health
@@ -122,7 +127,7 @@ def test_a_port_that_is_taken_is_had_later(monkeypatch: pytest.MonkeyPatch) -> N
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         health = Health(Heartbeat(), 60.0, reasons=list)
-        server = AdminServer(("127.0.0.1", port), Pages(Exposition([]), health))
+        server = AdminServer(("127.0.0.1", port), Pages(Exposition([]), health), LIMITS)
         with structlog.testing.capture_logs() as events:
             server.start()
         assert [event["log_level"] for event in events] == ["warning"]
@@ -137,23 +142,26 @@ def test_a_port_that_is_taken_is_had_later(monkeypatch: pytest.MonkeyPatch) -> N
 def test_peers_that_hold_their_connections_keep_no_probe_out() -> None:
     """Beyond the limit the oldest connection is closed for the newest, and threads stay few."""
     with served() as (server, _):
-        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2 * CONNECTIONS)]
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2 * LIMITS.connections)]
         for one in held:
             one.settimeout(60)
             one.sendall(b"GET /livez HTTP/1.1\r\nX: ")
         assert get(server.port, "/livez")[0] == 200
         assert held[0].recv(1) == b""  # the oldest went first
         eventually(
-            lambda: sum("process_request" in thread.name for thread in threading.enumerate()) <= CONNECTIONS
+            lambda: (
+                sum("process_request" in thread.name for thread in threading.enumerate())
+                <= LIMITS.connections
+            )
         )
         for one in held:
             one.close()
 
 
-def test_a_peer_that_trickles_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_trickles_is_ended() -> None:
     """The deadline is for the whole request, however busily bytes come."""
-    monkeypatch.setattr(server_module, "DEADLINE", 0.5)
-    with served() as (server, _), socket.create_connection(("127.0.0.1", server.port)) as peer:
+    quick = AdminSettings(deadline=1.0)
+    with served(settings=quick) as (server, _), socket.create_connection(("127.0.0.1", server.port)) as peer:
         peer.settimeout(0.05)
         peer.sendall(b"GET /livez HTTP/1.1\r\n")
 

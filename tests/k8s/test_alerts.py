@@ -1,6 +1,5 @@
 """The alert rules speak of metrics, labels and values that exist, each has a runbook, and each fires when it should."""
 
-import asyncio
 import importlib.metadata
 import json
 import re
@@ -8,36 +7,23 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 import yaml
 
 from ingest.association import Rejection
 from ingest.cli.group import ENTRY_POINTS
-from ingest.commitment.engine import Engine
 from ingest.commitment.transactions import State
-from ingest.contract.monitoring.admin import Admin
-from ingest.contract.monitoring.instruments import Description, Histogram, Instrument
+from ingest.contract.monitoring.instruments import Histogram
 from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.records import Place
-from ingest.contract.settings import Settings
 from ingest.contract.settings_keys import settings_fields
-from ingest.log.measures import gauges_of
 from ingest.receiver import reasons
-from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
-from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver
-from workers.metrics import WorkerMetrics, worker_gauges
-from workers.pixels.codec import Codec
+from tests.support.instruments import PREFIX, instruments, sample_names
 from workers.stages.passage import Passage
-from workers.worker import Worker
-
-if TYPE_CHECKING:
-    from ingest.log.interface import Log
 
 RULES = Path(__file__).resolve().parents[2] / "k8s" / "alerts.yaml"
-PREFIX = "dicom_ingest_"
 PROMTOOL = shutil.which("promtool")
 METRIC = re.compile(r"(dicom_ingest_[a-z0-9_]+)(?:\{([^}]*)\})?")
 MATCHER = re.compile(r'([a-z_]+)\s*(?:=~|!~|!=|=)\s*"([^"]*)"')
@@ -79,6 +65,8 @@ FIRES = {
     "DicomIngestCodecRestarts": {"codec_restarts_total": "0+1x150"},
     "DicomIngestUnproved": {'transcodes_total{result="unproved"}': "0+1x150"},
     "DicomIngestCommitmentUndeliverable": {'commitments_open{state="undeliverable"}': "1+0x150"},
+    "DicomIngestAuditLost": {'audit_dropped_total{reason="size"}': "0+5x150"},
+    "DicomIngestAuditWaiting": {"audit_waiting_bytes": "1000+100x150"},
     "DicomIngestCommitmentOld": {"commitment_oldest_seconds": "8000+60x150"},
 }  # fmt: skip
 CALM = {
@@ -102,39 +90,13 @@ CALM = {
     'transcodes_total{result="transcoded"}': "0+9x150",
     'commitments_open{state="waiting"}': "5+0x150",
     "commitment_oldest_seconds": "60+0x150",
+    'audit_dropped_total{reason="size"}': "7+0x150",
+    "audit_waiting_bytes": "900-9x100 0+0x50",
 }
 
 
 def rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
-
-
-def instruments() -> list[Instrument]:
-    """Of all processes; their names, not their values."""
-    found: list[Instrument] = [*ReceiverMetrics().instruments, *WorkerMetrics().instruments]
-    for kind in ("spool", "kafka"):
-        settings = Settings.model_validate({"log": {"kind": kind}})
-        found += gauges_of(settings, cast("Log", MemoryLog()))
-    found += commitment_gauges(Engine.__new__(Engine))
-    found += worker_gauges(Worker.__new__(Worker), Codec.__new__(Codec))
-
-    async def of_running() -> None:
-        found.extend(Admin(Settings(), 0)._instruments)
-        async with receiver(MemoryLog()) as (_, server):
-            found.extend(server_gauges(server))
-
-    asyncio.run(of_running())
-    return found
-
-
-def sample_names() -> dict[str, Description]:
-    """Every name that a rule may use."""
-    names = {}
-    for instrument in instruments():
-        endings = ("_bucket", "_count", "_sum") if isinstance(instrument, Histogram) else ("",)
-        for ending in endings:
-            names[PREFIX + instrument.description.name + ending] = instrument.description
-    return names
 
 
 def test_names_are_conventional() -> None:
@@ -207,7 +169,9 @@ def metrics_named(text: str) -> list[str]:
 
 def assert_settings_exist(text: str) -> None:
     known = settings_fields({"sources": ["NAME"]})
-    for key in re.findall(r"\b(?:receiver|log|kafka|worker|commitment|admin|sources\.NAME)\.[a-z_]+", text):
+    for key in re.findall(
+        r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|sources\.NAME)\.[a-z_]+", text
+    ):
         assert key in known, key
 
 

@@ -5,9 +5,12 @@ import re
 
 import click
 
+from ingest.contract.audit.codes import CONFLICT_RESOLVE
+from ingest.contract.audit.message import Action
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.settings import Settings
+from workers.cli.decisions import audit_decision
 from workers.cli.entry_tables import print_entries, print_entry
 from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
 from workers.storage.damage import Damaged, find_object
@@ -86,9 +89,10 @@ def resolve_conflict(settings: Settings, *, uid: str, prefer: str, reason: str, 
     """
     with opened_stores(settings) as stores:
         try:
-            resolution = asyncio.run(_resolve(stores, uid, prefer, reason))
+            resolution, preferred = asyncio.run(_resolve(stores, uid, prefer, reason))
         except CannotResolve as error:
             raise click.ClickException(str(error)) from None
+    audit_decision(settings, CONFLICT_RESOLVE, Action.UPDATE, preferred, reason=reason)
     if as_json:
         print_json(resolution)
     else:
@@ -110,13 +114,16 @@ async def _of(stores: Stores, uid: str) -> tuple[Manifest | None, list[Entry]]:
     return found.manifest if found else None, others
 
 
-async def _resolve(stores: Stores, uid: str, prefix: str, reason: str) -> Resolution:
+async def _resolve(stores: Stores, uid: str, prefix: str, reason: str) -> tuple[Resolution, Manifest | None]:
     current, others = await _of(stores, uid)
-    for manifest in (current, *(entry.manifest for entry in others)):
+    manifests = [current, *(entry.manifest for entry in others)]
+    for manifest in manifests:
         warn_acknowledged(manifest, uid)
     fitting = {entry.source_digest for entry in others if entry.source_digest.startswith(prefix)}
     if current is not None and current.source_digest.startswith(prefix):
         fitting.add(current.source_digest)  # an interrupted one, or none is needed
     if len(fitting) != 1:
         raise CannotResolve(f"{len(fitting)} contents of that UID have a digest that begins so")
-    return await resolve(stores, uid, fitting.pop(), reason)
+    digest = fitting.pop()
+    preferred = next((one for one in manifests if one is not None and one.source_digest == digest), None)
+    return await resolve(stores, uid, digest, reason), preferred

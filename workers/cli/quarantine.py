@@ -9,10 +9,13 @@ from pathlib import Path
 import click
 import msgspec
 
+from ingest.contract.audit.codes import QUARANTINE_DISCARD, QUARANTINE_REPLAY
+from ingest.contract.audit.message import Action
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
 from ingest.contract.settings import Settings
+from workers.cli.decisions import audit_decision
 from workers.cli.entry_tables import print_entries, print_entry
 from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
@@ -101,7 +104,7 @@ def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bo
 def discard_entries(settings: Settings, *, entry: tuple[str, ...], reason: str, as_json: bool) -> None:
     """Delete entries for good; a record stays."""
     with opened_stores(settings) as stores:
-        discarded = asyncio.run(_discard(stores, entry, reason, tell=not as_json))
+        discarded = asyncio.run(_discard(stores, settings, entry, reason, tell=not as_json))
     if as_json:
         print_json(discarded)
 
@@ -132,6 +135,10 @@ async def _replay(
             except CannotReplay as error:
                 uploads = [ReplayedUpload(entry.key, "", Place.QUARANTINED, f"stays: {error}")]
             done += uploads
+            outcome = ", ".join(f"{one.place} {one.reason}".strip() for one in uploads)
+            audit_decision(
+                settings, QUARANTINE_REPLAY, Action.UPDATE, entry.manifest, reason="", outcome=outcome
+            )
             for one in uploads if tell else ():
                 click.echo(f"{one.key}: {one.place}{f' ({one.reason})' if one.reason else ''}")
     return done
@@ -153,13 +160,14 @@ async def _placing(stores: Stores, settings: Settings) -> AsyncIterator[Placing]
 
 
 async def _discard(
-    stores: Stores, wanted: tuple[str, ...], reason: str, *, tell: bool
+    stores: Stores, settings: Settings, wanted: tuple[str, ...], reason: str, *, tell: bool
 ) -> list[DiscardedEntry]:
     """``tell``: print each as soon as it is done."""
     done = []
     for entry in await _chosen(stores, wanted):
         warn_acknowledged(entry.manifest, entry.sop_instance_uid)
         uploads = await discard(stores, entry.name, reason)
+        audit_decision(settings, QUARANTINE_DISCARD, Action.DELETE, entry.manifest, reason=reason)
         done.append(DiscardedEntry(entry.key, entry.sop_instance_uid, uploads))
         if tell:
             click.echo(f"{entry.key}: discarded, {uploads} upload{'s' if uploads != 1 else ''}")

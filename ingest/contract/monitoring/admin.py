@@ -35,7 +35,7 @@ class Admin:
         ]
         address = settings.admin.address(number)
         pages = Pages(Exposition(self._instruments), self.health)
-        self._server = None if address is None else AdminServer(address, pages)
+        self._server = None if address is None else AdminServer(address, pages, settings.admin)
 
     @property
     def is_on(self) -> bool:

@@ -1,8 +1,8 @@
 """The HTTP server of the admin port: Python's own, in threads beside the event loop, and bounded.
 
-Whoever reaches the port can cost this process no more than `CONNECTIONS` small threads, each for `DEADLINE` seconds, and
-`RATE` answers a second. When all are taken, the oldest connection is closed for the newest: a probe gets through between
-peers that hold theirs.
+Whoever reaches the port can cost this process no more than ``admin.connections`` small threads, each for ``admin.deadline``
+seconds, and ``admin.rate`` answers a second. When all are taken, the oldest connection is closed for the newest: a probe gets
+through between peers that hold theirs.
 """
 
 import contextlib
@@ -17,12 +17,10 @@ from typing import Any, Final
 
 import structlog
 
+from ingest.contract.admin_settings import AdminSettings
 from ingest.contract.monitoring.pages import Page, Pages
 
-CONNECTIONS: Final = 8  # Prometheus and two probes need one each
-DEADLINE: Final = 5.0  # s for a request and its answer, whatever the peer does
-RATE: Final = 50.0  # connections a second; more wait in the kernel
-_BURST: Final = 20.0  # connections at once before `RATE` holds
+_BURST: Final = 20.0  # connections at once before the rate holds
 _BACKLOG: Final = 16
 _BIND_AGAIN: Final = 5.0  # s; the port may be that of a process that is about to end
 _POLL: Final = 0.5  # s between looks for connections past their deadline
@@ -36,7 +34,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
     server_version = "dicom-ingest"
     sys_version = ""
-    timeout = DEADLINE
+
+    def setup(self) -> None:
+        """Of one connection."""
+        super().setup()
+        self.connection.settimeout(self.server.settings.deadline)
 
     def do_GET(self) -> None:
         """The page of the path."""
@@ -70,7 +72,8 @@ class _Server(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     request_queue_size = _BACKLOG
 
-    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
+    def __init__(self, address: tuple[str, int], pages: Pages, settings: AdminSettings) -> None:
+        self.settings = settings
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages = pages
         self.asking = threading.Lock()
@@ -87,10 +90,10 @@ class _Server(ThreadingMixIn, HTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread of its own; see `CONNECTIONS`, `RATE`."""
+        """In a thread of its own; see `AdminSettings`."""
         self._keep_to_rate()
         with self._lock:
-            if len(self._open) >= CONNECTIONS:
+            if len(self._open) >= self.settings.connections:
                 oldest = next(iter(self._open))
                 _break(oldest)
                 del self._open[oldest]
@@ -107,7 +110,7 @@ class _Server(ThreadingMixIn, HTTPServer):
         """End what is past its deadline, however busily it goes on; to be called again and again."""
         with self._lock:
             for request, since in list(self._open.items()):
-                if time.monotonic() - since > DEADLINE:
+                if time.monotonic() - since > self.settings.deadline:
                     _break(request)
                     del self._open[request]
 
@@ -117,11 +120,11 @@ class _Server(ThreadingMixIn, HTTPServer):
 
     def _keep_to_rate(self) -> None:
         now = time.monotonic()
-        self._allowance = min(_BURST, self._allowance + (now - self._allowed_at) * RATE)
+        self._allowance = min(_BURST, self._allowance + (now - self._allowed_at) * self.settings.rate)
         self._allowed_at = now
         self._allowance -= 1
         if self._allowance < 0:
-            time.sleep(1 / RATE)
+            time.sleep(1 / self.settings.rate)
 
 
 def _break(request: socket.socket) -> None:
@@ -132,8 +135,9 @@ def _break(request: socket.socket) -> None:
 class AdminServer:
     """Serves `Pages` from `start` to `stop`. A port that is taken is tried again and again: reception comes first."""
 
-    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
+    def __init__(self, address: tuple[str, int], pages: Pages, settings: AdminSettings) -> None:
         self._address = address
+        self._settings = settings
         self._pages = pages
         self._server: _Server | None = None
         self._stopping = threading.Event()
@@ -157,7 +161,7 @@ class AdminServer:
 
     def _bind(self) -> bool:
         try:
-            self._server = _Server(self._address, self._pages)
+            self._server = _Server(self._address, self._pages, self._settings)
         except OSError as error:
             if not self._told:
                 self._told = True
