@@ -36,7 +36,6 @@ from workers.turns import Turns
 # The codec, in a process of its own, sets the pace; the others read, prove and write meanwhile.
 UPLOADS_AT_ONCE: Final = 4
 UPLOADS_AHEAD: Final = 256  # completed uploads in memory, whatever their size
-UPLOADS_PUT_BY: Final = 1024  # that wait for a store, in scratch files; beyond, all wait
 LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
 LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
@@ -349,7 +348,7 @@ class Worker:
             len(uploads) >= UPLOADS_AHEAD
             or sum(upload.held for upload in uploads) >= self._settings.memory_limit
             or sum(bool(upload.file) for upload in uploads) >= UPLOADS_AT_ONCE
-            or len(self._put_by) >= UPLOADS_PUT_BY
+            or len(self._put_by) >= self._settings.waiting_uploads
             or bool(self._kept)
             or self._fences.is_full
             or any(partition.progress.is_full for partition in self._partitions.values())
@@ -395,8 +394,9 @@ class Worker:
         async with self._turns.of(upload.instance.sop_instance_uid):
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
-            while isinstance(outcome, Unavailable):
+            if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
                 _log.warning("upload held", partition=upload.partition, reason=str(outcome))
+            while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)
                 await self._pause(max(retry_after, outcome.retry_after))
@@ -491,7 +491,10 @@ class Worker:
         self._due.set()
 
     async def _pause(self, seconds: float) -> None:
-        await self._until_stopping(asyncio.sleep(seconds))
+        """Of thousands that wait at once, so without a task for each."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _until_stopping(self, wait: Coroutine[None, None, object]) -> None:
         """Wait, but no longer than until `stop`."""

@@ -8,22 +8,21 @@ wait are not limited by its size, and each is still counted once.
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Outcome
 from workers.log.checkpoint import Announced, Progress
 from workers.log.commit_metadata import LIMIT, OffsetCheckpoint, Range, encode_metadata, is_within
 
-UNDONE_AT_MOST: Final = (
-    8192  # uploads completed and not counted, in memory: some kilobytes each with their tasks
-)
-ROOM: Final = (
-    LIMIT * 3 // 4
-)  # bytes that ranges may fill; the rest is for reasons, attempts and what moves the mark
+if TYPE_CHECKING:
+    from ingest.contract.records import Outcome
+
+UNDONE_AT_MOST: Final = 16_384  # uploads completed and not counted, a kilobyte of memory each
+# Bytes of a commit that ranges may fill; the rest is for reasons, attempts and what holds the mark.
+ROOM: Final = LIMIT * 3 // 4
 _RANGE: Final = 16  # bytes: two numbers of at most six bytes in Base64
 _REMAINS: Final = 48  # bytes: an upload id and a position, of what no record of its own ends
 FRUITLESS: Final = 3  # owners in a row that were gone before anything moved; the next one is careful

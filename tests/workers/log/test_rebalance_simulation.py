@@ -291,7 +291,8 @@ class Life:
         settled = self.progress.settled()
         self.broker.outcomes += settled
         maybe_die(rng)
-        self.progress.count(settled, 0)
+        if settled:
+            self.progress.count(settled, 0)
         checkpoint = self.progress.changed()
         if checkpoint is None:
             return True
