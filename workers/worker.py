@@ -231,6 +231,7 @@ class Worker:
 
     async def _take_note(self) -> None:
         """Make ready for partitions that have come, and clean up after those that have gone, in their order."""
+        come: list[OwnedPartition] = []  # asked for their ends together: a question waits for the poller's turn
         while self._changes:
             change = self._changes.popleft()
             if isinstance(change, _Dropped):
@@ -246,14 +247,17 @@ class Worker:
             if change.in_hand.left:
                 await self._commit()
             change.in_hand.clear_left()  # only now that the attempts are durable
-            if self._owns(change):
-                self._taken_at[change.number] = await self._end_of(change.number)
+            come.append(change)
+        await asyncio.gather(*map(self._note_end, come))
 
-    async def _end_of(self, number: int) -> float:
+    async def _note_end(self, partition: OwnedPartition) -> None:
+        """Until it is known, or where the log does not answer, everything there may have been placed before."""
         try:
-            return await self._reader.end_of(number)
+            end = await self._reader.end_of(partition.number)
         except Unavailable:
-            return math.inf
+            return
+        if self._owns(partition):
+            self._taken_at[partition.number] = end
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Read and reassemble until stopped, no further ahead than the budget allows."""
