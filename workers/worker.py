@@ -231,7 +231,9 @@ class Worker:
 
     async def _take_note(self) -> None:
         """Make ready for partitions that have come, and clean up after those that have gone, in their order."""
-        come: list[OwnedPartition] = []  # asked for their ends together: a question waits for the poller's turn
+        come: list[
+            OwnedPartition
+        ] = []  # asked for their ends together: a question waits for the poller's turn
         while self._changes:
             change = self._changes.popleft()
             if isinstance(change, _Dropped):
