@@ -231,9 +231,7 @@ class Worker:
 
     async def _take_note(self) -> None:
         """Make ready for partitions that have come, and clean up after those that have gone, in their order."""
-        come: list[
-            OwnedPartition
-        ] = []  # asked for their ends together: a question waits for the poller's turn
+        come: list[OwnedPartition] = []
         while self._changes:
             change = self._changes.popleft()
             if isinstance(change, _Dropped):
@@ -250,6 +248,7 @@ class Worker:
                 await self._commit()
             change.in_hand.clear_left()  # only now that the attempts are durable
             come.append(change)
+        # Together, as a question to Kafka waits for the poller's turn.
         await asyncio.gather(*map(self._note_end, come))
 
     async def _note_end(self, partition: OwnedPartition) -> None:
