@@ -65,8 +65,8 @@ test-all: install
 crash: install
 	$(PEERS)
 	$(BIN)/python -m tests.support.s3_servers minio
-	$(BIN)/pytest tests/crash -m 'not long'
-	$(BIN)/pytest -m long
+	$(BIN)/pytest tests/crash -m 'not long' $(if $(ROWS),-k '$(ROWS)')
+	$(if $(ROWS),,$(BIN)/pytest -m long)
 
 check: install
 	$(BIN)/python -m tests.support.kustomize

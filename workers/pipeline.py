@@ -35,6 +35,7 @@ from workers.stages.store import (
 from workers.stages.transcode import PassedThrough, Transcoded, pixel_data_of, transcode
 from workers.stages.validate import Examination, validate
 from workers.storage.lanes import Settled, conflict, quarantine
+from workers.storage.layout import shard_of
 from workers.storage.manifest import Manifest
 from workers.storage.stores import Stores
 
@@ -107,6 +108,7 @@ class Pipeline:
         self._settings = settings
         self._scratch = scratch
         self.stages: tuple[Stage, ...] = (
+            self._wait_for_the_store,
             self._give_up,
             self._seal,
             self._know,
@@ -152,6 +154,12 @@ class Pipeline:
         except OSError as error:  # of the scratch folder; stores translate their own
             raise Unavailable(f"scratch: {error.strerror}", _RETRY_AFTER) from error
         raise Unavailable("the object comes and goes", _RETRY_AFTER)
+
+    async def _wait_for_the_store(self, work: Work) -> None:
+        """Thousands may wait for one that does not answer: none is read and hashed for nothing."""
+        uid = work.upload.instance.sop_instance_uid
+        if uid:
+            self._stores.of(shard_of(uid)).refuse_at_rest()
 
     async def _give_up(self, work: Work) -> None:
         if work.upload.damage:

@@ -36,7 +36,6 @@ from workers.turns import Turns
 # The codec, in a process of its own, sets the pace; the others read, prove and write meanwhile.
 UPLOADS_AT_ONCE: Final = 4
 UPLOADS_AHEAD: Final = 256  # completed uploads in memory, whatever their size
-UPLOADS_PUT_BY: Final = 1024  # that wait for a store, in scratch files; beyond, all wait
 LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
 LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
@@ -235,6 +234,7 @@ class Worker:
 
     async def _take_note(self) -> None:
         """Make ready for partitions that have come, and clean up after those that have gone, in their order."""
+        come: list[OwnedPartition] = []
         while self._changes:
             change = self._changes.popleft()
             if isinstance(change, _Dropped):
@@ -250,14 +250,18 @@ class Worker:
             if change.in_hand.left:
                 await self._commit()
             change.in_hand.clear_left()  # only now that the attempts are durable
-            if self._owns(change):
-                self._taken_at[change.number] = await self._end_of(change.number)
+            come.append(change)
+        # Together, as a question to Kafka waits for the poller's turn.
+        await asyncio.gather(*map(self._note_end, come))
 
-    async def _end_of(self, number: int) -> float:
+    async def _note_end(self, partition: OwnedPartition) -> None:
+        """Until it is known, or where the log does not answer, everything there may have been placed before."""
         try:
-            return await self._reader.end_of(number)
+            end = await self._reader.end_of(partition.number)
         except Unavailable:
-            return math.inf
+            return
+        if self._owns(partition):
+            self._taken_at[partition.number] = end
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         """Read and reassemble until stopped, no further ahead than the budget allows."""
@@ -352,7 +356,7 @@ class Worker:
             len(uploads) >= UPLOADS_AHEAD
             or sum(upload.held for upload in uploads) >= self._settings.memory_limit
             or sum(bool(upload.file) for upload in uploads) >= UPLOADS_AT_ONCE
-            or len(self._put_by) >= UPLOADS_PUT_BY
+            or len(self._put_by) >= self._settings.waiting_uploads
             or bool(self._kept)
             or self._fences.is_full
             or any(partition.progress.is_full for partition in self._partitions.values())
@@ -398,8 +402,9 @@ class Worker:
         async with self._turns.of(upload.instance.sop_instance_uid):
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
-            while isinstance(outcome, Unavailable):
+            if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
                 _log.warning("upload held", partition=upload.partition, reason=str(outcome))
+            while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)
                 await self._pause(max(retry_after, outcome.retry_after))
@@ -494,7 +499,10 @@ class Worker:
         self._due.set()
 
     async def _pause(self, seconds: float) -> None:
-        await self._until_stopping(asyncio.sleep(seconds))
+        """Of thousands that wait at once, so without a task for each."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     async def _until_stopping(self, wait: Coroutine[None, None, object]) -> None:
         """Wait, but no longer than until `stop`."""

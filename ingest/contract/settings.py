@@ -293,6 +293,12 @@ class WorkerSettings(Section):
     stop_timeout: float = Field(
         30.0, gt=0, json_schema_extra={"unit": "s"}, description="SIGTERM to kill, for the instance in work."
     )
+    waiting_uploads: int = Field(
+        8192,
+        ge=1,
+        json_schema_extra={"unit": "instances"},
+        description="Beyond so many that wait for a store, 8 kB of memory each, their bytes in scratch, all wait.",
+    )
     codec_memory: int = Field(
         2 * GiB,
         ge=256 * MiB,

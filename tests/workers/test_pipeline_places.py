@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from workers.errors import Unavailable
 from workers.log.reassembly import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
+from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import object_key
 from workers.storage.part10 import HEAD, Head, decode_head
 from workers.storage.stores import Stores, open_stores
@@ -177,3 +179,23 @@ def test_a_scratch_folder_without_room_is_nobodys_fault(tmp_path: Path) -> None:
         assert await line.place(large) == (Place.STORED, "")
 
     run(tmp_path, scenario, memory_limit=1024 * 1024)
+
+
+def test_nothing_is_read_for_a_store_that_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands may wait and try again every minute: their bytes are not hashed each time."""
+
+    def refuse(_: DirectoryStore) -> None:
+        raise Unavailable("left alone", 1.0)
+
+    async def scenario(line: Line) -> None:
+        one = upload(1)
+        unreadable = replace(one, payload=MemoryPayload([]))
+        monkeypatch.setattr(DirectoryStore, "refuse_at_rest", refuse)
+        with pytest.raises(Unavailable, match="left alone"):
+            await line.pipeline.place(unreadable, UncountedTries())
+        monkeypatch.undo()
+        assert await line.place(one) == (Place.STORED, "")
+
+    run(tmp_path, scenario)

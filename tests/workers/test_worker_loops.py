@@ -20,7 +20,7 @@ from workers.log.in_hand import InHand
 from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
 from workers.pipeline import Tries
-from workers.worker import UPLOADS_AT_ONCE, OwnedPartition, Worker
+from workers.worker import UPLOADS_AHEAD, UPLOADS_AT_ONCE, OwnedPartition, Worker
 
 
 class ListLog:
@@ -304,6 +304,41 @@ def test_a_store_that_is_away_does_not_fill_the_memory_of_the_others(tmp_path: P
             assert upload.file is not None
         assert not list((tmp_path / "scratch" / "0").iterdir())
         assert bench.written().counters == {Place.STORED: 60}
+
+    asyncio.run(scenario())
+
+
+def test_reading_stops_when_too_many_wait_for_a_store(tmp_path: Path) -> None:
+    """Up to the limit others go on; what came behind it is placed when the store answers again."""
+
+    async def scenario() -> None:
+        log = ListLog()
+        down = True
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if down and upload.instance.sop_instance_uid.startswith("1."):
+                raise Unavailable("store is away", 0.01)
+
+        placer = Placer(before)
+        for number in range(29):
+            log.add(f"1.{number}")
+        log.add("2.1")
+        bench = Bench(tmp_path, log, placer, waiting_uploads=30)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        await until(lambda: len(placer.placed) == 1 and worker.put_by == 29, run)
+        for number in range(29, 600):
+            log.add(f"1.{number}")
+        log.add("2.2")
+        await until(lambda: worker.put_by >= 30, run)
+        await asyncio.sleep(0.1)
+        assert worker.put_by <= 30 + UPLOADS_AHEAD, "those in work when the limit was reached, and no more"
+        assert len(placer.placed) == 1
+        down = False
+        await until(lambda: len(placer.placed) == 602, run)
+        worker.stop()
+        await run
+        assert bench.written().counters == {Place.STORED: 602}
 
     asyncio.run(scenario())
 

@@ -5,6 +5,7 @@ that was on its way when its partition changed hands may set a mark back once; t
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple
@@ -15,7 +16,7 @@ from kafka.errors import KafkaError
 
 from ingest.contract.identifiers import UploadId
 from ingest.contract.kafka import KafkaUnreachable, client_options
-from ingest.contract.records import HEADER, MAX_METADATA, CorruptRecord, Kind, Record, instance_of
+from ingest.contract.records import HEADER, MAX_METADATA, CorruptRecord, Kind, Place, Record, instance_of
 from ingest.contract.settings import MiB, Settings
 from workers.cli.account import Account, Move, balance
 from workers.cli.backlog import SEALING, Completed
@@ -40,6 +41,40 @@ class GroupAccount(NamedTuple):
     account: Account
     lost: int  # records that retention took unread
     members: list[Member]
+
+
+class Waiting(NamedTuple):
+    """What the group has counted, and how many records lie behind it; nothing of the log is read."""
+
+    places: Mapping[Place, int]  # as the workers counted, whatever an administrator has moved since
+    records: Mapping[
+        int, int
+    ]  # from each partition's mark to its end: a part is one, too, and some may be done
+    lost: int
+    members: list[Member]
+
+
+def read_waiting(settings: Settings) -> Waiting:
+    """Commits and ends only, so the size of the backlog does not matter.
+
+    Raises:
+        ForeignCommit: the group's offsets are not ours.
+        KafkaUnreachable: no broker answers, or none lets us in.
+    """
+    with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
+        accounts = _accounts(admin, settings)
+        places = _partitions(settings)
+        first, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
+        marks = {number: account.low_water_mark for number, account in accounts.items()}
+        counted: Counter[Place] = Counter()
+        for account in accounts.values():
+            counted.update(account.counters)
+        return Waiting(
+            counted,
+            {at.partition: max(ends[at] - max(marks.get(at.partition, 0), first[at]), 0) for at in places},
+            sum(account.lost for account in accounts.values()),
+            _members(admin, settings),
+        )
 
 
 def read_group_account(settings: Settings, moves: Iterable[Move]) -> GroupAccount:
@@ -134,8 +169,7 @@ def _completed_uploads(
     consumer: KafkaConsumer, settings: Settings, marks: Mapping[int, int]
 ) -> Iterator[Completed]:
     """What was completely received between each partition's mark and its end of this moment."""
-    topic = settings.kafka.instance_topic
-    places = [TopicPartition(topic, number) for number in range(settings.log.partitions)]
+    places = _partitions(settings)
     first = consumer.beginning_offsets(places)
     ends = consumer.end_offsets(places)
     starts = {place: max(marks.get(place.partition, 0), first[place]) for place in places}
@@ -149,6 +183,11 @@ def _completed_uploads(
                 if record.offset < ends[place]:
                     yield from _completed(record)
         left = {place for place in left if consumer.position(place) < ends[place]}
+
+
+def _partitions(settings: Settings) -> list[TopicPartition]:
+    topic = settings.kafka.instance_topic
+    return [TopicPartition(topic, number) for number in range(settings.log.partitions)]
 
 
 def _completed(record: Any) -> Iterator[Completed]:

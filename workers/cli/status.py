@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -21,6 +22,9 @@ from workers.errors import Unavailable
 from workers.log.commit_metadata import ForeignCommit
 from workers.storage.roots import roots_of
 from workers.storage.shard_map import WrongStores
+
+if TYPE_CHECKING:
+    from workers.cli.group_account import Member
 
 
 class Listening(msgspec.Struct, frozen=True):
@@ -76,14 +80,31 @@ class Report(msgspec.Struct, frozen=True):
     notes: list[str] = []  # what an administrator should know
 
 
+class Offsets(msgspec.Struct, frozen=True):
+    """What `status --offsets --json` prints; keys stay, new ones may come."""
+
+    workers: list[RunningWorker]
+    stored: int
+    duplicates: int
+    conflicts: int
+    quarantined: int
+    records_waiting: dict[int, int]  # by partition
+    lost: int
+
+
 @click.command()
 @data_settings
 @click.option("--quick", is_flag=True, help="Leave out the store's size, which takes a look at every object.")
 @click.option(
     "--rejected", is_flag=True, help="Show instead what was refused last, why, and the setting to change."
 )
+@click.option(
+    "--offsets",
+    is_flag=True,
+    help="With Kafka, show instead what is counted and how many records wait, without reading those.",
+)
 @json_option
-def status(settings: Settings, *, quick: bool, rejected: bool, as_json: bool) -> None:
+def status(settings: Settings, *, quick: bool, rejected: bool, offsets: bool, as_json: bool) -> None:
     """What runs, what waits, and where every received instance is.
 
     All from what is on disk or in Kafka, so it is true with every process down, too, and
@@ -91,6 +112,9 @@ def status(settings: Settings, *, quick: bool, rejected: bool, as_json: bool) ->
     """
     if rejected:
         _show_rejected(settings, as_json=as_json)
+        return
+    if offsets:
+        _show_offsets(settings, as_json=as_json)
         return
     with clear_failures(settings):
         try:
@@ -110,6 +134,35 @@ def _show_rejected(settings: Settings, *, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(refusals), indent=2).decode())
     else:
         click.echo("\n".join(rejected_lines(refusals)))
+
+
+def _show_offsets(settings: Settings, *, as_json: bool) -> None:
+    if settings.log.kind != "kafka":
+        raise click.UsageError("--offsets is for log.kind = kafka")
+    # The client is an extra that one machine does not need.
+    from workers.cli.group_account import read_waiting  # noqa: PLC0415
+
+    with clear_failures(settings):
+        try:
+            found = read_waiting(settings)
+        except ForeignCommit as error:
+            raise click.ClickException(str(error)) from None
+    offsets = Offsets(
+        workers=_group_workers(found.members),
+        stored=found.places.get(Place.STORED, 0),
+        duplicates=found.places.get(Place.DUPLICATE, 0),
+        conflicts=found.places.get(Place.CONFLICT, 0),
+        quarantined=found.places.get(Place.QUARANTINED, 0),
+        records_waiting=dict(found.records),
+        lost=found.lost,
+    )
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(offsets), indent=2).decode())
+        return
+    click.echo(f"workers      {len(offsets.workers)} running")
+    for name in ("stored", "duplicates", "conflicts", "quarantined"):
+        click.echo(f"{name:<13}{getattr(offsets, name):>12}")
+    click.echo(f"records waiting {sum(offsets.records_waiting.values())}, lost to retention {offsets.lost}")
 
 
 def read_report(settings: Settings, *, quick: bool = False) -> Report:
@@ -160,8 +213,11 @@ def _read_group(settings: Settings, moves: Iterable[Move]) -> tuple[Account, lis
     from workers.cli.group_account import read_group_account  # noqa: PLC0415
 
     found = read_group_account(settings, moves)
-    workers = [RunningWorker(member.name, _pid(member.name), member.partitions) for member in found.members]
-    return found.account, workers, found.lost
+    return found.account, _group_workers(found.members), found.lost
+
+
+def _group_workers(members: "Iterable[Member]") -> list[RunningWorker]:
+    return [RunningWorker(member.name, _pid(member.name), member.partitions) for member in members]
 
 
 def _pid(name: str) -> int:

@@ -1,8 +1,14 @@
-"""`Progress` of a partition on Kafka: done uploads by position, so that the account fits beside a committed offset."""
+"""`Progress` of a partition on Kafka: done uploads by position, so that the account fits beside a committed offset.
+
+Each upload that waits, as for a dead store, splits the ranges of those done above the mark. Where they leave no more
+room, what is announced is not yet counted: a commit says less than is known then, and who continues from it places
+those uploads again, finds them in their places, and counts them. So a commit is always possible, the uploads that
+wait are not limited by its size, and each is still counted once.
+"""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,8 +17,14 @@ from ingest.contract.identifiers import UploadId
 from workers.log.checkpoint import Announced, Progress
 from workers.log.commit_metadata import LIMIT, OffsetCheckpoint, Range, encode_metadata, is_within
 
-# Each upload that is not done splits the ranges of those that are: 256 cost half of `LIMIT` at two bytes a number.
-UNDONE_AT_MOST: Final = 256
+if TYPE_CHECKING:
+    from ingest.contract.records import Outcome
+
+UNDONE_AT_MOST: Final = 16_384  # uploads completed and not counted, a kilobyte of memory each
+# Bytes of a commit that ranges may fill; the rest is for reasons, attempts and what holds the mark.
+ROOM: Final = LIMIT * 3 // 4
+_RANGE: Final = 16  # bytes: two numbers of at most six bytes in Base64
+_REMAINS: Final = 48  # bytes: an upload id and a position, of what no record of its own ends
 FRUITLESS: Final = 3  # owners in a row that were gone before anything moved; the next one is careful
 
 # What an owner can have had in hand or done without a commit when it ended.
@@ -34,6 +46,7 @@ class OffsetProgress(Progress):
         self._ranges = checkpoint.done_ranges
         # Upload id -> position of its own last record, of those completed that are in no range yet.
         self._seals: dict[bytes, int] = {}
+        self._announced: dict[UploadId, Outcome] = {}  # and not yet counted
         self._marked: set[UploadId] = set()
         self._too_long = False
         self.lost = checkpoint.lost
@@ -67,10 +80,38 @@ class OffsetProgress(Progress):
 
     def count(self, announced: Iterable[Announced], outcomes_end: int) -> None:
         """See `Progress`."""
-        announced = list(announced)
-        super().count(announced, outcomes_end)
-        self._counted += len(announced)
-        self._marked.difference_update(upload_id for upload_id, _ in announced)
+        for upload_id, outcome in announced:
+            self._settled.pop(upload_id, None)
+            self._marked.discard(upload_id)
+            self._announced[upload_id] = outcome
+        self._outcomes_end = outcomes_end
+        self._count_what_fits()
+
+    def _count_what_fits(self) -> None:
+        """Count, from the lowest position on, as many of those announced as a commit has room for.
+
+        What holds the mark always counts, as that makes room. So all is counted in the end, whatever the order.
+        """
+        while self._announced:
+            room = ROOM - len(encode_metadata(self.checkpoint()))
+            fitting = []
+            for upload_id in sorted(self._announced, key=self._position):
+                room -= _RANGE if upload_id in self._seals else _REMAINS
+                if room < 0:
+                    break
+                fitting.append(upload_id)
+            if not fitting:
+                holds_the_mark = min(self._open, key=self._open.__getitem__)
+                if holds_the_mark not in self._announced:
+                    return
+                fitting = [holds_the_mark]
+            super().count(
+                [Announced(found, self._announced.pop(found)) for found in fitting], self._outcomes_end
+            )
+            self._counted += len(fitting)
+
+    def _position(self, upload_id: UploadId) -> int:
+        return self._seals.get(upload_id, self._open[upload_id])
 
     def passed(self, fence_id: UploadId, end_position: int) -> None:  # noqa: ARG002 - as in the base
         """See `Progress`; nothing is noted of it, as a commit has no room: above a mark, a restart asks again."""
@@ -110,6 +151,7 @@ class OffsetProgress(Progress):
 
     def changed(self) -> Checkpoint | None:
         """See `Progress`; one too long for a commit waits until uploads above the mark are done."""
+        self._count_what_fits()  # the mark may have moved, as when an orphan has expired
         checkpoint = super().changed()
         if isinstance(checkpoint, OffsetCheckpoint):
             self._too_long = len(encode_metadata(checkpoint)) > LIMIT

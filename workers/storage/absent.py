@@ -91,6 +91,13 @@ class AbsentStore:
         """Look no more."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def refuse_at_rest(self) -> None:
+        """See `ObjectStore.refuse_at_rest`."""
+        if self._store is not None:
+            self._store.refuse_at_rest()
+        elif self._looking or time.monotonic() < self._next:
+            raise Unavailable(f"{self.name} has not answered since the start{self._why}", _LOOK_EVERY)
+
     async def put_new(self, key: Key, pieces: Pieces) -> bool:
         """See `ObjectStore.put_new`."""
         return await (await self._found()).put_new(key, pieces)
@@ -149,8 +156,7 @@ class AbsentStore:
         """The store, taken in; one asks it at a time, and not all the time."""
         if self._store is not None:
             return self._store
-        if self._looking or time.monotonic() < self._next:
-            raise Unavailable(f"{self.name} has not answered since the start{self._why}", _LOOK_EVERY)
+        self.refuse_at_rest()
         self._looking = True
         try:
             loop = asyncio.get_running_loop()

@@ -70,6 +70,17 @@ class Rest:
         self._length = 0.0
         self._trying = False
 
+    def refuse(self) -> None:
+        """Nothing, where a request would be let through.
+
+        Raises:
+            Unavailable: not now.
+        """
+        if self._length > 0 and (self._trying or time.monotonic() < self._until):
+            raise Unavailable(
+                "store: it has not answered, and is left alone for a while", max(self._length, 1.0)
+            )
+
     @contextlib.contextmanager
     def trial(self) -> Iterator[None]:
         """Let a request through, and learn from it.
@@ -78,10 +89,7 @@ class Rest:
             Unavailable: not now, or what the request raised.
         """
         resting = self._length > 0
-        if resting and (self._trying or time.monotonic() < self._until):
-            raise Unavailable(
-                "store: it has not answered, and is left alone for a while", max(self._length, 1.0)
-            )
+        self.refuse()
         self._trying = self._trying or resting
         try:
             yield

@@ -97,6 +97,10 @@ class BucketStore:
         self._bucket.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def refuse_at_rest(self) -> None:
+        """See `ObjectStore.refuse_at_rest`."""
+        self._rest.refuse()
+
     async def put_new(self, key: Key, pieces: Pieces) -> bool:
         """See `ObjectStore.put_new`. True also says that the bytes there are these, where the store was unsure."""
         return await self._off_loop(self._put_new, key, pieces)

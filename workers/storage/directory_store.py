@@ -66,6 +66,9 @@ class DirectoryStore:
             os.close(self._folder)
             self._folder = -1
 
+    def refuse_at_rest(self) -> None:
+        """See `ObjectStore.refuse_at_rest`: a folder answers."""
+
     async def put_new(self, key: Key, pieces: Pieces) -> bool:
         """See `ObjectStore.put_new`."""
         return await _off_loop(self._put_new, key, pieces)

@@ -49,6 +49,9 @@ class ObjectStore(Protocol):
     def name(self) -> str:
         """Its name in the shard map and in outcomes."""
 
+    def refuse_at_rest(self) -> None:
+        """Raise `Unavailable` where a request would be refused unasked, before anything is prepared for it."""
+
     async def put_new(self, key: Key, pieces: Pieces) -> bool:
         """Create the object, whole and durable, or find the key taken: True if this call created it.
 

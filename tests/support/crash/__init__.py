@@ -4,7 +4,7 @@ with Run(pipeline, seed, case) as run:       # senders are under way
     run.kill(run.receivers()[0])             # ... the fault
 run.check()                                  # heals, settles, and checks
 
-`make crash SEEDS=N` runs N seeds of each row; CI one. A failure names its seed: CRASH_FIRST_SEED=… SEEDS=1 repeats it.
+`make crash SEEDS=N` runs N seeds of each row, ROWS=NAME of some rows; CI one. A failure names its seed: CRASH_FIRST_SEED=… SEEDS=1 repeats it.
 
 ``senders``  modalities that never give up, and what they were told
 ``topic``    the log and the group, as Kafka itself has them

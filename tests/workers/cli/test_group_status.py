@@ -93,6 +93,30 @@ def test_what_is_done_above_the_mark_is_counted_once(log: tuple[Settings, Path])
     assert report.log.lost == 3
 
 
+def test_offsets_tell_without_reading(log: tuple[Settings, Path]) -> None:
+    """From the mark to the end, parts and orphans too, and the counters of the commit; nothing of it is fetched."""
+    settings, config = log
+    publisher = Publisher(settings)
+    for _ in range(10):
+        publisher.upload("1.2.3", b"a")
+    publisher.flush()
+    publisher.close()
+    partition = partition_of("1.2.3", settings.log.partitions)
+    account = OffsetCheckpoint(
+        partition=partition, low_water_mark=4, counters={Place.STORED: 1, Place.DUPLICATE: 3}, lost=2
+    )
+    commit(settings, partition, 4, encode_metadata(account))
+    report = json.loads(status(config, "--offsets", "--json").stdout)
+    waiting = {str(number): 0 for number in range(settings.log.partitions)} | {str(partition): 6}
+    assert report == {
+        "workers": [], "stored": 1, "duplicates": 3, "conflicts": 0, "quarantined": 0,
+        "records_waiting": waiting, "lost": 2,
+    }  # fmt: skip
+    assert "records waiting 6, lost to retention 2" in status(config, "--offsets").stdout
+    commit(settings, partition, 0, "")
+    assert status(config, "--offsets").returncode == 1
+
+
 def test_a_foreign_commit_is_one_line(log: tuple[Settings, Path]) -> None:
     """Never a wrong number: exit code 1, and the partition's number."""
     settings, config = log

@@ -17,6 +17,7 @@ import xxhash
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from workers.dataset.payload import MemoryPayload
+from workers.log import offset_progress
 from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata, encode_metadata
 from workers.log.entries import LogRecord
 from workers.log.offset_progress import FRUITLESS, CommittedMarks, OffsetProgress, given_back, started
@@ -290,7 +291,8 @@ class Life:
         settled = self.progress.settled()
         self.broker.outcomes += settled
         maybe_die(rng)
-        self.progress.count(settled, 0)
+        if settled:
+            self.progress.count(settled, 0)
         checkpoint = self.progress.changed()
         if checkpoint is None:
             return True
@@ -413,6 +415,12 @@ def check(broker: Broker, logs: list[Log], store: Store) -> None:
 def test_a_group_counts_each_acknowledged_upload_once(block: int) -> None:
     """Nothing acknowledged is lost, nothing is stored twice, no commit passes what is open, counters are exact."""
     simulate_all(range(block * 100, block * 100 + 100))
+
+
+def test_a_commit_without_room_counts_the_rest_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where a commit has room for a few ranges only, as beside a dead store that many uploads wait for."""
+    monkeypatch.setattr(offset_progress, "ROOM", 150)
+    simulate_all(range(1000, 1100))
 
 
 @pytest.mark.long

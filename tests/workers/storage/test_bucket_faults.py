@@ -1,12 +1,17 @@
 """What stores and networks do to requests, each settled by reading back and none by guessing."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.buckets import MiB, content, names, opened_bucket, root_of_bucket, store_settings
+from tests.support.clocks import Clock
 from tests.support.fault_proxy import Action, FaultProxy, everything, gets_of, puts_of
 from tests.support.s3_servers import BUCKET, S3Server
 from workers.errors import Unavailable
@@ -243,3 +248,30 @@ def test_other_clouds_are_made_without_asking_them(url: str) -> None:
     root = root_of_bucket(url)
     assert str(root) == url
     root.close()
+
+
+_LOOK = """
+import sys
+from ingest.contract.store_urls import parse_store_url
+from tests.support.buckets import store_settings
+from workers.errors import Unavailable
+from workers.storage.bucket import Bucket
+try:
+    Bucket(parse_store_url(sys.argv[1]), store_settings()).head("any")
+except Unavailable as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_is_wrong_is_told_whatever_is_asked_first(
+    minio: S3Server, tmp_path: Path, seconds: int
+) -> None:
+    """The first request for an upload is a HEAD, and its refusal has no body that says why."""
+    clock = Clock(tmp_path / "clock")
+    clock.set(seconds)
+    said = subprocess.run(
+        [sys.executable, "-c", _LOOK, minio.url("clock")],
+        env={**os.environ, **minio.environment, **clock.environment}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert said.stdout.strip() == "store: its clock and ours are too far apart", said.stderr
