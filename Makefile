@@ -74,7 +74,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --quiet tests/kubernetes
+	$(BIN)/pytest --quiet -m 'not slow' tests/kubernetes
 
 bench: install
 	$(PEERS)
