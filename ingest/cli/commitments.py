@@ -13,7 +13,7 @@ from ingest.cli.commitment_view import View, opened_view
 from ingest.commitment.transaction import Transaction
 from ingest.commitment.transactions import State
 from ingest.contract.audit.events import commitment_given_up
-from ingest.contract.audit.trail import record_now
+from ingest.contract.command_audit import audit_now
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
@@ -110,7 +110,7 @@ def expire(settings: Settings, *, transaction: str, yes: bool) -> None:
             click.confirm(f"Give {found.id.hex()} up, so that its peer never hears of it?", abort=True)
         view.request(found.id, Request.EXPIRE)
         if found.accepted is not None:
-            record_now(settings, [commitment_given_up(found.accepted)])
+            audit_now(settings, commitment_given_up(found.accepted))
     click.echo(f"{found.id.hex()}: given up")
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from ingest.contract.commitments import Finding
 from tests.commitment.test_engine import ID, REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
@@ -18,8 +20,11 @@ def test_nothing_was_ever_asked(tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_from_proving_to_given_up(tmp_path: Path) -> None:
-    """Each state is shown with what is known; `retry` and `expire` reach the receiver, or wait for it."""
+async def test_from_proving_to_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each state is shown with what is known; `retry` and `expire` reach the receiver, or wait for it.
+
+    What was decided stays decided where the audit trail cannot be written.
+    """
     bench = Bench(tmp_path, retry_first=3600.0, absent_grace=0)
     bench.modality.answers = [None, None]
     bench.finding[REFERENCES[3]] = Finding.SET_APART
@@ -40,7 +45,11 @@ async def test_from_proving_to_given_up(tmp_path: Path) -> None:
         assert run(tmp_path, "commitments", "retry", ID.hex()).code == 0
         await until(lambda: not list((tmp_path / "commitments-requests").iterdir()))
         await until(lambda: bench.modality.tries == 2, engine)
-    assert run(tmp_path, "commitments", "expire", "--yes", ID.hex()).code == 0
+    monkeypatch.setenv("DICOM_INGEST_AUDIT__DESTINATION", "file")
+    (tmp_path / "audit").write_bytes(b"")  # no folder
+    expired = run(tmp_path, "commitments", "expire", "--yes", ID.hex())
+    assert expired.code == 0
+    assert "not in the audit trail" in expired.err
     assert "(expire asked for)" in run(tmp_path, "commitments", "list").out
     async with bench.running() as engine:
         await until(lambda: not len(engine.transactions))

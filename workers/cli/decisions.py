@@ -1,11 +1,9 @@
-"""What an administrator decides by a command, for the audit trail."""
-
-import click
+"""What an administrator decides of an entry or a conflict, for the audit trail."""
 
 from ingest.contract.audit.codes import Code
 from ingest.contract.audit.events import Decision, decided
 from ingest.contract.audit.message import Action
-from ingest.contract.audit.trail import record_now
+from ingest.contract.command_audit import audit_now
 from ingest.contract.settings import Settings
 from workers.storage.manifest import Manifest
 
@@ -19,7 +17,7 @@ def audit_decision(
     reason: str,
     outcome: str = "",
 ) -> None:
-    """Write it, after the deed: the deed has a record of its own, and must not fail for want of this one."""
+    """See `audit_now`; without a manifest it stays unknown whose data it is."""
     decision = Decision(
         what,
         action,
@@ -30,7 +28,4 @@ def audit_decision(
         manifest.source_digest if manifest else "",
         outcome,
     )
-    try:
-        record_now(settings, [decided(decision)])
-    except OSError as error:
-        click.echo(f"warning: not in the audit trail: {error.strerror}", err=True)
+    audit_now(settings, decided(decision))
