@@ -6,6 +6,7 @@ import sys
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from ingest.cli.group import ENTRY_POINTS, main, summary_of
 
@@ -46,10 +47,17 @@ def test_list_has_every_command_and_loads_none() -> None:
 @pytest.mark.parametrize("path", all_paths(), ids=" ".join)
 def test_help_of_every_command(path: tuple[str, ...]) -> None:
     """`--help` anywhere: exit code 0, usage, and what it is for."""
-    done = run(*path, "--help")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"Usage: python -m ingest {' '.join(path)}")
+    done = CliRunner().invoke(main, [*path, "--help"], prog_name="dicom-ingest")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith(f"Usage: dicom-ingest {' '.join(path)}")
     assert done.stderr == ""
+
+
+def test_help_of_a_command_alone() -> None:
+    """In a process of its own, where nothing else has imported what it needs."""
+    done = run("quarantine", "replay", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: python -m ingest quarantine replay")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
