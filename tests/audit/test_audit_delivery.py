@@ -69,7 +69,7 @@ def test_messages_arrive_whole(tmp_path: Path, authority: Authority, certificate
             until(lambda: len(repository.messages) >= 302)
         until(lambda: len(repository.messages) == 303)  # with start and stop
         assert sorted(numbers(repository.messages)) == list(range(301))
-        assert repository.peers == ["archive"]
+        assert set(repository.peers) == {"archive"}  # the last messages may go over a connection of their own
         assert TrailFiles(tmp_path, settings.audit.maximum_size).waiting() == 0
 
 
