@@ -6,6 +6,7 @@ when the log has acknowledged every record of it.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
@@ -91,6 +92,14 @@ class Upload:
         self._failure: Exception | None = None
         self._done: Callable[[Exception | None], None] | None = None
         self.size = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that go into the chunk at hand, and into the next one where that can be had."""
+        if self._failure is not None:
+            return sys.maxsize  # of what is drained
+        left, ahead = (0, 0) if self._chunk is None else (MAX_PAYLOAD - self._filled, 1)
+        return left + MAX_PAYLOAD if self._outstanding + ahead < PARTS_IN_FLIGHT and self._pool.free else left
 
     def write(self, data: memoryview) -> int:
         """Copy a fragment; the number of bytes taken is less than given when the budget is used up."""

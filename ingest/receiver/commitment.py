@@ -1,6 +1,7 @@
 """The Storage Commitment Service Class as SCP (PS3.4 Annex J): requests checked, and answered once durable."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Final
 
@@ -123,6 +124,7 @@ class _Collecting:
     """The data set of one request, in memory up to its limit; drained beyond."""
 
     size = 0
+    room = sys.maxsize
 
     def __init__(
         self, service: CommitmentService, context: AcceptedContext, peer: Peer, channel: ReportChannel

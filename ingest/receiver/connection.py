@@ -114,9 +114,14 @@ class Connection(asyncio.BufferedProtocol):
         self._pump()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Where the next bytes go: held, or with no chunk free, no more is taken in than a few requests."""
+        """Where the next bytes go: no more of a data set than there is room for, and held, no more than a few requests."""
         if not self._held:
-            return self._server.receive_buffer if self._server.pool.free else self._server.small_buffer
+            if self._receiving is None:
+                return self._server.receive_buffer if self._server.pool.free else self._server.small_buffer
+            room = self._receiving.room
+            if room >= RECEIVE_BUFFER:
+                return self._server.receive_buffer
+            return self._server.receive_buffer[: max(room, SPARE_BUFFER)]
         if not self._spare:
             self._spare = memoryview(bytearray(SPARE_BUFFER))
         return self._spare[self._spared :]

@@ -1,5 +1,6 @@
 """What a service makes of a data set while it comes in."""
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -22,6 +23,10 @@ class Receiving(Protocol):
     def size(self) -> int:
         """How much of it there is to keep; 0 for what is no instance."""
 
+    @property
+    def room(self) -> int:
+        """How many bytes it would take now, at least."""
+
     def write(self, data: memoryview) -> int:
         """Take a fragment; fewer bytes than given when it must wait."""
 
@@ -42,6 +47,7 @@ class Drain:
     """Lets a refused data set pass, so that the association can go on."""
 
     size = 0
+    room = sys.maxsize
 
     def __init__(self, failure: Refused) -> None:
         self._failure = failure

@@ -9,7 +9,7 @@ from ingest.contract.records import MAX_PAYLOAD, Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import OutOfResources
-from ingest.receiver.connection import Connection
+from ingest.receiver.connection import SPARE_BUFFER, Connection
 from ingest.receiver.server import Server
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
@@ -56,6 +56,30 @@ def test_who_waits_for_the_budget_learns_of_a_failure() -> None:
             assert {(await scu.response()).status for scu in scus} == {0xA700}
             log.failure, log.hold = None, False
             assert {(await scu.store(UID)).status for scu in scus} == {0}
+
+    run(scenario())
+
+
+def test_nobody_reads_what_has_no_room() -> None:
+    """Who has as much with the log as one may keeps next to nothing beside the budget, whatever its peer has sent."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        log.hold = True
+        async with receiver(log, buffer_budget=16 * MiB) as (port, server):
+            message = c_store(UID, ct_data_set(UID, 7 * MiB))
+            scus = [await Scu.associated(port) for _ in range(3)]  # four chunks each, of fourteen
+            for scu in scus:
+                scu.writer.write(message)
+            await until(lambda: held(server) == len(scus))
+            for connection in server.connections:
+                unread = connection._association._buffer
+                rest = connection._rest.data if connection._rest else b""
+                assert unread._end - unread._at + len(rest) <= SPARE_BUFFER
+            log.hold = False
+            log.acknowledge()
+            assert {(await scu.response()).status for scu in scus} == {0}
+            assert log.instances()[UID][1] == ct_data_set(UID, 7 * MiB)
 
     run(scenario())
 
