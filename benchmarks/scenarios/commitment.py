@@ -117,7 +117,9 @@ def _compare(scale: Scale, where: str, stores: Stores, read: Read, count: int) -
     ]
     for arm in arms:
         arm.run()  # so that no round pays for the first look
-    comparison = Comparison(title, "MB/s", alternate(arms, _MORE * scale.rounds, scale.progress))
+    comparison = Comparison(
+        title, "MB/s", alternate(arms, scale.rounds if scale.quick else _MORE * scale.rounds, scale.progress)
+    )
     comparison.add_ratio(BARE, OURS, AIM, at_most=True)
     return comparison
 

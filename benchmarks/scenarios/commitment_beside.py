@@ -50,7 +50,11 @@ def receive_beside(scale: Scale) -> Comparison:
         arms = [Arm(ALONE, bench.alone), Arm(BESIDE, bench.beside)]
         for arm in arms:
             arm.run()  # so that segments have been written once
-        comparison = Comparison(title, "MB/s", alternate(arms, _MORE * scale.rounds, scale.progress))
+        comparison = Comparison(
+            title,
+            "MB/s",
+            alternate(arms, scale.rounds if scale.quick else _MORE * scale.rounds, scale.progress),
+        )
     comparison.add_ratio(BESIDE, ALONE)
     alone, beside = (comparison.samples[arm] for arm in (ALONE, BESIDE))
     committed = statistics.median(sample["committed_per_second"] for sample in beside)
