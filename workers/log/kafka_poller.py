@@ -326,6 +326,16 @@ class KafkaPoller:
                 offsets[place] = _commit_of(given_back(ownership.offered))
         return offsets
 
+    def lost(self, partitions: Iterable[int]) -> None:
+        """The group has taken all while we were away.
+
+        The assignor would go on to claim them with our next join (3.0.12). The leader then waits for us to give up
+        what we do not have, gives it to nobody meanwhile, and nothing ever ends that.
+        """
+        self.taken(partitions)
+        for assignor in self._consumer._coordinator._assignors.values():  # noqa: SLF001 - there is no other way
+            assignor.member_assignment = None
+
     async def commit_taken(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         """Commit these before the partitions are another's; if it cannot be, he repeats some work."""
         if not offsets:
@@ -352,7 +362,7 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the cl
 
     async def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         """Only drop: they are another's already."""
-        self._poller.taken([place.partition for place in lost])
+        self._poller.lost([place.partition for place in lost])
 
 
 def consumer_options(settings: Settings) -> dict[str, Any]:

@@ -336,3 +336,22 @@ def test_a_zombies_commit_is_refused(settings: Settings, publisher: Publisher) -
         await zombie.reader.close()
 
     asyncio.run(scenario())
+
+
+def test_who_was_put_out_of_the_group_claims_nothing(settings: Settings, publisher: Publisher) -> None:
+    """It comes back together with another: what it has lost is shared out at once, and not kept for it by nobody."""
+
+    async def scenario() -> None:
+        first, second = Member(settings), Member(settings)
+        await first.reader.start()
+        await until(lambda: len(first.owned) == 4, first)
+        # As when the broker has not heard of it for a session; its old self holds the join open as long.
+        first.reader._poller._consumer._coordinator.reset_generation()
+        await second.reader.start()
+        await until(lambda: bool(first.dropped), first, second)
+        await until(lambda: len(first.owned) == len(second.owned) == 2, first, second)
+        assert first.owned.keys() | second.owned.keys() == set(range(4))
+        await first.reader.close()
+        await second.reader.close()
+
+    asyncio.run(scenario())
