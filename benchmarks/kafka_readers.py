@@ -83,7 +83,7 @@ class NoProver:
 
     async def prove(self, asked: CommitAsked, references: Sequence[Reference]) -> list[Found]:
         """See `workers.fences.Prover`."""
-        raise NotImplementedError
+        raise AssertionError(asked, references)
 
 
 async def ours(settings: Settings, count: int) -> dict[str, float]:

@@ -22,26 +22,15 @@ WORK_A_MB: Final = 95.0
 WORK_AN_INSTANCE: Final = 5.0
 STORED_SHARE: Final = 0.32  # of native pixels as JPEG 2000 Lossless: 0.316 CT, 0.337 MR, 0.319 DX, of made images with real noise
 BROKER_RATE: Final = 99.0 * MB  # bytes/s into one broker that shares two cores with receiver and 16 senders
-BUCKET_RATE: Final = (
-    139.0 * MB
-)  # bytes/s into one MinIO, objects of 512 KiB, eight conditional creates at once
+# Bytes/s into one MinIO, objects of 512 KiB, eight conditional creates at once.
+BUCKET_RATE: Final = 139.0 * MB
 # Said by others.
 BUCKET_REQUESTS: Final = 3500.0  # writes/s and prefix that AWS documents for S3
 REQUESTS_AN_INSTANCE: Final = 2.0  # of a worker to the store, for a new instance
 # Of Kafka and of the settings.
 SEGMENT: Final = 1.0 * GB  # of a partition's replica, kept beyond its retention: segment.bytes
-_PARTITIONS: Final = (
-    12,
-    24,
-    36,
-    48,
-    60,
-    120,
-    180,
-    240,
-    360,
-    720,
-)  # many divisors: shares of workers are even
+# Many divisors: shares of workers are even.
+_PARTITIONS: Final = (12, 24, 36, 48, 60, 120, 180, 240, 360, 720)
 _MAXIMUM_PARTITIONS: Final = 1024  # of log.partitions
 _LEAST_RECEIVERS: Final = 2
 _LEAST_BROKERS: Final = 3

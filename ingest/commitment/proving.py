@@ -120,9 +120,8 @@ class Proving:
             if not transaction.has(part, len(fences)):
                 proved = CommitProved(number, part, len(fences), fence.partition, wall)
                 missing.append(Written(transaction.id, proved, _undecided(fence.references)))
-        nothing = Written(
-            transaction.id, CommitProved(number, 0, 1, 0, wall)
-        )  # completes a round that asked for none
+        # Completes a round that asked for none.
+        nothing = Written(transaction.id, CommitProved(number, 0, 1, 0, wall))
         await self._write(missing or [nothing])
         logger.error(
             "a commitment question was never answered: its instances are reported as not found out",

@@ -15,9 +15,8 @@ from ingest.log.commitment_log import Place
 
 logger = structlog.get_logger(__name__)
 
-_ASIDE: Final = (
-    1000  # instances, from which on what is done with them may not hold up the event loop: some 2 ms
-)
+# What is done with so many may not hold up the event loop: some 2 ms.
+_ASIDE: Final = 1000  # instances
 
 
 P = ParamSpec("P")

@@ -111,9 +111,8 @@ class Transaction:
         self.accepted: CommitAccepted | None = None
         self.accepted_at = 0.0
         self.accepted_place = 0
-        self.requested = array(
-            "Q"
-        )  # round and part, place: of each record with instances that were asked about
+        # Round and part, place: of each record with instances that were asked about.
+        self.requested = array("Q")
         self.decided: CommitDecided | None = None
         self.decided_place = 0
         self.attempted: CommitAttempted | None = None

@@ -49,9 +49,7 @@ class Finding(enum.IntEnum):
     SET_APART = 3  # in quarantine or in conflict, so that what the requester sent may not be what is stored
     DAMAGED = 4  # it was there, is not what was stored, and has been set aside
     UNAVAILABLE = 5  # a store did not answer: ask again
-    UNDECIDED = (
-        6  # not found out within the source's limit of time; also said of a fence that nobody answered
-    )
+    UNDECIDED = 6  # not found out in the source's time; also said of a fence that nobody answered
 
 
 OPEN: Final = frozenset({Finding.ABSENT, Finding.UNAVAILABLE})  # may be otherwise in a later round

@@ -8,9 +8,8 @@ from typing import Final
 
 import structlog
 
-_EVERY: Final = (
-    1.0  # s; behind a proxy whose broker is away, clients try, fail and say so thousands of times a second
-)
+# Behind a proxy whose broker is away, clients try, fail and say so thousands of times a second.
+_EVERY: Final = 1.0  # s
 
 logger = structlog.get_logger(__name__)
 

@@ -15,9 +15,8 @@ from ingest.dimse.status import SUCCESS
 
 # Elements in ascending order: tag and length, then the value. UIDs come between these and after them.
 _REQUEST_START: Final = struct.Struct("<8s4x4sI")  # group length; SOP Class UID
-_REQUEST_REST: Final = struct.Struct(
-    "<10s8sH8s2x8sH4sI"
-)  # field, message ID, priority, type; SOP Instance UID
+# Field, message ID, priority, type; SOP Instance UID.
+_REQUEST_REST: Final = struct.Struct("<10s8sH8s2x8sH4sI")
 _RESPONSE_START: Final = struct.Struct("<8sI4sI")
 _RESPONSE_REST: Final = struct.Struct("<10s8sH10s10s4sI")  # field, message ID, type, status; SOP Instance UID
 

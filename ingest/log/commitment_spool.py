@@ -159,9 +159,8 @@ class SpoolCommitmentLog:
         if self._used <= (least if self._is_crowded else distance):
             return {}
         self._is_crowded = False
-        kept = (
-            max(0, distance - self.promised - self._margin // 4) // 2
-        )  # so that what is carried has its effect
+        # No more than half, so that what is carried has its effect.
+        kept = max(0, distance - self.promised - self._margin // 4) // 2
         return {_ONLY: self._log.durable_end - kept}
 
     async def _distance(self) -> int:

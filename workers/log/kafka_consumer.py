@@ -103,10 +103,10 @@ class KafkaReader:
             assert isinstance(checkpoint, OffsetCheckpoint)
             owned = self._owned.get(checkpoint.partition)
             if owned is not None:
-                owned[
-                    0
-                ].offered = checkpoint  # what the client's thread commits should the partition be revoked
-                offers.append((owned[0], checkpoint))
+                ownership, _ = owned
+                # What the client's thread commits should the partition be revoked.
+                ownership.offered = checkpoint
+                offers.append((ownership, checkpoint))
         if offers:
             await self._answer(self._poller.ask_commit(offers))
 

@@ -19,9 +19,7 @@ from ingest.contract.audit.syslog import syslog_line
 from ingest.contract.monitoring.instruments import Gauge, Instrument, KeptCounter
 from ingest.contract.settings import Settings
 
-_INTERVAL: Final = (
-    1.0  # s; what is not gathered of the last one is lost with a killed process, and nothing else
-)
+_INTERVAL: Final = 1.0  # s; a killed process loses what it had not written of the last one, and nothing else
 _QUEUED: Final = 4096  # messages that wait to be written; more are dropped, counted and logged
 
 logger = structlog.get_logger(__name__)

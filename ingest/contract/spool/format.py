@@ -16,9 +16,8 @@ GROUP: Final = struct.Struct("<8sIIQQQQQQ")
 FRAME_MAGIC: Final = b"DRec"
 FRAME: Final = struct.Struct("<4sIHHI")
 FRAME_ALIGNMENT: Final = 8
-HEAD_SIZE: Final = (
-    records.HEADER.size
-)  # of a record; a frame's CRC covers it, and with it the record's own CRC
+# Of a record; a frame's CRC covers it, and with it the record's own CRC.
+HEAD_SIZE: Final = records.HEADER.size
 FRAME_AND_HEAD: Final = FRAME.size + HEAD_SIZE
 
 _GROUP_CRC_END: Final = 12

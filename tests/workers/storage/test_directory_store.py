@@ -1,4 +1,4 @@
-"""A folder as a store: created whole or not at all, found durable, never overwritten."""
+"""A folder as a store, beyond what all stores promise (`test_store_contract`): its files, folders, syncs and remains."""
 
 import asyncio
 import fcntl
@@ -11,7 +11,7 @@ import pytest
 from tests.support.file_limit import longest_file
 from workers.errors import Unavailable
 from workers.storage.directory_store import DirectoryStore
-from workers.storage.layout import Area, conflict_key, object_key, quarantine_key
+from workers.storage.layout import conflict_key, object_key, quarantine_key
 
 KEY = object_key("1.2.3")
 DIGEST = "a" * 64
@@ -49,20 +49,6 @@ def test_the_first_creates_and_the_second_finds(store: DirectoryStore, tmp_path:
     assert files(tmp_path) == [str(KEY)]
     assert (tmp_path / str(KEY)).stat().st_nlink == 1
     assert not (tmp_path / str(KEY)).stat().st_mode & 0o007
-
-
-def test_what_is_not_there(store: DirectoryStore) -> None:
-    """Absence is an answer, not an error, and makes nothing."""
-
-    async def scenario() -> None:
-        assert await store.start(KEY, 10) is None
-        assert await store.open(KEY) is None
-        assert await store.find(Area.OBJECTS, KEY.shard) == []
-        assert await store.filled(Area.QUARANTINE) == []
-        assert await store.move(KEY, quarantine_key("1.2.3", DIGEST)) is False
-        await store.remove(KEY)
-
-    asyncio.run(scenario())
 
 
 def test_a_reader_that_fails_leaves_nothing(store: DirectoryStore, tmp_path: Path) -> None:
@@ -144,41 +130,6 @@ def test_folders_are_durable_before_what_is_in_them(
     assert {str(folder), str(folder.parent), str(tmp_path / "conflicts"), str(tmp_path)} <= set(synced)
 
 
-def test_a_listing_has_what_is_there(store: DirectoryStore) -> None:
-    """By area and shard, in order, with sizes; narrowed to the folder of one UID."""
-
-    async def scenario() -> None:
-        keys = [conflict_key("1.2.3", digit * 64) for digit in "cab"]
-        for size, key in enumerate(keys):
-            await store.put_new(key, [b"x" * size])
-        await store.put_new(KEY, [b"object"])
-        found = await store.find(Area.CONFLICTS, KEY.shard)
-        assert [listed.key for listed in found] == sorted(keys)
-        assert [listed.size for listed in found] == [1, 2, 0]
-        assert await store.find(Area.CONFLICTS, KEY.shard, "1.2.3/a") == found[:1]
-        assert await store.find(Area.CONFLICTS, KEY.shard, "1.2/") == []
-        assert [listed.key for listed in await store.find(Area.OBJECTS, KEY.shard)] == [KEY]
-        assert await store.filled(Area.CONFLICTS) == await store.filled(Area.OBJECTS) == [KEY.shard]
-
-    asyncio.run(scenario())
-
-
-def test_setting_aside_keeps_the_bytes_and_never_overwrites(store: DirectoryStore, tmp_path: Path) -> None:
-    """The object goes whole; a key that is taken is left alone."""
-    target = quarantine_key("1.2.3", DIGEST)
-
-    async def scenario() -> None:
-        await store.put_new(KEY, [b"first"])
-        assert await store.move(KEY, target)
-        await store.put_new(KEY, [b"second"])
-        with pytest.raises(Unavailable):
-            await store.move(KEY, target)
-
-    asyncio.run(scenario())
-    assert (tmp_path / str(target)).read_bytes() == b"first"
-    assert (tmp_path / str(KEY)).read_bytes() == b"second"
-
-
 def test_replacing_is_atomic_and_leaves_nothing(store: DirectoryStore, tmp_path: Path) -> None:
     """The key has the old bytes or the new ones; the old file is not written to."""
 
@@ -246,24 +197,3 @@ def test_the_sweep_spares_the_living(tmp_path: Path) -> None:
         assert files(tmp_path) == ["tmp/held"]
     assert store.sweep() == 1
     store.close()
-
-
-def test_the_lock_of_a_shard_has_one_holder(tmp_path: Path) -> None:
-    """Whoever changes a lane is alone in its shard, also against another process."""
-    one, other = DirectoryStore(tmp_path, "store-0"), DirectoryStore(tmp_path, "store-0")
-    inside = 0
-
-    async def enter(store: DirectoryStore) -> None:
-        nonlocal inside
-        async with store.lock("abc"):
-            inside += 1
-            assert inside == 1
-            await asyncio.sleep(0)
-            inside -= 1
-
-    async def scenario() -> None:
-        await asyncio.gather(*(enter(store) for store in (one, other) * 8))
-
-    asyncio.run(scenario())
-    one.close()
-    other.close()
