@@ -27,7 +27,7 @@ from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
 from workers.metrics import measured, show_worker
 from workers.pixels.codec import Codec
-from workers.stages.prove import Prover, refuse_unprovable
+from workers.stages.prove import Prover, refuse_unprovable, wants_checksums
 from workers.storage.in_flight import in_flight
 from workers.storage.resolution import finish_resolutions
 from workers.storage.stores import Stores, open_stores
@@ -138,7 +138,9 @@ async def stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores |
 async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None:
     def opened() -> Stores:
         with in_flight():
-            stores = open_stores(settings.store_locations, settings.store, working=True)
+            stores = open_stores(
+                settings.store_locations, settings.store, working=True, checksums=wants_checksums(settings)
+            )
             if stop.is_set():  # nobody waits for them any more
                 stores.close()
             return stores

@@ -10,6 +10,7 @@ from ingest.contract.store_urls import StoreUrl, parse_store_url
 from workers.storage.bucket import Bucket
 from workers.storage.bucket_root import BucketRoot
 from workers.storage.bucket_store import BucketStore
+from workers.storage.checksums import Checksums
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -29,19 +30,26 @@ def url_of(text: str) -> StoreUrl:
 
 
 @contextmanager
-def opened_bucket(text: str, settings: StoreSettings | None = None) -> Iterator[BucketStore]:
+def opened_bucket(
+    text: str, settings: StoreSettings | None = None, *, checksums: bool = False
+) -> Iterator[BucketStore]:
     """The bucket as a store of its own, without shard map and presence."""
     settings = settings or store_settings()
-    store = BucketStore(Bucket(url_of(text), settings), "store-0", settings)
+    bucket = Bucket(url_of(text), settings)
+    store = BucketStore(
+        bucket, "store-0", settings, checksums=Checksums(bucket, settings) if checksums else None
+    )
     try:
         yield store
     finally:
         store.close()
 
 
-def root_of_bucket(text: str, settings: StoreSettings | None = None) -> BucketRoot:
+def root_of_bucket(
+    text: str, settings: StoreSettings | None = None, *, checksums: bool = False
+) -> BucketRoot:
     """The bucket as a root."""
-    return BucketRoot(url_of(text), settings or store_settings())
+    return BucketRoot(url_of(text), settings or store_settings(), checksums=checksums)
 
 
 def names(text: str, folder: str = "") -> list[str]:

@@ -34,6 +34,7 @@ class Action(enum.Enum):
     WRONG = enum.auto()  # a byte of the answer's body is another
     TRUNCATED = enum.auto()  # the answer ends early, its length says otherwise
     SHORT = enum.auto()  # the answer is shorter, and its length agrees
+    NO_CHECKSUM = enum.auto()  # the answer lacks checksums, as of a store that keeps none
     LIE_200 = enum.auto()  # "done" is answered, whatever the server answered
 
 
@@ -191,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in answer.getheaders()
             if name.lower() not in ("transfer-encoding", "connection", "content-length")
         }
+        if action is Action.NO_CHECKSUM:
+            headers = {name: headers[name] for name in headers if "checksum" not in name.lower()}
         if self.command == "HEAD" and answer.getheader("content-length"):
             headers["Content-Length"] = str(answer.getheader("content-length"))
         if action is Action.STORE_500:

@@ -68,12 +68,19 @@ class Placing:
 
 @asynccontextmanager
 async def placing(
-    data: Path, *, replaying: bool = False, encode: bool = True, urls: Sequence[str] = ()
+    data: Path,
+    *,
+    replaying: bool = False,
+    encode: bool = True,
+    urls: Sequence[str] = (),
+    checksums: bool = False,
 ) -> AsyncIterator[Placing]:
     """Open stores and codec in a data folder; without ``encode`` no codec process is ever started."""
     settings = Settings.model_validate(
         {"data": data, "transcode": {"enabled": encode}, "store": {"urls": tuple(urls)}}
     )
     async with Codec(memory=settings.worker.codec_memory, timeout=60) as codec:
-        with open_stores(settings.store_locations, settings.store, replaying=replaying) as stores:
+        with open_stores(
+            settings.store_locations, settings.store, replaying=replaying, checksums=checksums
+        ) as stores:
             yield Placing(stores, codec, settings)

@@ -154,6 +154,6 @@ class Archive:
 
 @asynccontextmanager
 async def archive(data: Path, url: str = "") -> AsyncIterator[Archive]:
-    """An empty one: a folder's, or the bucket's at ``url``."""
-    async with placing(data, encode=False, urls=(url,) if url else ()) as placed:
+    """An empty one: a folder's, or the bucket's at ``url``, which returns the checksums that it checked."""
+    async with placing(data, encode=False, urls=(url,) if url else (), checksums=bool(url)) as placed:
         yield Archive(placed, url or data / "store")

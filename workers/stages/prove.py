@@ -25,8 +25,16 @@ import structlog
 from ingest.contract.commitments import CommitAsked, Finding, Found, Policy, Reference
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
+from ingest.contract.store_urls import StoreUrl
 from workers.errors import Unavailable
-from workers.storage.damage import Damaged, check_blocks, find_object, prove_object, set_aside_if_damaged
+from workers.storage.damage import (
+    Damaged,
+    check_blocks,
+    find_checked_object,
+    find_object,
+    prove_object,
+    set_aside_if_damaged,
+)
 from workers.storage.layout import Area, Key, object_key, shard_of
 from workers.storage.manifest import Manifest
 from workers.storage.object_store import ObjectStore
@@ -43,22 +51,36 @@ _log = structlog.get_logger()
 
 
 def refuse_unprovable(settings: Settings) -> None:
-    """Refuse a policy that no store here can serve.
+    """Refuse a policy that a store here can never serve, of whatever make it is; others are tried when opened.
 
-    A folder keeps no checksum. S3 keeps the SHA-256 that it checked at the PUT, but obstore, by which we reach it,
-    does not hand out the header; and it is one of the whole object, which no manifest can hold, being in it.
+    A folder keeps no checksum. Of buckets only those of S3 keep the SHA-256 that they checked at the PUT.
 
     Raises:
         WrongStores: the default or a source asks for `checksum`.
     """
+    if not (keys := _wanting_checksums(settings)):
+        return
+    for place in settings.store_locations:
+        if not isinstance(place, StoreUrl) or place.scheme != "s3" or settings.store.checksum != "sha256":
+            sent = " as store.checksum is not sha256" if settings.store.checksum != "sha256" else ""
+            raise WrongStores(
+                f"{place} returns no SHA-256 that it checked itself{sent}, so {' and '.join(keys)} cannot be "
+                "checksum: take read, which is stronger, or manifest, which sees neither flipped bits nor rot"
+            )
+
+
+def wants_checksums(settings: Settings) -> bool:
+    """Whether a policy that is in force asks for the SHA-256 that stores checked themselves."""
+    return bool(_wanting_checksums(settings))
+
+
+def _wanting_checksums(settings: Settings) -> list[str]:
+    """The settings that ask for it."""
+    if not settings.commitment.enabled:
+        return []
     wanted = {f"sources.{name}.proof": source.proof for name, source in settings.sources.items()}
     wanted["commitment.proof"] = settings.commitment.proof
-    keys = sorted(key for key, proof in wanted.items() if proof == Policy.CHECKSUM.value)
-    if settings.commitment.enabled and keys:
-        raise WrongStores(
-            f"{settings.store_locations[0]} returns no SHA-256 that it checked itself, so {' and '.join(keys)} "
-            "cannot be checksum: take read, which is stronger, or manifest, which sees neither flipped bits nor rot"
-        )
+    return sorted(key for key, proof in wanted.items() if proof == Policy.CHECKSUM.value)
 
 
 class Prover:
@@ -78,7 +100,7 @@ class Prover:
         stores = [self._stores.of(shard_of(reference.sop_instance_uid)) for reference in references]
         lanes = await filled_lanes(stores)
         questions = [_Question(asked, reference, lanes) for reference in references]
-        sound = {} if asked.policy is Policy.MANIFEST else await self._sound(questions)
+        sound = await self._sound(questions) if asked.policy is Policy.READ else {}
         findings: list[Finding] = [Finding.UNAVAILABLE] * len(references)
         numbered = iter(enumerate(questions))
 
@@ -257,8 +279,10 @@ async def _proved(store: ObjectStore, key: Key, policy: Policy) -> Manifest | No
     """
     if policy is Policy.MANIFEST:
         found = await find_object(store, key)
+    elif policy is Policy.CHECKSUM:
+        # What has no such checksum, as it was put in parts, and what has a wrong one: by the stronger proof.
+        found = await find_checked_object(store, key) or await prove_object(store, key)
     else:
-        # Of a question from before `checksum` was refused: the stronger proof.
         found = await prove_object(store, key)
     return None if found is None else found.manifest
 

@@ -106,6 +106,10 @@ class AbsentStore:
         """See `ObjectStore.start`."""
         return await (await self._found()).start(key, length)
 
+    async def start_if_checked(self, key: Key, length: int) -> Start | None:
+        """See `ObjectStore.start_if_checked`."""
+        return await (await self._found()).start_if_checked(key, length)
+
     async def read_back(self, keys: deque[Key], look: Look) -> None:
         """See `ObjectStore.read_back`."""
         await (await self._found()).read_back(keys, look)

@@ -13,6 +13,7 @@ nothing, and in the last case the write is repeated, with jitter, until the dead
 No message here repeats what obstore says: that has the object's key, which has a UID.
 """
 
+import base64
 import contextlib
 import hashlib
 import importlib
@@ -49,13 +50,15 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Buffer = bytes | memoryview
 
+# Metadata of an object: the SHA-256 of all its bytes, in base64 as S3 has it; see `checksums`.
+DIGEST: Final = "dicom-ingest-sha256"
+CONNECT: Final = 5.0  # seconds
 RETRY_AFTER: Final = 2.0  # seconds
-_REFUSED_RETRY: Final = 30.0  # seconds; credentials and rights come back by an administrator's hand
+REFUSED_RETRY: Final = 30.0  # seconds; credentials and rights come back by an administrator's hand
 _FIRST_PAUSE: Final = 0.1  # seconds
 _LONGEST_PAUSE: Final = 3.0
 _BLOCK: Final = 4 * 1024 * 1024  # bytes that are compared at a time
 _PARTS_AT_ONCE: Final = 4
-_CONNECT: Final = 5.0  # seconds
 _NO_SUCH_RANGE: Final = "416"
 _RETRIES: Final = 10  # the deadline comes first
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
@@ -110,6 +113,7 @@ class Bucket:
         self.url: StoreUrl = url
         self._deadline = settings.retry_timeout
         self._part = settings.part_size
+        self._has_checksum = url.scheme == "s3" and settings.checksum == "sha256"
         try:
             self._client, self._copier = _clients(url, settings)
         except BaseError as error:
@@ -122,7 +126,7 @@ class Bucket:
 
     def create(self, name: str, buffers: Sequence[Buffer]) -> Version | None:
         """Create an object with these bytes; None where the name has others. Never overwrites."""
-        for _ in self._tries():
+        for _ in self.tries():
             version = self._put(name, buffers, "create")
             if version is not None:
                 return version
@@ -134,7 +138,7 @@ class Bucket:
     def swap(self, name: str, buffers: Sequence[Buffer], before: Version) -> Version | None:
         """Replace the content ``before``; None where there is another, or nothing. The bytes must be new ones."""
         mode = _exactly(before)
-        for _ in self._tries():
+        for _ in self.tries():
             version = self._put(name, buffers, mode)
             if version is not None:
                 return version
@@ -158,7 +162,7 @@ class Bucket:
 
     def read(self, name: str, length: int) -> tuple[bytes, Head] | None:
         """Up to ``length`` first bytes, and what they are of; None where there is nothing."""
-        for _ in self._tries():
+        for _ in self.tries():
             found = self.head(name) if length == 0 else self._start(name, length)
             if isinstance(found, Head):
                 if length and found.size:
@@ -170,7 +174,7 @@ class Bucket:
 
     def read_range(self, name: str, offset: int, length: int, version: Version) -> bytes | None:
         """Exactly these bytes of that version; None where it is no longer there."""
-        for _ in self._tries():
+        for _ in self.tries():
             try:
                 data = self._asked(lambda: self._range(name, offset, length, version))
             except PreconditionError:
@@ -196,7 +200,7 @@ class Bucket:
         A removal cannot be made conditional. One that is still on its way after its time would remove also
         what has the name by then: nobody gives a name anew at once after its removal failed.
         """
-        for _ in self._tries():
+        for _ in self.tries():
             try:
                 self._asked(lambda: obstore.delete(self._client, name))
             except Silent as error:
@@ -227,7 +231,7 @@ class Bucket:
 
     def copy_new(self, source: str, target: str, content: Uploaded) -> bool:
         """Give ``source``, which has ``content``, the name ``target`` too; False where that has other bytes."""
-        for _ in self._tries():
+        for _ in self.tries():
             if self._copied(source, target):
                 return True
             found = self.head(target)
@@ -253,12 +257,19 @@ class Bucket:
         """One conditional PUT; None for an answer that does not say that it was stored."""
         try:
             with in_flight():
-                result = obstore.put(self._client, name, list(buffers), mode=mode, use_multipart=False)
+                result = obstore.put(
+                    self._client, name, list(buffers), attributes=self._attributes(buffers), mode=mode,
+                    use_multipart=False,
+                )  # fmt: skip
         except (PermissionDeniedError, UnauthenticatedError, FileNotFoundError) as error:
             raise _unavailable(error) from None
         except (BaseError, OSError):
             return None
         return Version(result["e_tag"], result["version"])
+
+    def _attributes(self, buffers: Sequence[Buffer]) -> dict[str, str] | None:
+        """What lies beside the bytes; see `checksums`."""
+        return {DIGEST: base64.b64encode(_sha256(buffers)).decode()} if self._has_checksum else None
 
     def _copied(self, source: str, target: str) -> bool:
         try:
@@ -293,10 +304,7 @@ class Bucket:
         """Whether an object has exactly these bytes."""
         if found.size != sum(map(len, buffers)):
             return False
-        digest = hashlib.sha256()
-        for buffer in buffers:
-            digest.update(buffer)
-        return self.digest(found) == digest.digest()
+        return self.digest(found) == _sha256(buffers)
 
     def _meta(self, name: str) -> "ObjectMeta":
         try:
@@ -317,8 +325,8 @@ class Bucket:
         except (BaseError, OSError) as error:
             raise _unavailable(error) from None
 
-    def _tries(self) -> Iterator[None]:
-        """Once, and again with growing pauses, until the deadline.
+    def tries(self) -> Iterator[None]:
+        """For what is done once, and again with growing pauses, until the deadline.
 
         Raises:
             Unavailable: at the deadline, or when closed.
@@ -331,6 +339,13 @@ class Bucket:
             if time.monotonic() + wait > end or self._closing.wait(wait):
                 raise Silent("store: it does not settle a request in time", RETRY_AFTER)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _sha256(buffers: Sequence[Buffer]) -> bytes:
+    digest = hashlib.sha256()
+    for buffer in buffers:
+        digest.update(buffer)
+    return digest.digest()
 
 
 @contextlib.contextmanager
@@ -381,10 +396,10 @@ def _unavailable(error: Exception) -> Unavailable:
         return Silent("store: its clock and ours are too far apart", RETRY_AFTER)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "403 Forbidden" in text:
         return Silent(
-            "store: it refuses our credentials (or there are none), or the rights we need", _REFUSED_RETRY
+            "store: it refuses our credentials (or there are none), or the rights we need", REFUSED_RETRY
         )
     if "NoSuchBucket" in text:
-        return Silent("store: there is no such bucket", _REFUSED_RETRY)
+        return Silent("store: there is no such bucket", REFUSED_RETRY)
     status = _STATUS.search(text)
     if status is not None:
         return Silent(f"store: it answers {status[1]}", status=status[1])
@@ -407,7 +422,7 @@ def _client(url: StoreUrl, settings: "StoreSettings", **config: str) -> "Client"
     endpoint = url.endpoint or settings.endpoint
     options: ClientConfig = {
         "timeout": timedelta(seconds=settings.request_timeout),
-        "connect_timeout": timedelta(seconds=min(_CONNECT, settings.request_timeout)),
+        "connect_timeout": timedelta(seconds=min(CONNECT, settings.request_timeout)),
     }
     retry: RetryConfig = {
         "max_retries": _RETRIES,
@@ -437,15 +452,18 @@ def _client(url: StoreUrl, settings: "StoreSettings", **config: str) -> "Client"
     )  # fmt: skip
 
 
+def profile_of(url: StoreUrl) -> str:
+    """The AWS profile that has the credentials; empty where none is named, or the environment has some."""
+    return url.profile or ("" if os.environ.get("AWS_ACCESS_KEY_ID") else os.environ.get("AWS_PROFILE", ""))
+
+
 def _profile(url: StoreUrl) -> "S3CredentialProvider | None":
     """Credentials of an AWS profile, where one is named; else obstore looks where the platform puts them.
 
     Raises:
         ValueError: boto3, which reads profiles, is not installed.
     """
-    profile = url.profile or (
-        "" if os.environ.get("AWS_ACCESS_KEY_ID") else os.environ.get("AWS_PROFILE", "")
-    )
+    profile = profile_of(url)
     if not profile:
         return None
     try:

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ingest.contract.settings import StoreSettings
 from ingest.contract.store_urls import StoreUrl
@@ -21,9 +21,12 @@ from workers.storage.bucket import Bucket
 from workers.storage.bucket_store import BucketStore
 from workers.storage.layout import Area, shards
 from workers.storage.lease import Lease, expire
-from workers.storage.probe import probe
+from workers.storage.probe import probe, probe_checksums
 from workers.storage.root import IN_USE, SHARD, Size, changed_by
 from workers.storage.shard_map import WrongStores
+
+if TYPE_CHECKING:
+    from workers.storage.checksums import Checksums
 
 _MAXIMUM: Final = 1024 * 1024  # bytes of a record
 _CHANGING: Final = "locks/stores"
@@ -34,17 +37,18 @@ _LOOK_EVERY: Final = 0.25  # seconds
 class BucketRoot:
     """See `Root`: a bucket, or a prefix in one."""
 
-    def __init__(self, url: StoreUrl, settings: StoreSettings) -> None:
-        """``settings``: times and sizes.
+    def __init__(self, url: StoreUrl, settings: StoreSettings, *, checksums: bool = False) -> None:
+        """``settings``: times and sizes; ``checksums``: it is to return those that it checked, see `checksums`.
 
         Raises:
-            WrongStores: obstore does not take the URL.
+            WrongStores: obstore does not take the URL, or boto3 is missing.
         """
         self.url = url
         self._settings = settings
         self._lease: Lease | None = None  # by which we are in it
         try:
             self._bucket = Bucket(url, settings)
+            self._checksums = _checksums(self._bucket, settings) if checksums else None
         except ValueError as error:
             raise WrongStores(f"{url} cannot be a store: {error}") from None
 
@@ -147,11 +151,13 @@ class BucketRoot:
         """See `Root.probe`."""
         with self._named():
             probe(self._bucket)
+            if self._checksums is not None:
+                probe_checksums(self._bucket, self._checksums)
 
     def open(self, name: str) -> BucketStore:
         """See `Root.open`."""
         assert self._lease is not None
-        return BucketStore(self._bucket, name, self._settings, self._lease.check)
+        return BucketStore(self._bucket, name, self._settings, self._lease.check, self._checksums)
 
     def records(self, area: Area) -> Iterator[tuple[str, bytes]]:
         """See `Root.records`."""
@@ -235,3 +241,16 @@ class BucketRoot:
             yield
         except Unavailable as error:
             raise Unavailable(f"{self}: {str(error).removeprefix('store: ')}", error.retry_after) from None
+
+
+def _checksums(bucket: Bucket, settings: StoreSettings) -> "Checksums":
+    """Those of the bucket.
+
+    Raises:
+        ValueError: boto3 is missing, or does not take the URL.
+    """
+    try:
+        from workers.storage.checksums import Checksums  # noqa: PLC0415 - other policies need no boto3
+    except ImportError:
+        raise ValueError("checksums are read by boto3: pip install 'dicom-ingest[s3-checksum]'") from None
+    return Checksums(bucket, settings)

@@ -50,6 +50,7 @@ from workers.storage.object_store import Listed, Look, Pieces, Start
 
 if TYPE_CHECKING:
     from ingest.contract.settings import StoreSettings
+    from workers.storage.checksums import Checksums
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,12 +74,18 @@ class BucketStore:
     """See `ObjectStore`. All work is done in threads of its own, so one that hangs holds nobody else up."""
 
     def __init__(
-        self, bucket: Bucket, name: str, settings: "StoreSettings", permit: Callable[[], None] = _trust
+        self,
+        bucket: Bucket,
+        name: str,
+        settings: "StoreSettings",
+        permit: Callable[[], None] = _trust,
+        checksums: "Checksums | None" = None,
     ) -> None:
-        """``permit``: raises where we may no longer work with the store."""
+        """``permit``: raises where we may no longer work with the store; ``checksums``: if asked for."""
         self.name: str = name
         self._bucket = bucket
         self._permit = permit
+        self._checksums = checksums
         self._limit = settings.single_put_limit
         self._part = settings.part_size
         self._request = settings.request_timeout
@@ -109,6 +116,10 @@ class BucketStore:
         """See `ObjectStore.start`."""
         found = await self._off_loop(self._bucket.read, str(key), length)
         return None if found is None else Start(found[0], found[1].size)
+
+    async def start_if_checked(self, key: Key, length: int) -> Start | None:
+        """See `ObjectStore.start_if_checked`: what was put in parts is not, nor what others have put there."""
+        return await self._off_loop(self._start_if_checked, key, length)
 
     async def read_back(self, keys: deque[Key], look: Look) -> None:
         """See `ObjectStore.read_back`: a few, so that a connection waits for no change of thread in between."""
@@ -216,6 +227,12 @@ class BucketStore:
         for head in left:
             self._bucket.remove(head.name)
         return len(left)
+
+    def _start_if_checked(self, key: Key, length: int) -> Start | None:
+        if self._checksums is None or (found := self._bucket.read(str(key), length)) is None:
+            return None
+        data, head = found
+        return Start(data, head.size) if self._checksums.has(head) else None
 
     def _read_back(self, keys: deque[Key], look: Look) -> None:
         for _ in range(_IN_A_ROW):

@@ -64,6 +64,19 @@ async def find_object(store: ObjectStore, key: Key) -> Found | None:
     return None if start is None else check_start(key, start.data, start.size)
 
 
+async def find_checked_object(store: ObjectStore, key: Key) -> Found | None:
+    """What is under a key, durable and its head proved, if the store itself checked its bytes when they were put.
+
+    None says nothing about it. See `ObjectStore.start_if_checked`.
+
+    Raises:
+        Damaged: see `check_start`.
+        Unavailable: the store.
+    """
+    start = await store.start_if_checked(key, HEAD)
+    return None if start is None else check_start(key, start.data, start.size)
+
+
 async def prove_object(store: ObjectStore, key: Key) -> Found | None:
     """What is under a key, durable, every byte of it read back and proved; None where there is nothing.
 

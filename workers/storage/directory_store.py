@@ -77,6 +77,11 @@ class DirectoryStore:
         """See `ObjectStore.start`."""
         return await _off_loop(self._start, key, length)
 
+    async def start_if_checked(self, key: Key, length: int) -> Start | None:
+        """See `ObjectStore.start_if_checked`: a folder checks nothing."""
+        del key, length
+        return None
+
     async def read_back(self, keys: deque[Key], look: Look) -> None:
         """See `ObjectStore.read_back`."""
         await _off_loop(self._reader.run, keys, look)

@@ -62,6 +62,12 @@ class ObjectStore(Protocol):
     async def start(self, key: Key, length: int) -> Start | None:
         """Up to ``length`` first bytes of an object, made durable as found; None where there is none."""
 
+    async def start_if_checked(self, key: Key, length: int) -> Start | None:
+        """As `start`, of an object whose SHA-256 the store itself checked when it was put, and returns now.
+
+        None of any other, which says nothing about it.
+        """
+
     async def read_back(self, keys: deque[Key], look: Look) -> None:
         """Take the next keys, at least one, and show ``look``, which blocks, what is under each: in one thread.
 

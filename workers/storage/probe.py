@@ -8,11 +8,14 @@ that fails is refused. What is tried lies under ``probe/`` and is removed again.
 import secrets
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from workers.errors import Unavailable
 from workers.storage.bucket import Bucket, Uploaded, Version
 from workers.storage.shard_map import WrongStores
+
+if TYPE_CHECKING:
+    from workers.storage.checksums import Checksums
 
 R = TypeVar("R")
 
@@ -21,6 +24,11 @@ ROUNDS: Final = 6
 AT_ONCE: Final = 8
 _RETRY: Final = 5.0  # seconds
 _ADVICE: Final = "so it cannot be used: instances would silently overwrite each other there"
+
+_NO_PROOF: Final = (
+    "so checksum cannot be the proof of storage commitment: take read, which is stronger, or manifest, which sees "
+    "neither flipped bits nor rot"
+)
 
 
 def probe(bucket: Bucket) -> None:
@@ -43,6 +51,30 @@ def probe(bucket: Bucket) -> None:
     finally:
         for name in names:
             bucket.remove(name)
+
+
+def probe_checksums(bucket: Bucket, checksums: "Checksums") -> None:
+    """Put one object with the right SHA-256, and one with a wrong one.
+
+    Raises:
+        WrongStores: the store took the wrong one, or does not return the right one.
+        Unavailable: it did not answer well enough to tell.
+    """
+    right, wrong = (f"{PROBES}/{secrets.token_hex(8)}" for _ in range(2))
+    try:
+        if checksums.takes_wrong(wrong, wrong.encode()) or bucket.head(wrong) is not None:
+            raise WrongStores(
+                f"{bucket.url} stores bytes that have another SHA-256 than was sent with them, {_NO_PROOF}"
+            )
+        bucket.create(right, [right.encode()])
+        found = bucket.head(right)
+        if found is None or not checksums.has(found):
+            raise WrongStores(
+                f"{bucket.url} does not return the SHA-256 that was sent with an object, {_NO_PROOF}"
+            )
+    finally:
+        bucket.remove(right)
+        bucket.remove(wrong)
 
 
 def _probe_create(bucket: Bucket, name: str) -> Version:

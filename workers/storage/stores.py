@@ -94,12 +94,13 @@ def open_stores(
     *,
     replaying: bool = False,
     working: bool = False,
+    checksums: bool = False,
 ) -> Stores:
     """Open the stores for work; the first time of all, make them.
 
     ``replaying``: an administrator has uploads placed anew, whatever moves are recorded of them; ``working``:
     for a worker, which tries first whether buckets keep what we rely on, and does without those that do not
-    answer until they do.
+    answer until they do; ``checksums``: buckets are to return those that they checked, see `checksums`.
 
     Raises:
         WrongStores: they do not agree on the shard map, one is missing or not part of it, they are being
@@ -108,7 +109,7 @@ def open_stores(
         OSError: the file system's.
     """
     with contextlib.ExitStack() as stack:
-        roots = roots_of(places, settings)
+        roots = roots_of(places, settings, checksums=checksums)
         for root in roots:
             stack.callback(root.close)
         silent = _silent(roots) if working else {}

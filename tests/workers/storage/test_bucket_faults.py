@@ -236,8 +236,9 @@ def test_checksums_go_with_what_is_written(store: ObjectStore, proxy: FaultProxy
     assert not [name for request, _ in proxy.requests for name in request.headers if "checksum" in name]
 
 
-def test_an_aws_profile_needs_boto3_and_says_so() -> None:
+def test_an_aws_profile_needs_boto3_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one sentence."""
+    monkeypatch.setitem(sys.modules, "boto3.session", None)
     with pytest.raises(WrongStores, match=r"dicom-ingest\[aws-profile\]"):
         root_of_bucket("s3://images?profile=archive")
 
