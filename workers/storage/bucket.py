@@ -403,9 +403,10 @@ def _unavailable(error: Exception) -> Unavailable:
     status = _STATUS.search(text)
     if status is not None:
         return Silent(f"store: it answers {status[1]}", status=status[1])
-    if "timed out" in text.lower() or "timeout" in text.lower():
-        return Silent("store: it does not answer in time", RETRY_AFTER)
-    return Silent("store: it cannot be reached, or breaks off", RETRY_AFTER)
+    if "IncompleteBody" in text:  # as MinIO answers of bytes that it finds rotten: it serves all others
+        return Unavailable("store: it breaks off in the middle of an object", RETRY_AFTER)
+    late = "timed out" in text.lower() or "timeout" in text.lower()
+    return Silent(f"store: it {'does not answer in time' if late else 'cannot be reached, or breaks off'}")
 
 
 def _clients(url: StoreUrl, settings: "StoreSettings") -> tuple["Client", "Client"]:

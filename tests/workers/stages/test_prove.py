@@ -2,8 +2,10 @@
 
 import errno
 import os
+import secrets
+import shutil
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +15,15 @@ from ingest.contract.commitments import Finding, Policy, Reference
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from tests.support.asynchronous import asynchronous
-from tests.support.buckets import store_settings, url_of
+from tests.support.buckets import MiB, store_settings, url_of
+from tests.support.fault_proxy import FaultProxy
 from tests.support.fences import asked
 from tests.support.instances import SECONDARY_CAPTURE
 from tests.support.proving import A2, KEY, UID, A, Archive, B, C, archive
+from tests.support.s3_servers import BUCKET, S3Server
 from workers.dataset.payload import FilePayload
 from workers.errors import Unavailable
-from workers.stages.prove import Prover, refuse_unprovable
+from workers.stages.prove import Prover, refuse_unprovable, wants_checksums
 from workers.storage.bucket import Bucket
 from workers.storage.layout import Area, Key, conflict_key
 from workers.storage.object_store import Look, ObjectStore
@@ -87,7 +91,7 @@ def _delete(one: Archive) -> None:
 
 
 DAMAGE = [
-    # what was done, what READ finds, what MANIFEST finds
+    # what another tool did through the store, what READ and CHECKSUM find, what MANIFEST finds
     pytest.param(_flip, Finding.DAMAGED, Finding.PROVED, id="flipped"),
     pytest.param(_flip_manifest, Finding.DAMAGED, Finding.DAMAGED, id="flipped in the manifest"),
     pytest.param(_truncate, Finding.DAMAGED, Finding.DAMAGED, id="truncated"),
@@ -101,7 +105,7 @@ DAMAGE = [
 async def test_each_policy_finds_what_it_can(
     tmp_path: Path, url: str, damage: Callable[[Archive], None], by_read: Finding, by_manifest: Finding
 ) -> None:
-    """Only reading back finds flipped bits; a question that wants a checksum is answered by reading back."""
+    """Flipped bits are not in head and length; what has not the checksum of what we put is read back."""
     async with archive(tmp_path, url) as one:
         for policy, expected in (
             (Policy.MANIFEST, by_manifest),
@@ -116,6 +120,98 @@ async def test_each_policy_finds_what_it_can(
             assert aside == (expected is Finding.DAMAGED)
             if expected is Finding.PROVED:
                 one.flip()
+
+
+def _flip_on_disk(path: Path) -> None:
+    largest = max((path, *path.rglob("*")), key=lambda found: found.stat().st_size)
+    with largest.open("r+b") as file:
+        file.seek(2 * MiB)
+        (byte,) = file.read(1)
+        file.seek(2 * MiB)
+        file.write(bytes([byte ^ 1]))
+
+
+def _truncate_on_disk(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def _delete_on_disk(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+ROT = [
+    # where, what was done beneath the store, what READ, CHECKSUM and MANIFEST find
+    pytest.param(
+        "minio", _flip_on_disk, (Finding.UNAVAILABLE, Finding.PROVED, Finding.PROVED), id="minio flipped"
+    ),
+    pytest.param("minio", _delete_on_disk, (Finding.ABSENT,) * 3, id="minio deleted"),
+    *(
+        pytest.param("versitygw", damage, findings, id=f"versitygw {name}", marks=pytest.mark.servers)
+        for name, damage, findings in (
+            ("flipped", _flip_on_disk, (Finding.DAMAGED, Finding.PROVED, Finding.PROVED)),
+            ("truncated", _truncate_on_disk, (Finding.DAMAGED,) * 3),
+            ("deleted", _delete_on_disk, (Finding.ABSENT,) * 3),
+        )
+    ),
+]
+
+
+@pytest.mark.real
+@pytest.mark.xdist_group("buckets")
+@pytest.mark.parametrize(("server", "damage", "findings"), ROT)
+@asynchronous
+async def test_each_policy_finds_of_rot_what_it_can(
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    s3_credentials: None,
+    *,
+    server: str,
+    damage: Callable[[Path], None],
+    findings: Sequence[Finding],
+) -> None:
+    """On a store's disks bits flip after it has checked them: only who reads them finds that.
+
+    MinIO finds it by itself then, and does not hand them out; what is not known is never a success.
+    """
+    running: S3Server = request.getfixturevalue(server)
+    for policy, expected in zip((Policy.READ, Policy.CHECKSUM, Policy.MANIFEST), findings, strict=True):
+        prefix = secrets.token_hex(8)
+        async with archive(tmp_path / prefix, running.url(prefix)) as one:
+            await one.receive(A, pixels=3 * MiB)
+            assert await one.find(A, policy) is Finding.PROVED
+            damage(running.folder / "data" / BUCKET / prefix / str(KEY))
+            assert await one.find(A, policy) is expected
+            await one.receive(B, uid="1.2.3.4.6")
+            assert await one.find(B, policy, uid="1.2.3.4.6") is Finding.PROVED, (
+                "one that is rotten stops no other"
+            )
+
+
+@pytest.mark.real
+@pytest.mark.xdist_group("buckets")
+@asynchronous
+async def test_a_checksum_is_asked_for_instead_of_the_bytes(
+    tmp_path: Path, minio: S3Server, s3_credentials: None
+) -> None:
+    """Of what was put at once; what was staged in parts has none that counts, and is read."""
+    with FaultProxy(minio.endpoint) as proxy:
+        prefix = secrets.token_hex(8)
+        async with archive(tmp_path, f"s3://{BUCKET}/{prefix}?endpoint={proxy.endpoint}") as one:
+            for pixels, whole in ((8 * MiB, False), (17 * MiB, True)):
+                uid = f"1.2.3.{pixels}"
+                await one.receive(A, pixels=pixels, uid=uid)
+                proxy.requests.clear()
+                assert await one.find(A, Policy.CHECKSUM, uid=uid) is Finding.PROVED
+                asked_for = [
+                    (request.method, request.headers.get("range", "")) for request, _ in proxy.requests
+                ]
+                assert any(method == "HEAD" for method, _ in asked_for)
+                last = max(int(span.rpartition("-")[2]) for _, span in asked_for if span)
+                assert (last > pixels) == whole
+                assert last > pixels or last <= HEAD
 
 
 @asynchronous
@@ -501,25 +597,46 @@ async def test_a_defect_of_ours_costs_one_answer(tmp_path: Path, monkeypatch: py
         assert found.finding is Finding.UNAVAILABLE
 
 
+CHECKSUM = {"commitment": {"enabled": True, "proof": "checksum"}}
+ONE_WITH_CHECKSUM = {
+    "commitment": {"enabled": True},
+    "sources": {"ct": {"ae_titles": ["CT"], "proof": "checksum"}},
+}
+
+
 @pytest.mark.parametrize(
-    ("tables", "names"),
+    ("tables", "names"), [(CHECKSUM, "commitment.proof"), (ONE_WITH_CHECKSUM, "sources.ct.proof")]
+)
+@pytest.mark.parametrize(
+    ("store", "place"),
     [
-        ({"commitment": {"enabled": True, "proof": "checksum"}}, "commitment.proof"),
-        (
-            {"commitment": {"enabled": True}, "sources": {"ct": {"ae_titles": ["CT"], "proof": "checksum"}}},
-            "sources.ct.proof",
-        ),
+        ({"urls": ["gs://bucket/prefix"]}, "gs://bucket/prefix"),
+        ({"urls": ["s3://bucket", "az://account/container"]}, "az://account/container"),
+        ({"urls": ["s3://bucket/prefix"], "directories": ["/srv/store"]}, "/srv/store"),
+        ({"urls": ["s3://bucket/prefix"], "checksum": "crc64nvme"}, "s3://bucket/prefix .*store.checksum"),
+        ({}, "/store"),
     ],
 )
-def test_a_checksum_that_no_store_returns_is_refused(tables: dict[str, object], names: str) -> None:
+def test_a_store_that_has_no_checksum_is_refused(
+    store: dict[str, object], place: str, tables: dict[str, object], names: str
+) -> None:
     """By name of the setting and of a store, at start."""
-    urls = {"store": {"urls": ["s3://bucket/prefix"]}}
-    with pytest.raises(WrongStores, match=f"s3://bucket/prefix .*{names}"):
-        refuse_unprovable(Settings.model_validate(tables | urls))
+    with pytest.raises(WrongStores, match=f"{place}.*{names}"):
+        refuse_unprovable(Settings.model_validate(tables | {"store": store}))
 
 
 @pytest.mark.parametrize("proof", ["read", "manifest"])
 def test_other_policies_are_not(proof: str) -> None:
     """Nor one that is not in force, while commitment is off."""
-    refuse_unprovable(Settings.model_validate({"commitment": {"enabled": True, "proof": proof}}))
-    refuse_unprovable(Settings.model_validate({"commitment": {"proof": "checksum"}}))
+    for commitment in ({"enabled": True, "proof": proof}, {"proof": "checksum"}):
+        settings = Settings.model_validate({"commitment": commitment})
+        refuse_unprovable(settings)
+        assert not wants_checksums(settings)
+
+
+@pytest.mark.parametrize("tables", [CHECKSUM, ONE_WITH_CHECKSUM])
+def test_a_store_of_s3_is_tried_when_it_is_opened(tables: dict[str, object]) -> None:
+    """Which only then can tell."""
+    settings = Settings.model_validate(tables | {"store": {"urls": ["s3://bucket/prefix"]}})
+    refuse_unprovable(settings)
+    assert wants_checksums(settings)
