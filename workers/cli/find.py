@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
@@ -13,6 +11,7 @@ from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.pseudonyms import Pseudonyms
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
+from workers.cli.columns import aligned
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
 from workers.cli.opened import has_stores, opened_stores, print_json, time_text
 from workers.cli.waiting import waiting_uploads
@@ -29,6 +28,7 @@ from workers.ledger.questions import (
 from workers.storage.layout import parse_key
 from workers.storage.stores import Stores
 
+_HEADINGS = ("SOP Instance UID", "place", "committed", "source", "received (UTC)", "bytes", "where")
 WAITING = "waiting"  # received, and not yet at a place
 
 
@@ -193,19 +193,19 @@ def _print(fates: Sequence[Fate]) -> None:
         click.echo("nothing is known of it")
         return
     click.echo("\n".join(_summary(fates)))
-    table = Table("SOP Instance UID", "place", "committed", "source", "received", "bytes", "where", box=None)
-    for fate in fates:
-        place = f"{fate.place} ({fate.reason})" if fate.reason else fate.place
-        table.add_row(
+    rows = [
+        [
             fate.sop_instance_uid,
-            place,
-            "yes" if fate.committed else "no",
-            fate.source if fate.source != OTHER else f"{OTHER} {fate.calling_ae_title}",
+            f"{fate.place} ({fate.reason})" if fate.reason else fate.place,
+            "committed" if fate.committed else "-",
+            fate.source if fate.source != OTHER else fate.calling_ae_title,
             fate.received_at,
             str(fate.bytes),
             fate.path or fate.key,
-        )
-    Console(soft_wrap=True).print(table)
+        ]
+        for fate in fates
+    ]
+    click.echo("\n".join(aligned([_HEADINGS, *rows])))
 
 
 def _summary(fates: Sequence[Fate]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Questions: where is each instance of a study, an examination, a patient?"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import bindparam, text
@@ -75,7 +75,9 @@ def of_study(ledger: Ledger, study_instance_uid: str) -> list[Row]:
         LedgerUnavailable: the database does not answer.
     """
     with reading(ledger.engine) as connection:
-        return list(_rows(connection.execute(_OF_STUDY, {"uid": study_instance_uid}).all()))
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_STUDY, {"uid": study_instance_uid}).mappings())), list[Row]
+        )
 
 
 def of_patient(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
@@ -85,7 +87,9 @@ def of_patient(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
         LedgerUnavailable: the database does not answer.
     """
     with reading(ledger.engine) as connection:
-        return list(_rows(connection.execute(_OF_PATIENT, {"digests": list(digests)}).all()))
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_PATIENT, {"digests": list(digests)}).mappings())), list[Row]
+        )
 
 
 def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
@@ -95,7 +99,10 @@ def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
         LedgerUnavailable: the database does not answer.
     """
     with reading(ledger.engine) as connection:
-        return list(_rows(connection.execute(_OF_ACCESSION, {"digests": list(digests)}).all()))
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_ACCESSION, {"digests": list(digests)}).mappings())),
+            list[Row],
+        )
 
 
 def unconfigured_ae_titles(ledger: Ledger) -> list[str]:
@@ -106,8 +113,3 @@ def unconfigured_ae_titles(ledger: Ledger) -> list[str]:
     """
     with reading(ledger.engine) as connection:
         return [row.calling_ae_title for row in connection.execute(_AE_TITLES)]
-
-
-def _rows(found: Sequence[object]) -> Iterator[Row]:
-    for row in found:
-        yield msgspec.convert(dict(row._mapping), Row)  # type: ignore[attr-defined]  # noqa: SLF001
