@@ -60,7 +60,10 @@ class LedgerMetrics:
                 lambda: float(self.lost),
             ),
             KeptCounter(
-                "ledger_alarms_total", "Studies and series that are not consistent.", self._alarms, ("alarm",)
+                "ledger_alarms_total",
+                "Studies and series that are not consistent.",
+                self._alarms,
+                ("reason",),
             ),
         ]
 
