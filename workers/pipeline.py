@@ -6,7 +6,6 @@ the round begins again, and what was found out already is not done again.
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +16,14 @@ import msgspec
 from ingest.contract.records import Outcome
 from ingest.contract.settings import Settings
 from workers.dataset.payload import Payload, sha256
+from workers.dataset.subject import Subject, read_subject
 from workers.errors import Reason, Rejected, Unavailable
 from workers.log.upload import Upload
 from workers.pixels.codec import Codec
 from workers.pixels.digest import pixel_digest
 from workers.pixels.form import CodecFailed
 from workers.stages.deduplicate import Difference, Fresh, Other, compare, known
+from workers.stages.outcome import Outcomes
 from workers.stages.passage import Passage, passage
 from workers.stages.seal import check_seal
 from workers.stages.store import (
@@ -81,12 +82,22 @@ class Work:
     manifest: Manifest = field(init=False)  # with the source digest
     found: Fresh | Other | None = None  # under the key
     examined: Examination | None = None
+    read: Subject | None = None  # where nothing was examined
     result: Transcoded | PassedThrough | None = None
 
     @property
     def payload(self) -> Payload:
         """The data set as received."""
         return self.upload.payload
+
+    async def subject(self) -> Subject:
+        """Whose it is; of what no stage has examined, read from its first elements."""
+        if self.examined is not None:
+            return self.examined.subject
+        if self.read is None:
+            syntax = self.upload.instance.transfer_syntax_uid
+            self.read = await asyncio.to_thread(read_subject, self.payload, syntax)
+        return self.read
 
     @property
     def examination(self) -> Examination:
@@ -107,6 +118,7 @@ class Pipeline:
         self._codec = codec
         self._settings = settings
         self._scratch = scratch
+        self._outcomes = Outcomes(settings)
         self.stages: tuple[Stage, ...] = (
             self._wait_for_the_store,
             self._give_up,
@@ -126,16 +138,9 @@ class Pipeline:
         """
         work = Work(upload, tries)
         settled = await self.settle(work)
-        return Outcome(
-            sop_instance_uid=work.manifest.sop_instance_uid,
-            place=settled.place,
-            reason=settled.reason,
-            source_digest=work.source_digest,
-            store=settled.store,
-            key=str(settled.key),
-            at=time.time_ns(),
-            end_position=upload.end_position,
-        )
+        findings = work.examined.findings if work.examined is not None else ()
+        outcome = self._outcomes.of(work.manifest, settled, await work.subject(), findings)
+        return msgspec.structs.replace(outcome, end_position=upload.end_position)
 
     async def settle(self, work: Work) -> Settled:
         """As `place`, for one who keeps no outcomes.

@@ -71,7 +71,7 @@ async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio
     """As `run_worker`, but a full disk is an error: what was opened until then is closed again."""
     async with contextlib.AsyncExitStack() as resources:
         admin = await resources.enter_async_context(Admin(settings, 1 + partitions[0]))
-        owned = await _own(settings.data, partitions, stop, resources)
+        owned = await _own(settings, partitions, stop, resources)
         if owned is None:
             return 0
         reader, opened = owned
@@ -199,9 +199,13 @@ async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[
 
 
 async def _own(
-    data: Path, partitions: Sequence[int], stop: asyncio.Event, resources: contextlib.AsyncExitStack
+    settings: Settings,
+    partitions: Sequence[int],
+    stop: asyncio.Event,
+    resources: contextlib.AsyncExitStack,
 ) -> tuple[SpoolReader, dict[int, OwnedPartition]] | None:
     """Lock the partitions and open all that is kept of them; None when stopped before there was a log."""
+    data = settings.data
     for folder in ("checkpoints", "scratch"):
         (data / folder).mkdir(mode=0o750, parents=True, exist_ok=True)
     while True:
@@ -220,7 +224,11 @@ async def _own(
     resources.callback(reader.close)
     opened = {}
     for partition, checkpoint in checkpoints.items():
-        outcomes = OutcomeProducer(data / "outcomes" / str(partition), checkpoint.outcomes_end)
+        outcomes = OutcomeProducer(
+            data / "outcomes" / str(partition),
+            checkpoint.outcomes_end,
+            retained=settings.ledger.kept_outcomes,
+        )
         resources.callback(outcomes.close)
         if outcomes.recovered.damaged or outcomes.recovered.skipped_to is not None:
             _log.error("the outcome log has lost what was in it", partition=partition)

@@ -1,4 +1,4 @@
-"""Run everything on this machine: one receiver and its workers, supervised."""
+"""Run everything on this machine: one receiver, its workers and the ledger, supervised."""
 
 import asyncio
 import fcntl
@@ -99,8 +99,16 @@ async def _supervise(settings: Settings, given: tuple[list[str], list[str]]) -> 
     workers = (
         _grouped_workers(settings, command) if settings.log.kind == "kafka" else _workers(settings, command)
     )
-    supervisor = Supervisor([receiver], workers)
+    supervisor = Supervisor([receiver], workers, _ledger(settings, [*program, "ledger", "run", *common]))
     return await supervisor.run(lambda: _say_ready(settings, len(workers)))
+
+
+def _ledger(settings: Settings, command: list[str]) -> list[Child]:
+    """The ledger's process, after those that receive and store, which do not wait for it."""
+    if not settings.ledger.enabled:
+        return []
+    ready = partial(_announced, settings.data, "ledger")
+    return [Child("ledger", command, _STOP_MARGIN, ready, vital=False)]
 
 
 def _workers(settings: Settings, command: list[str]) -> list[Child]:

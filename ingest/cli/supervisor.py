@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from ingest.cli.restart_policy import GiveUp, RestartPolicy
+from ingest.cli.restart_policy import MAXIMUM_DELAY, GiveUp, Restart, RestartPolicy
 from ingest.contract.command_options import EXIT_FAILURE
 from ingest.contract.supervision import has_terminal
 
@@ -35,6 +35,7 @@ class Child:
     stop_timeout: float  # seconds from SIGTERM to SIGKILL
     is_ready: Callable[[int], bool]  # given its process id
     reloads: bool = False  # on SIGHUP
+    vital: bool = True  # else nobody waits for it, and the others go on where it cannot run
     stale: bool = False  # it may have read its settings before they were to be read again
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     process: asyncio.subprocess.Process | None = None
@@ -89,7 +90,8 @@ class Supervisor:
             for child in stage:
                 tasks.create_task(self._keep(child))
             for child in stage:
-                await child.ready.wait()
+                if child.vital:
+                    await child.ready.wait()
         when_ready()
 
     async def _keep(self, child: Child) -> None:
@@ -111,6 +113,8 @@ class Supervisor:
                 return
             decision = child.policy.ended(code, lived=time.monotonic() - begun, ready=child.ready.is_set())
             logger.error("child ended", child=child.name, pid=child.process.pid, code=code)
+            if isinstance(decision, GiveUp) and not child.vital:
+                decision = Restart(MAXIMUM_DELAY)
             if isinstance(decision, GiveUp):
                 logger.error("giving up", child=child.name, reason=decision.reason)
                 self._code = decision.code
@@ -130,7 +134,8 @@ class Supervisor:
         # A child that had not yet installed its handler ends by SIGTERM itself; that is as clean.
         if code not in {0, -signal.SIGTERM}:
             logger.error("child did not stop cleanly", child=child.name, code=code)
-            self._code = self._code or EXIT_FAILURE
+            if child.vital:
+                self._code = self._code or EXIT_FAILURE
 
     async def _end(self, child: Child) -> None:
         """Ask ``child`` to stop, wait for its deadline or a second signal, then kill it."""

@@ -103,6 +103,17 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     key: str  # the object's key in it
     at: int  # nanoseconds since 1970-01-01 UTC, worker's clock
     end_position: int = 0  # in the instance log, behind the upload's last record
+    # for the ledger; an outcome of an earlier release has none of these
+    study_instance_uid: str = ""  # checked; empty where the data set names none that is usable
+    series_instance_uid: str = ""
+    source: str = ""  # name of the configured source; empty where no table sources.NAME has the AE title
+    calling_ae_title: str = ""
+    received_at: int = 0  # nanoseconds since 1970-01-01 UTC, receiver's clock
+    size: int = 0  # bytes of the data set as received
+    findings: tuple[str, ...] = ()  # words, each once
+    patient: str = ""  # keyed hash of Patient ID, never the value; empty where there is none, or no key
+    patient_scope: str = ""  # within which it tells patients apart: an issuer, or only a source
+    accession: str = ""  # keyed hash of Accession Number
 
 
 class Record(NamedTuple):

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 
 from ingest.contract.admin_settings import AdminSettings
 from ingest.contract.audit_settings import AuditSettings
+from ingest.contract.ledger_settings import LedgerSettings
 from ingest.contract.peer_settings import ListenerSettings, SourceAdmission
 from ingest.contract.settings_base import (
     AeTitle,
@@ -491,6 +492,14 @@ class SourceSettings(SourceAdmission):
     report_limit: int = Field(
         0, ge=0, description="Instances in one report, where the peer takes no more; 0: all in one."
     )
+    issuer: str = Field(
+        "",
+        max_length=64,
+        description="Of its Patient IDs that name none (0010,0021), and of Accession Numbers.",
+    )
+    expected: Literal["", "daily", "weekdays"] = Field(
+        "", description="When it sends: `report` calls it silent on such a day without one instance."
+    )
 
 
 class TelemetrySettings(Section):
@@ -526,6 +535,7 @@ class Settings(Section):
     telemetry: TelemetrySettings = TelemetrySettings()
     admin: AdminSettings = AdminSettings()
     audit: AuditSettings = AuditSettings()
+    ledger: LedgerSettings = LedgerSettings()
 
     def source_of_ae_title(self, ae_title: str) -> tuple[str, SourceSettings] | None:
         """The configured source that has a calling AE title, and its name; without one, the title is a source alone."""

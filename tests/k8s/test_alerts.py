@@ -67,6 +67,9 @@ FIRES = {
     "DicomIngestCommitmentUndeliverable": {'commitments_open{state="undeliverable"}': "1+0x150"},
     "DicomIngestAuditLost": {'audit_dropped_total{reason="size"}': "0+5x150"},
     "DicomIngestAuditWaiting": {"audit_waiting_bytes": "1000+100x150"},
+    "DicomIngestLedgerAlarm": {'ledger_alarms_total{reason="study-of-two-patients"}': "0+1x150"},
+    "DicomIngestLedgerBehind": {"ledger_behind_seconds": "0+60x150"},
+    "DicomIngestLedgerLost": {"ledger_lost_total": "0+1x150"},
     "DicomIngestCommitmentOld": {"commitment_oldest_seconds": "8000+60x150"},
 }  # fmt: skip
 CALM = {
@@ -92,6 +95,9 @@ CALM = {
     "commitment_oldest_seconds": "60+0x150",
     'audit_dropped_total{reason="size"}': "7+0x150",
     "audit_waiting_bytes": "900-9x100 0+0x50",
+    'ledger_alarms_total{reason="series-in-two-studies"}': "3+0x150",
+    "ledger_behind_seconds": "1+0x150",
+    "ledger_lost_total": "2+0x150",
 }
 
 
@@ -170,7 +176,7 @@ def metrics_named(text: str) -> list[str]:
 def assert_settings_exist(text: str) -> None:
     known = settings_fields({"sources": ["NAME"]})
     for key in re.findall(
-        r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|sources\.NAME)\.[a-z_]+", text
+        r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|ledger|sources\.NAME)\.[a-z_]+", text
     ):
         assert key in known, key
 

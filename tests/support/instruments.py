@@ -12,6 +12,7 @@ from ingest.log.measures import gauges_of
 from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver
+from workers.ledger.process import LedgerMetrics
 from workers.metrics import WorkerMetrics, worker_gauges
 from workers.pixels.codec import Codec
 from workers.worker import Worker
@@ -30,6 +31,7 @@ def instruments() -> list[Instrument]:
         found += gauges_of(settings, cast("Log", MemoryLog()))
     found += commitment_gauges(Engine.__new__(Engine))
     found += Trail(Settings.model_validate({"audit": {"destination": "file"}}), "receiver").instruments
+    found += LedgerMetrics().instruments
     found += worker_gauges(Worker.__new__(Worker), Codec.__new__(Codec))
 
     async def of_running() -> None:

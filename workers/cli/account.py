@@ -68,22 +68,29 @@ def balance(
     for checkpoint in checkpoints.values():
         places.update(checkpoint.counters)
         reasons.update(checkpoint.reasons)
-    open_uploads = {
-        upload.upload_id: upload
-        for upload in completed
-        if upload.partition not in checkpoints or not upload.settled_in(checkpoints[upload.partition])
-    }
+    waiting = open_uploads(completed, checkpoints)
     for move in moves:
-        if move.upload_id not in open_uploads:
+        if move.upload_id not in waiting:
             places[move.source] -= 1
             places[move.target] += 1
     return Account(
         places,
         reasons,
-        len(open_uploads),
-        sum(upload.size for upload in open_uploads.values()),
-        min((upload.received_at for upload in open_uploads.values()), default=None),
+        len(waiting),
+        sum(upload.size for upload in waiting.values()),
+        min((upload.received_at for upload in waiting.values()), default=None),
     )
+
+
+def open_uploads(
+    completed: Iterable[Completed], checkpoints: Mapping[int, Checkpoint]
+) -> dict[bytes, Completed]:
+    """Of the completed uploads, those that no checkpoint settles, by upload id. Pure."""
+    return {
+        upload.upload_id: upload
+        for upload in completed
+        if upload.partition not in checkpoints or not upload.settled_in(checkpoints[upload.partition])
+    }
 
 
 def read_checkpoints(data: Path) -> dict[int, Checkpoint]:

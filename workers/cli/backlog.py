@@ -7,7 +7,15 @@ from typing import Final, NamedTuple
 
 from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import HEADER, MAX_METADATA, CorruptRecord, Kind, Record, instance_of
+from ingest.contract.records import (
+    HEADER,
+    MAX_METADATA,
+    CorruptRecord,
+    Instance,
+    Kind,
+    Record,
+    instance_of,
+)
 from ingest.contract.spool import (
     Frame,
     FrameWalk,
@@ -19,6 +27,8 @@ from ingest.contract.spool import (
     SpoolMissing,
     read_meta,
 )
+from workers.dataset.payload import MemoryPayload
+from workers.dataset.subject import HEAD, Subject, read_subject
 from workers.log.commit_metadata import OffsetCheckpoint
 
 SEALING: Final = frozenset({Kind.INSTANCE, Kind.END})  # an upload is complete with one of these
@@ -32,6 +42,8 @@ class Completed(NamedTuple):
     end_position: int  # in the log, behind its last record
     size: int  # bytes of the data set
     received_at: int  # nanoseconds since 1970-01-01 UTC
+    instance: Instance | None = None
+    subject: Subject | None = None  # where it was asked for, as far as its first elements tell
 
     def settled_in(self, checkpoint: Checkpoint) -> bool:
         """Whether this checkpoint of its partition counts it."""
@@ -42,11 +54,31 @@ class Completed(NamedTuple):
         )
 
 
-def completed_uploads(spool: Path, marks: Mapping[int, int]) -> Iterator[Completed]:
+class Heads:
+    """First bytes of the data sets of uploads, kept from their first part until they are complete."""
+
+    def __init__(self) -> None:
+        self._parts: dict[bytes, bytes] = {}
+
+    def add(self, kind: int, upload_id: bytes, index: int, payload: bytes) -> None:
+        """A PART's payload, or the beginning of it; only the first is kept."""
+        if kind == Kind.PART and index == 0:
+            self._parts[upload_id] = payload[:HEAD]
+
+    def subject(self, upload_id: bytes, instance: Instance, payload: bytes) -> Subject:
+        """Of a complete upload; ``payload``: of an INSTANCE record, empty of an END."""
+        head = self._parts.pop(upload_id, payload)
+        return read_subject(MemoryPayload([head[:HEAD]]), instance.transfer_syntax_uid)
+
+
+def completed_uploads(
+    spool: Path, marks: Mapping[int, int], heads: Heads | None = None
+) -> Iterator[Completed]:
     """What was completely received between each partition's mark and the durable end.
 
     A segment that is recycled meanwhile is stepped over: all in it is settled by then, and counted by the
-    checkpoints that are read afterwards. ``marks`` without a partition means: from the log's start.
+    checkpoints that are read afterwards. ``marks`` without a partition means: from the log's start. With ``heads``
+    the first elements of each are read, too.
 
     Raises:
         SpoolMismatch: another release made the spool.
@@ -65,18 +97,29 @@ def completed_uploads(spool: Path, marks: Mapping[int, int]) -> Iterator[Complet
         while (group := walk.next(limit)) is not None:
             for frame in FrameWalk(files, group):
                 if isinstance(frame, Frame) and frame.position >= marks.get(frame.partition, 0):
-                    yield from _completed(files, frame)
+                    yield from _completed(files, frame, heads)
 
 
-def _completed(files: SegmentFiles, frame: Frame) -> Iterator[Completed]:
-    """The upload that this record completes, if it completes one; its payload is not read."""
+def _completed(files: SegmentFiles, frame: Frame, heads: Heads | None) -> Iterator[Completed]:
+    """The upload that this record completes, if it completes one; no more of its payload is read than is asked for."""
     try:
         head = files.read(frame.record_position, HEADER.size)
         _, kind, length, _, _, upload_id, index = HEADER.unpack(head)
+        if kind not in SEALING and heads is None:
+            return
+        at = frame.record_position + HEADER.size
+        wanted = min(length, MAX_METADATA) + (0 if heads is None else HEAD)
+        data = files.read(at, min(wanted, frame.size - HEADER.size))
+        payload = data[length:]
+        if heads is not None:
+            heads.add(kind, upload_id, index, payload)
         if kind not in SEALING:
             return
-        metadata = memoryview(files.read(frame.record_position + HEADER.size, min(length, MAX_METADATA)))
-        instance = instance_of(Record(kind, UploadId(upload_id), index, metadata, memoryview(b"")))
+        record = Record(kind, UploadId(upload_id), index, memoryview(data)[:length], memoryview(b""))
+        instance = instance_of(record)
     except (SegmentGone, CorruptRecord):
         return  # recycled under our eyes; or damage, which the worker will find and account for
-    yield Completed(frame.partition, upload_id, frame.end, instance.size, instance.received_at)
+    subject = None if heads is None else heads.subject(upload_id, instance, payload)
+    yield Completed(
+        frame.partition, upload_id, frame.end, instance.size, instance.received_at, instance, subject
+    )

@@ -1,4 +1,4 @@
-"""Fetch one stored instance as a PS3.10 file, its bytes proved."""
+"""Fetch stored instances as PS3.10 files, their bytes proved: one, or those of a study."""
 
 import asyncio
 import os
@@ -11,10 +11,13 @@ import click
 
 from ingest.contract.command_options import data_settings
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
+from ingest.contract.records import Place
 from ingest.contract.settings import Settings
+from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
 from workers.cli.opened import opened_stores
 from workers.dataset.payload import FilePayload, SlicePayload
 from workers.dataset.transfer_syntax import EXPLICIT_VR_LITTLE_ENDIAN
+from workers.ledger.questions import of_study
 from workers.pixels.codec import Codec
 from workers.stages.decompress import CannotDecompress, decompress, prove
 from workers.stages.deduplicate import examine_stored
@@ -24,38 +27,81 @@ from workers.storage.part10 import encode_plain_head
 from workers.storage.stores import Stores
 
 
-def _uid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     try:
-        return check_uid(value)
+        return None if value is None else check_uid(value)
     except InvalidIdentifier as error:
         raise click.BadParameter(str(error)) from None
 
 
 @click.command()
-@click.option("--sop", "uid", required=True, callback=_uid, metavar="UID", help="SOP Instance UID.")
+@click.option("--sop", "uid", callback=_uid, metavar="UID", help="SOP Instance UID.")
+@click.option("--study", callback=_uid, metavar="UID", help="Study Instance UID: all of it that is stored.")
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option(
     "--decompress", "native", is_flag=True, help="As Explicit VR Little Endian, compared with the original."
 )
 @data_settings
-def get(settings: Settings, *, uid: str, dest: Path, native: bool) -> None:
-    """Fetch one stored instance as a PS3.10 file, its bytes proved.
+def get(settings: Settings, *, uid: str | None, study: str | None, dest: Path, native: bool) -> None:
+    """Fetch stored instances as PS3.10 files, their bytes proved: one, or those of a study.
 
-    DEST is a file, or a folder in which the file is named by its UID. Exit code 1 where the instance is not
-    stored, is damaged, or cannot be decompressed with proof; DEST is not written then.
+    DEST is a file, or a folder in which each file is named by its SOP Instance UID; of a study a folder, made if need
+    be. Exit code 1 where an instance is not stored, is damaged, or cannot be decompressed with proof; its file is not
+    written then.
     """
-    target = dest / f"{uid}.dcm" if dest.is_dir() else dest
-    with opened_stores(settings) as stores, _partial(target) as partial:
+    if (uid is None) == (study is None):
+        raise click.UsageError("one of --sop and --study")
+    if study is not None:
+        _get_study(settings, study, dest, native=native)
+        return
+    assert uid is not None
+    with opened_stores(settings) as stores:
         try:
-            found = asyncio.run(_fetch(stores, uid, partial))
-            if native:
-                with _partial(target) as other:
-                    asyncio.run(_decompress(settings, partial, found, other))
-                    other.replace(partial)
-            partial.replace(target)
+            click.echo(str(_get(settings, stores, uid, dest, native=native)))
         except (Damaged, CannotDecompress) as error:
             raise click.ClickException(f"{uid}: {error}") from None
-    click.echo(str(target))
+
+
+def _get_study(settings: Settings, study: str, folder: Path, *, native: bool) -> None:
+    with clear_ledger_failures(settings), opened_ledger(settings) as ledger:
+        rows = of_study(ledger, study)
+    stored = sorted({row.sop_instance_uid for row in rows if row.place == Place.STORED})
+    if not stored:
+        raise click.ClickException(f"nothing is stored of study {study}; see `find --study`")
+    failed = 0
+    folder.mkdir(exist_ok=True)
+    with opened_stores(settings) as stores:
+        for uid in stored:
+            try:
+                click.echo(str(_get(settings, stores, uid, folder, native=native)))
+            except (Damaged, CannotDecompress, click.ClickException) as error:
+                message = error.message if isinstance(error, click.ClickException) else str(error)
+                click.echo(f"{uid}: {message}", err=True)
+                failed += 1
+    apart = sum(row.place in {Place.CONFLICT, Place.QUARANTINED} for row in rows)
+    if apart:
+        click.echo(f"{apart} more are set apart: see `find --study {study}`", err=True)
+    if failed:
+        raise click.ClickException(f"{failed} of {len(stored)} instances were not fetched")
+
+
+def _get(settings: Settings, stores: Stores, uid: str, dest: Path, *, native: bool) -> Path:
+    """Fetch one instance; returns its file.
+
+    Raises:
+        click.ClickException: it is not stored.
+        Damaged: it is not what was stored.
+        CannotDecompress: there is no proof.
+    """
+    target = dest / f"{check_uid(uid)}.dcm" if dest.is_dir() else dest
+    with _partial(target) as partial:
+        found = asyncio.run(_fetch(stores, uid, partial))
+        if native:
+            with _partial(target) as other:
+                asyncio.run(_decompress(settings, partial, found, other))
+                other.replace(partial)
+        partial.replace(target)
+    return target
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.kafka import KafkaUnreachable, client_options
 from ingest.contract.records import HEADER, MAX_METADATA, CorruptRecord, Kind, Place, Record, instance_of
 from ingest.contract.settings import MiB, Settings
-from workers.cli.account import Account, Move, balance
-from workers.cli.backlog import SEALING, Completed
+from workers.cli.account import Account, Move, balance, open_uploads
+from workers.cli.backlog import SEALING, Completed, Heads
+from workers.dataset.subject import HEAD
 from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata
 
 _POLL: Final = 500  # ms
@@ -86,15 +87,33 @@ def read_group_account(settings: Settings, moves: Iterable[Move]) -> GroupAccoun
     """
     moves = list(moves)
     with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
-        while True:
-            before = _accounts(admin, settings)
-            marks = {number: account.low_water_mark for number, account in before.items()}
-            completed = list(_completed_uploads(consumer, settings, marks))
-            accounts = _accounts(admin, settings)
-            if all(accounts[number].low_water_mark >= mark for number, mark in marks.items()):
-                break
+        completed, accounts = _readings(admin, consumer, settings, None)
         lost = sum(account.lost for account in accounts.values())
         return GroupAccount(balance(completed, accounts, moves), lost, _members(admin, settings))
+
+
+def read_open_uploads(settings: Settings, heads: Heads | None) -> list[Completed]:
+    """What is completely received and not yet at a place. Reads all that waits, so a large backlog takes a while.
+
+    Raises:
+        ForeignCommit: the group's offsets are not ours.
+        KafkaUnreachable: no broker answers, or none lets us in.
+    """
+    with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
+        return list(open_uploads(*_readings(admin, consumer, settings, heads)).values())
+
+
+def _readings(
+    admin: KafkaAdminClient, consumer: KafkaConsumer, settings: Settings, heads: Heads | None
+) -> tuple[list[Completed], dict[int, OffsetCheckpoint]]:
+    """The completed uploads above the marks, and the commits read after them."""
+    while True:
+        before = _accounts(admin, settings)
+        marks = {number: account.low_water_mark for number, account in before.items()}
+        completed = list(_completed_uploads(consumer, settings, marks, heads))
+        accounts = _accounts(admin, settings)
+        if all(accounts[number].low_water_mark >= mark for number, mark in marks.items()):
+            return completed, accounts
 
 
 @contextmanager
@@ -166,7 +185,7 @@ def _members(admin: KafkaAdminClient, settings: Settings) -> list[Member]:
 
 
 def _completed_uploads(
-    consumer: KafkaConsumer, settings: Settings, marks: Mapping[int, int]
+    consumer: KafkaConsumer, settings: Settings, marks: Mapping[int, int], heads: Heads | None
 ) -> Iterator[Completed]:
     """What was completely received between each partition's mark and its end of this moment."""
     places = _partitions(settings)
@@ -181,7 +200,7 @@ def _completed_uploads(
         for place, records in consumer.poll(timeout_ms=_POLL).items():
             for record in records:
                 if record.offset < ends[place]:
-                    yield from _completed(record)
+                    yield from _completed(record, heads)
         left = {place for place in left if consumer.position(place) < ends[place]}
 
 
@@ -190,12 +209,15 @@ def _partitions(settings: Settings) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(settings.log.partitions)]
 
 
-def _completed(record: Any) -> Iterator[Completed]:
+def _completed(record: Any, heads: Heads | None) -> Iterator[Completed]:
     """The upload that this record completes, if it completes one."""
     value = memoryview(record.value or b"")
     if len(value) < HEADER.size:
         return
     _, kind, length, _, _, upload_id, index = HEADER.unpack_from(value)
+    payload = b"" if heads is None else bytes(value[HEADER.size + length :][:HEAD])
+    if heads is not None:
+        heads.add(kind, upload_id, index, payload)
     if kind not in SEALING:
         return
     metadata = value[HEADER.size : HEADER.size + min(length, MAX_METADATA)]
@@ -203,4 +225,7 @@ def _completed(record: Any) -> Iterator[Completed]:
         instance = instance_of(Record(Kind(kind), UploadId(upload_id), index, metadata, memoryview(b"")))
     except CorruptRecord:
         return  # damage, which the worker will find and account for
-    yield Completed(record.partition, upload_id, record.offset + 1, instance.size, instance.received_at)
+    subject = None if heads is None else heads.subject(upload_id, instance, payload)
+    yield Completed(
+        record.partition, upload_id, record.offset + 1, instance.size, instance.received_at, instance, subject
+    )

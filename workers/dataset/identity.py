@@ -33,6 +33,11 @@ class Identity:
     series_instance_uid: str
 
 
+def is_empty(value: bytes) -> bool:
+    """Whether a value of `PATIENT_TAGS` names nobody."""
+    return not value.strip(_EMPTY_NAME)
+
+
 def _uid(tag: int, values: Mapping[int, tuple[Token, bytes]], findings: Findings) -> str:
     if tag not in values:
         raise Rejected(Reason.IDENTITY, 0, f"{tag_text(tag)} is missing")
@@ -54,7 +59,7 @@ def identify(values: Mapping[int, tuple[Token, bytes]], findings: Findings) -> I
         Rejected: IDENTITY, a UID is missing or is none.
     """
     for tag in PATIENT_TAGS:
-        if tag not in values or not values[tag][1].strip(_EMPTY_NAME):
+        if tag not in values or is_empty(values[tag][1]):
             findings.note(Finding.PATIENT_UNIDENTIFIED, tag)
     identity = Identity(*(_uid(tag, values, findings) for tag in UID_TAGS))
     seen = {identity.sop_instance_uid}

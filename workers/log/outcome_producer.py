@@ -32,7 +32,7 @@ from workers.errors import Unavailable
 from workers.log.checkpoint import Announced
 
 _SEGMENT: Final = 2 * 1024 * 1024  # bytes: hours of outcomes, and little for a partition that is seldom used
-_RETAINED: Final = 4 * 1024 * 1024  # bytes of counted outcomes that are kept for whoever reads them later
+_RETAINED: Final = 4 * 1024 * 1024  # bytes of counted outcomes, at least, that are kept for the ledger
 _MAXIMUM: Final = 64 * 1024 * 1024  # bytes; never reached while checkpoints can be written
 _RETRY_AFTER: Final = 1.0  # seconds
 _ONLY: Final = 0  # the number of the log's one partition
@@ -41,10 +41,13 @@ _ONLY: Final = 0  # the number of the log's one partition
 class OutcomeProducer:
     """The outcome log of one partition, open for writing; see `Announcer`."""
 
-    def __init__(self, folder: Path, counted: int, disk: Disk | None = None) -> None:
+    def __init__(
+        self, folder: Path, counted: int, disk: Disk | None = None, retained: int = _RETAINED
+    ) -> None:
         """Recover the log in ``folder``, which is made if there is none.
 
         ``counted``: the position up to which a checkpoint counts; see `uncounted` for what is beyond.
+        ``retained``: bytes of what is counted that are kept all the same, see ``ledger.kept_outcomes``.
 
         Raises:
             SpoolLocked: another process writes to it.
@@ -70,7 +73,7 @@ class OutcomeProducer:
                 self._layout,
                 self._meta,
                 limits,
-                low_water_mark=lambda: self._mark - _RETAINED,
+                low_water_mark=lambda: self._mark - retained,
                 committed=counted,
             )
             resources.callback(self._log.close)

@@ -13,7 +13,7 @@ from workers.dataset.deflated import inflate
 from workers.dataset.digest import ContentDigester, ContentDigests, little_endian
 from workers.dataset.elements import PIXEL_DATA, Element, Kind, Limits, Token, Walker
 from workers.dataset.findings import Finding, Findings
-from workers.dataset.identity import PATIENT_TAGS, UID_TAGS, Identity, identify
+from workers.dataset.identity import UID_TAGS, Identity, identify
 from workers.dataset.payload import Payload
 from workers.dataset.pixel_data import (
     DESCRIBING_TAGS,
@@ -24,11 +24,12 @@ from workers.dataset.pixel_data import (
     PixelSource,
     describe,
 )
+from workers.dataset.subject import SUBJECT_TAGS, Subject, subject_of
 from workers.dataset.transfer_syntax import DEFLATED, LOSSY, Encoding, encoding_of
 from workers.dataset.values import LONGEST, ValueCheck, check_group_lengths
 from workers.errors import Reason, Rejected
 
-_NEEDED = frozenset((*UID_TAGS, *PATIENT_TAGS, *DESCRIBING_TAGS))
+_NEEDED = frozenset((*UID_TAGS, *SUBJECT_TAGS, *DESCRIBING_TAGS))
 _LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table; two million frames
 _BEHIND_FILE_META = 0x0003_0000
 _VALUE = Kind.VALUE  # looked up once: this is a hot path
@@ -44,6 +45,7 @@ class Examination:
     data_set: Payload  # the payload itself, or what it inflates to
     elements: tuple[Element, ...]  # top level, in the order of the bytes
     identity: Identity
+    subject: Subject
     pixels: PixelDescription | None
     digests: ContentDigests | None  # c1 without pixels; None where elements are out of order
     findings: tuple[str, ...]  # words of `Finding`, each with its tag
@@ -191,6 +193,7 @@ def validate(
         data_set,
         tuple(reading.elements),
         identity,
+        subject_of({tag: value for tag, (_, value) in reading.values.items() if tag in SUBJECT_TAGS}),
         pixels,
         digests,
         reading.findings.texts(),

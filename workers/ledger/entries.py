@@ -1,0 +1,154 @@
+"""Entries: what a record of a log becomes in the ledger. Pure.
+
+Applying an entry again changes nothing: logs repeat themselves after a crash, and what is carried forward in the
+commitment log comes twice by design.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from sqlalchemy import TextClause
+
+from ingest.contract.commitments import (
+    MAX_ROUNDS,
+    CommitAccepted,
+    CommitClosed,
+    CommitDecided,
+    CommitProved,
+    commitment_of,
+    first_round,
+    found_of,
+)
+from ingest.contract.records import Kind, Outcome, Record, outcome_of
+from workers.ledger.tables import insert_new, instances, proofs, relations, transactions, upsert
+
+STUDY_OF_TWO_PATIENTS: Final = "study-of-two-patients"
+SERIES_IN_TWO_STUDIES: Final = "series-in-two-studies"
+ALARMS: Final = (STUDY_OF_TWO_PATIENTS, SERIES_IN_TWO_STUDIES)
+
+Row = dict[str, str | int]
+
+INSERT_INSTANCE: Final = insert_new(instances)
+INSERT_RELATION: Final = insert_new(relations)
+_ACCEPTED: Final = upsert(
+    transactions,
+    ("transaction_uid", "source", "base", "asked_for", "accepted_at"),
+    "transactions.closed_at = 0",
+)
+_DECIDED: Final = upsert(transactions, ("decided_round", "decided_at"))
+_CLOSED: Final = upsert(transactions, ("closed_how", "committed", "failed", "closed_at"))
+_PROVED: Final = upsert(proofs, ("round", "finding"), "excluded.round >= proofs.round")
+
+
+class Entry(NamedTuple):
+    """One row, and how it gets in."""
+
+    statement: TextClause
+    row: Row
+
+
+def entries_of(records: Iterable[Record]) -> Iterator[Entry]:
+    """The entries of outcome and commitment records, in their order; other records have none.
+
+    Raises:
+        CorruptRecord: metadata or payload is not what the kind has.
+    """
+    for record in records:
+        if record.kind is Kind.OUTCOME:
+            yield from outcome_entries(record.upload_id.hex(), outcome_of(record))
+        elif record.kind in _COMMITMENTS:
+            yield from _commitment_entries(record)
+
+
+_COMMITMENTS: Final = frozenset(
+    (Kind.COMMIT_ACCEPTED, Kind.COMMIT_PROVED, Kind.COMMIT_DECIDED, Kind.COMMIT_CLOSED)
+)
+
+
+def outcome_entries(upload_id: str, outcome: Outcome) -> Iterator[Entry]:
+    """An upload that has its place, and what it says of study and patient."""
+    yield Entry(
+        INSERT_INSTANCE,
+        {
+            "upload_id": upload_id,
+            "sop_instance_uid": outcome.sop_instance_uid,
+            "study_instance_uid": outcome.study_instance_uid,
+            "series_instance_uid": outcome.series_instance_uid,
+            "source": outcome.source,
+            "calling_ae_title": outcome.calling_ae_title,
+            "received_at": outcome.received_at,
+            "size": outcome.size,
+            "place": outcome.place.value,
+            "reason": outcome.reason,
+            "store": outcome.store,
+            "key": outcome.key,
+            "source_digest": outcome.source_digest,
+            "placed_at": outcome.at,
+            "findings": " ".join(outcome.findings),
+            "patient": outcome.patient,
+            "patient_scope": outcome.patient_scope,
+            "accession": outcome.accession,
+        },
+    )
+    study, series = outcome.study_instance_uid, outcome.series_instance_uid
+    if study and outcome.patient:
+        # Digests of different scopes may be of one patient: they are not held against each other.
+        yield _relation(STUDY_OF_TWO_PATIENTS, study, outcome.patient_scope, outcome.patient, upload_id)
+    if study and series:
+        yield _relation(SERIES_IN_TWO_STUDIES, series, "", study, upload_id)
+
+
+def _relation(kind: str, uid: str, scope: str, other: str, upload_id: str) -> Entry:
+    return Entry(
+        INSERT_RELATION, {"kind": kind, "uid": uid, "scope": scope, "other": other, "upload_id": upload_id}
+    )
+
+
+def _commitment_entries(record: Record) -> Iterator[Entry]:
+    transaction_id = record.upload_id.hex()  # see `TransactionId`
+    commitment = commitment_of(record)
+    key: Row = {"transaction_id": transaction_id}
+    match commitment:
+        case CommitAccepted():
+            yield Entry(
+                _ACCEPTED,
+                key
+                | {
+                    "transaction_uid": commitment.transaction_uid,
+                    "source": commitment.source,
+                    "base": first_round(commitment.digest, commitment.salt),
+                    "asked_for": commitment.references,
+                    "accepted_at": commitment.accepted_at,
+                },
+            )
+        case CommitProved():
+            base = commitment.round - commitment.round % MAX_ROUNDS
+            for found in found_of(record):
+                uid = found.sop_instance_uid
+                yield Entry(
+                    _PROVED,
+                    key
+                    | {
+                        "base": base,
+                        "sop_instance_uid": uid,
+                        "round": commitment.round,
+                        "finding": int(found.finding),
+                    },
+                )
+        case CommitDecided():
+            yield Entry(
+                _DECIDED, key | {"decided_round": commitment.round, "decided_at": commitment.decided_at}
+            )
+        case CommitClosed():
+            yield Entry(
+                _CLOSED,
+                key
+                | {
+                    "closed_how": commitment.how,
+                    "committed": commitment.committed,
+                    "failed": commitment.failed,
+                    "closed_at": commitment.closed_at,
+                },
+            )
+        case _:
+            raise AssertionError(record.kind)

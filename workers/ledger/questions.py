@@ -1,0 +1,115 @@
+"""Questions: where is each instance of a study, an examination, a patient?"""
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import bindparam, text
+
+from workers.ledger.database import reading
+from workers.ledger.ledger import Ledger
+
+OTHER = "(other)"  # as in metrics: no table sources.NAME has the AE title
+
+
+class Fate(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one upload; what scripts get. Keys stay, new ones may come."""
+
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    source: str
+    calling_ae_title: str
+    received_at: str
+    bytes: int
+    place: str  # stored, duplicate, conflict, quarantined, discarded; waiting: received and not yet stored
+    reason: str = ""
+    moved_from: str = ""  # the place before an administrator or a repair moved it
+    committed: bool = False
+    store: str = ""
+    shard: str = ""
+    key: str = ""
+    path: str = ""
+    patient_within: str = ""  # of `find --patient` and `--accession`: what the number was found within
+    upload_id: str = ""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A row of `fates`, as questions need it."""
+
+    upload_id: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    source: str
+    calling_ae_title: str
+    received_at: int
+    size: int
+    place: str
+    reason: str
+    moved_from: str
+    store: str
+    key: str
+    committed: int
+    patient: str
+    accession: str
+
+
+_COLUMNS = ", ".join(Row.__struct_fields__)
+_ORDER = "ORDER BY study_instance_uid, series_instance_uid, sop_instance_uid, received_at, upload_id"
+_OF_STUDY = text(f"SELECT {_COLUMNS} FROM fates WHERE study_instance_uid = :uid {_ORDER}")  # noqa: S608
+# A duplicate of another source may not tell its patient: its study does.
+_OF_PATIENT = text(
+    f"SELECT {_COLUMNS} FROM fates WHERE patient IN :digests OR (study_instance_uid <> '' "  # noqa: S608
+    f"AND study_instance_uid IN (SELECT study_instance_uid FROM instances WHERE patient IN :digests)) {_ORDER}"
+).bindparams(bindparam("digests", expanding=True))
+_OF_ACCESSION = text(
+    f"SELECT {_COLUMNS} FROM fates WHERE accession IN :digests {_ORDER}"  # noqa: S608
+).bindparams(bindparam("digests", expanding=True))
+_AE_TITLES = text("SELECT DISTINCT calling_ae_title FROM instances WHERE source = ''")
+
+
+def of_study(ledger: Ledger, study_instance_uid: str) -> list[Row]:
+    """All uploads of a study.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+    """
+    with reading(ledger.engine) as connection:
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_STUDY, {"uid": study_instance_uid}).mappings())), list[Row]
+        )
+
+
+def of_patient(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
+    """All uploads of the studies of patients.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+    """
+    with reading(ledger.engine) as connection:
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_PATIENT, {"digests": list(digests)}).mappings())), list[Row]
+        )
+
+
+def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
+    """All uploads with an accession number.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+    """
+    with reading(ledger.engine) as connection:
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_ACCESSION, {"digests": list(digests)}).mappings())),
+            list[Row],
+        )
+
+
+def unconfigured_ae_titles(ledger: Ledger) -> list[str]:
+    """Senders that no table sources.NAME has: each is a source alone.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+    """
+    with reading(ledger.engine) as connection:
+        return [row.calling_ae_title for row in connection.execute(_AE_TITLES)]

@@ -1,0 +1,117 @@
+"""The logs of one machine: ``DIR/outcomes/<partition>/`` and ``DIR/commitments/``, read beside those that write them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from ingest.contract.records import CorruptRecord, Record, decode
+from ingest.contract.spool import (
+    Damage,
+    Frame,
+    FrameWalk,
+    GroupWalk,
+    Layout,
+    Meta,
+    OsDisk,
+    SegmentFiles,
+    SegmentGone,
+    SpoolMissing,
+    read_meta,
+)
+from workers.ledger.logs import Batch
+
+_RECORDS: Final = 2000  # of one batch and so of one transaction, or the records of one group
+
+
+class SpoolLogs:
+    """See `Logs`."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._open: dict[Path, _SpoolLog] = {}
+
+    def read(self, positions: Mapping[str, int]) -> Sequence[Batch]:
+        """See `Logs.read`."""
+        return [
+            batch
+            for folder in (*sorted((self._data / "outcomes").glob("[0-9]*")), self._data / "commitments")
+            if (batch := self._read(folder, positions)) is not None
+        ]
+
+    def close(self) -> None:
+        """See `Logs.close`."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _read(self, folder: Path, positions: Mapping[str, int]) -> Batch | None:
+        log = self._open.get(folder)
+        if log is None:
+            try:
+                log = self._open[folder] = _SpoolLog(folder, folder.relative_to(self._data))
+            except (SpoolMissing, FileNotFoundError):
+                return None  # nothing was ever written
+        return log.read(positions.get(log.name, 0))
+
+
+class _SpoolLog:
+    """One log; keeps its place, so that reading on costs no search."""
+
+    def __init__(self, folder: Path, name: Path) -> None:
+        self._disk, self._layout = OsDisk(), Layout(folder)
+        self._meta: Meta = read_meta(self._disk, self._layout)
+        # A log that was made anew is another: its positions begin anew, too.
+        self.name = f"{name}@{self._meta.log_id:016x}"
+        self._files: SegmentFiles | None = None
+        self._walk: GroupWalk | None = None
+
+    def read(self, position: int) -> Batch | None:
+        """What comes after ``position``, up to the durable end; None when there is nothing."""
+        with closing(self._disk.counter(self._layout.durable_end)) as counter:
+            end = counter.load()
+        if position >= end:
+            return None
+        lost = 0
+        if self._walk is None or self._walk.position != position:
+            lost = self._seek(position, end)
+        assert self._walk is not None
+        records: list[Record] = []
+        try:
+            while len(records) < _RECORDS and (group := self._walk.next(end)) is not None:
+                lost += isinstance(group, Damage)
+                for found in FrameWalk(self._opened(), group):
+                    if isinstance(found, Frame) and found.position >= position:
+                        records += self._record(found)
+            after = max(self._walk.position, position)
+        except SegmentGone:  # recycled under our eyes: the next read finds out what is gone
+            self.close()
+            return None
+        return Batch(self.name, position, after, records, lost)
+
+    def close(self) -> None:
+        """Let go of its files."""
+        if self._files is not None:
+            self._files.close()
+        self._files = self._walk = None
+
+    def _seek(self, position: int, end: int) -> int:
+        """Be at ``position``, or at what comes next; 1 where something between the two is gone."""
+        self.close()
+        files = self._opened()
+        self._walk = GroupWalk(files, position, end)
+        if not position or self._walk.position <= position:
+            return 0  # what was before a new ledger, `rebuild` brings in
+        header = files.header(self._walk.position)
+        return int(header is None or header.previous > position)
+
+    def _opened(self) -> SegmentFiles:
+        if self._files is None:
+            self._files = SegmentFiles(self._disk, self._layout, self._meta)
+        return self._files
+
+    def _record(self, frame: Frame) -> Iterator[Record]:
+        data = self._opened().read(frame.record_position, frame.size)
+        try:
+            yield decode(data)
+        except CorruptRecord:
+            return  # what is damaged is announced again, or its writer has told of it
