@@ -136,8 +136,27 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "bytes"},
         description="Of all instances of one association; then A700H; 0: no limit, since some stay open for days.",
     )
-    unknown_sources: Literal["accept", "refuse"] = Field(
-        "accept", description="Associations of AE titles that no table sources.NAME has."
+    unknown_sources: Literal["accept", "quarantine", "refuse"] = Field(
+        "accept",
+        description="Associations of AE titles that no table sources.NAME has; quarantine: what they send is kept there.",
+    )
+    unknown_bytes: int = Field(
+        1 * GiB,
+        ge=1,
+        json_schema_extra={"unit": "bytes"},
+        description="With quarantine: of unknown sources within unknown_period; then A700H. One study, and no full disk.",
+    )
+    unknown_instances: int = Field(
+        10_000,
+        ge=1,
+        json_schema_extra={"unit": "instances"},
+        description="With quarantine: as unknown_bytes; each is an object in a store, and somebody's decision.",
+    )
+    unknown_period: float = Field(
+        86400.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="Then the two are counted anew: a day, so that there is one for an administrator to decide in.",
     )
     drain_timeout: float = Field(
         30.0,

@@ -16,6 +16,7 @@ from ingest.contract.settings import ReceiverSettings, SourceSettings
 from ingest.instance import ChunkPool
 from ingest.log import InstanceLog
 from ingest.receiver.sources import Grant, Origin, Sources
+from ingest.receiver.unknown import UnknownQuota
 
 NO_SOURCES: Final[Mapping[str, SourceSettings]] = MappingProxyType({})
 
@@ -47,8 +48,10 @@ class Admission:
         *,
         commitment: bool = False,
         sources: Mapping[str, SourceSettings] = NO_SOURCES,
+        quota: UnknownQuota | None = None,
     ) -> None:
-        self.sources = Sources(settings, sources, acceptor_policy(settings, commitment=commitment))
+        policy = acceptor_policy(settings, commitment=commitment)
+        self.sources = Sources(settings, sources, policy, quota)
         self._maximum = settings.maximum_associations
         self._log = log
         self._pool = pool

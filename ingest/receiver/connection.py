@@ -328,7 +328,12 @@ class Connection(asyncio.BufferedProtocol):
             context = self._association.contexts[begun.context_id]
             assert self._grant is not None
             receiving = self._server.storage.begin(
-                message, context, self._peer, self._budget_freed, self._grant.maximum_size
+                message,
+                context,
+                self._peer,
+                self._budget_freed,
+                maximum=self._grant.maximum_size,
+                quota=self._grant.quota,
             )
             self._begin(begun, message, receiving)
         elif isinstance(message, CStoreRequest):

@@ -21,6 +21,7 @@ from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.listeners import Bound, Listeners
 from ingest.receiver.storage import StorageService
 from ingest.receiver.telemetry import Telemetry
+from ingest.receiver.unknown import UnknownQuota
 
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
@@ -61,6 +62,7 @@ class Server:
         *,
         listeners: Mapping[str, ListenerSettings] = NO_LISTENERS,
         sources: Mapping[str, SourceSettings] = NO_SOURCES,
+        quota: UnknownQuota | None = None,
     ) -> None:
         self.settings = settings
         self.maximum_connections = min(settings.maximum_connections, _spare_descriptors(log))
@@ -68,7 +70,7 @@ class Server:
         self.pool = ChunkPool(settings.buffer_budget)
         self.commitment = CommitmentService(commitments, commitment_settings or CommitmentSettings())
         self.admission = Admission(
-            settings, log, self.pool, commitment=self.commitment.offered, sources=sources
+            settings, log, self.pool, commitment=self.commitment.offered, sources=sources, quota=quota
         )
         self.storage = StorageService(log, self.pool)
         self.telemetry = telemetry or Telemetry(Settings())

@@ -13,6 +13,7 @@ from ingest.contract.refusals import shown
 from ingest.contract.settings import ReceiverSettings, SourceSettings
 from ingest.contract.tls import Certificate, certificate_of
 from ingest.receiver.rate import RateMeter
+from ingest.receiver.unknown import UnknownQuota
 
 if TYPE_CHECKING:
     import ssl
@@ -44,9 +45,17 @@ def origin_of(transport: asyncio.BaseTransport) -> Origin:
 class Grant:
     """What one association was granted: the limits of its source when it was accepted."""
 
-    def __init__(self, source: str, meter: RateMeter | None, size: int, room: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        meter: RateMeter | None,
+        size: int,
+        room: int,
+        quota: UnknownQuota | None = None,
+    ) -> None:
         self.source = source
         self.meter = meter
+        self.quota = quota  # of a source that is unknown, and whose instances go to quarantine
         self._size = size  # bytes of an instance; 0: no limit
         self._room = room  # bytes that the association may still store
         self._bounded = room > 0
@@ -87,9 +96,16 @@ class Sources:
     """The configured sources; `reload` exchanges them, and what is open keeps what it was granted."""
 
     def __init__(
-        self, settings: ReceiverSettings, sources: Mapping[str, SourceSettings], policy: AcceptorPolicy
+        self,
+        settings: ReceiverSettings,
+        sources: Mapping[str, SourceSettings],
+        policy: AcceptorPolicy,
+        quota: UnknownQuota | None = None,
     ) -> None:
         self._general = policy
+        # Of a stranger's instances nothing is proved before an administrator has decided.
+        self._strangers = replace(policy, commitment_scp=False)
+        self.quota = quota or UnknownQuota(settings)
         self._open: dict[str, int] = {}
         self._sources: dict[str, _Source] = {}
         self._names: dict[str, str] = {}
@@ -99,6 +115,7 @@ class Sources:
         """Take these, and what is for all, from now on. A source that keeps its rate keeps what it has used of it."""
         before = self._sources
         self._unknown = settings.unknown_sources
+        self.quota.reload(settings)
         self._sizes = settings.maximum_instance_size, settings.maximum_association_size
         self._sources = {name: self._made(source, before.get(name)) for name, source in sources.items()}
         self._names = {title: name for name, source in sources.items() for title in source.ae_titles}
@@ -125,7 +142,9 @@ class Sources:
         if source is None:
             if self._unknown == "refuse":
                 return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "unknown")
-            return self._general, Grant(UNKNOWN, None, size, room)
+            held = self._unknown == "quarantine"
+            policy = self._strangers if held else self._general
+            return policy, Grant(UNKNOWN, None, size, room, self.quota if held else None)
         if why := source.why_not(origin):
             return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, why, name)
         limits = source.settings

@@ -4,6 +4,8 @@ import itertools
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from ingest.association import AcceptedContext
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import Instance
@@ -20,6 +22,7 @@ from ingest.errors import LogUnavailable, OutOfResources, Refused
 from ingest.instance import ChunkPool, Upload
 from ingest.log import InstanceLog
 from ingest.receiver.receiving import Drain, Peer, Receiving
+from ingest.receiver.unknown import UnknownQuota, UnknownUpload
 
 _AFFECTED_SOP_CLASS_UID = 0x0000_0002
 _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
@@ -39,14 +42,18 @@ class StorageService:
         context: AcceptedContext,
         peer: Peer,
         resume: Callable[[], None],
+        *,
         maximum: int = 0,
+        quota: UnknownQuota | None = None,
     ) -> Receiving:
-        """What takes the data set of ``request``, of ``maximum`` bytes unless that is 0.
+        """What takes the data set of ``request``, of ``maximum`` bytes unless that is 0, and within ``quota``.
 
         ``resume`` is called when a write may be tried again.
         """
         try:
             self._check(request, context)
+            if quota is not None:
+                quota.begin()
         except Refused as refused:
             return Drain(refused)
         instance = Instance(
@@ -61,7 +68,10 @@ class StorageService:
             time.time_ns(),
         )
         upload_id = UploadId.of(self._log.receiver_id, self._log.epoch, next(self._sequence))
-        return Upload(self._log, self._pool, upload_id, instance, resume, maximum=maximum)
+        if quota is None:
+            return Upload(self._log, self._pool, upload_id, instance, resume, maximum=maximum)
+        instance = replace(instance, unknown_source=True)
+        return UnknownUpload(self._log, self._pool, upload_id, instance, resume, quota=quota, maximum=maximum)
 
     def _check(self, request: CStoreRequest, context: AcceptedContext) -> None:
         if request.affected_sop_class_uid != context.abstract_syntax:
