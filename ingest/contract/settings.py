@@ -17,6 +17,7 @@ from ingest.contract.settings_base import (
     GiB,
     KiB,
     MiB,
+    Priority,
     Section,
     SourceName,
     StoreUrlText,
@@ -85,6 +86,24 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "bytes"},
         description="Instance bytes in memory, all associations together; at the budget reading stops.",
     )
+    fair_window: int = Field(
+        4 * MiB,
+        ge=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of them, what sources share by priority while several send: one waits for little more of the others.",
+    )
+    fair_memory: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="How long after a source's last instance the others keep to their shares; alone, one has all.",
+    )
+    association_reserve: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Part of maximum_associations that is kept for sources with less than their share of it, by priority.",
+    )
     artim_timeout: float = Field(
         30.0, gt=0, json_schema_extra={"unit": "s"}, description="PS3.8 9.1.2; pynetdicom and DCMTK use 30."
     )
@@ -139,6 +158,9 @@ class ReceiverSettings(Section):
     unknown_sources: Literal["accept", "quarantine", "refuse"] = Field(
         "accept",
         description="Associations of AE titles that no table sources.NAME has; quarantine: what they send is kept there.",
+    )
+    unknown_priority: Priority = Field(
+        "low", description="Of all unknown sources, which share as one; see sources.NAME.priority."
     )
     unknown_bytes: int = Field(
         1 * GiB,

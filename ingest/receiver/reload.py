@@ -18,6 +18,7 @@ _APPLIED = frozenset({"sources"})
 _APPLIED_OF_RECEIVER = frozenset(
     {
         "unknown_sources",
+        "unknown_priority",
         "unknown_bytes",
         "unknown_instances",
         "unknown_period",

@@ -12,7 +12,7 @@ from typing import Final
 from ingest.commitment.interface import Commitments
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import CommitmentSettings, ReceiverSettings, Settings, SourceSettings
-from ingest.instance import ChunkPool
+from ingest.instance import ChunkPool, Shares
 from ingest.log import InstanceLog
 from ingest.receiver.addresses import Addresses
 from ingest.receiver.admission import NO_SOURCES, Admission
@@ -68,11 +68,18 @@ class Server:
         self.maximum_connections = min(settings.maximum_connections, _spare_descriptors(log))
         self.log = log
         self.pool = ChunkPool(settings.buffer_budget)
+        self.shares = Shares(self.pool, settings.fair_window, settings.fair_memory)
         self.commitment = CommitmentService(commitments, commitment_settings or CommitmentSettings())
         self.admission = Admission(
-            settings, log, self.pool, commitment=self.commitment.offered, sources=sources, quota=quota
+            settings,
+            log,
+            self.pool,
+            self.shares,
+            commitment=self.commitment.offered,
+            sources=sources,
+            quota=quota,
         )
-        self.storage = StorageService(log, self.pool)
+        self.storage = StorageService(log)
         self.telemetry = telemetry or Telemetry(Settings())
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
@@ -134,5 +141,6 @@ class Server:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             now = time.monotonic()
+            self.shares.watch(now)
             for connection in list(self.connections):
                 connection.watch(now)

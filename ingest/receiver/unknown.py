@@ -20,7 +20,7 @@ from ingest.contract.settings import ReceiverSettings
 from ingest.contract.unknown_sources import Taken, read_taken, write_taken
 from ingest.dimse.status import OUT_OF_RESOURCES
 from ingest.errors import QuotaUsedUp
-from ingest.instance import ChunkPool, RecordLog, Upload
+from ingest.instance import ChunkPool, RecordLog, Share, Upload
 
 logger = structlog.get_logger(__name__)
 
@@ -142,7 +142,7 @@ class UnknownUpload(Upload):
     def __init__(
         self,
         log: RecordLog,
-        pool: ChunkPool,
+        chunks: ChunkPool | Share,
         upload_id: UploadId,
         instance: Instance,
         resume: Callable[[], None],
@@ -150,7 +150,7 @@ class UnknownUpload(Upload):
         quota: UnknownQuota,
         maximum: int,
     ) -> None:
-        super().__init__(log, pool, upload_id, instance, resume, maximum=maximum)
+        super().__init__(log, chunks, upload_id, instance, resume, maximum=maximum)
         self._quota = quota
         self._counted = 0
         self._may_be_given_back = True
