@@ -45,6 +45,7 @@ class Load:
     processes: int = 1
     pdu_length: int = DEFAULT_PDU_LENGTH
     called_ae_title: str = "DICOM-INGEST"
+    calling_ae_title: str = "BENCHMARK"
     run: int = 1  # keeps the UIDs of different runs apart
 
 
@@ -80,7 +81,11 @@ class _Association:
         self._pieces: list[memoryview] = []
         self._next = 0
         self._begun = 0.0
-        self.socket.sendall(associate_request(load.called_ae_title, KINDS[load.kind].sop_class_uid))
+        self.socket.sendall(
+            associate_request(
+                load.called_ae_title, KINDS[load.kind].sop_class_uid, calling_ae_title=load.calling_ae_title
+            )
+        )
         announced = accepted_pdu_length(self._read_pdu())
         if announced and announced < load.pdu_length:
             raise UnexpectedAnswer(f"peer accepts PDUs of {announced} bytes at most")

@@ -149,9 +149,9 @@ def _user_information() -> bytes:
     )
 
 
-def _associate(kind: int, called: str, contexts: bytes) -> bytes:
+def _associate(kind: int, called: str, contexts: bytes, calling: str = "BENCHMARK") -> bytes:
     body = (
-        struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode("ascii"), b"BENCHMARK".ljust(16))
+        struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode("ascii"), calling.ljust(16).encode("ascii"))
         + _item(0x10, _APPLICATION_CONTEXT)
         + contexts
         + _user_information()
@@ -159,12 +159,15 @@ def _associate(kind: int, called: str, contexts: bytes) -> bytes:
     return _PDU.pack(kind, len(body)) + body
 
 
-def associate_request(called_ae_title: str, sop_class_uid: str) -> bytes:
+def associate_request(
+    called_ae_title: str, sop_class_uid: str, *, calling_ae_title: str = "BENCHMARK"
+) -> bytes:
     """A-ASSOCIATE-RQ with one context: the class in Explicit VR Little Endian (PS3.8 9.3.2)."""
     syntaxes = _item(0x30, sop_class_uid.encode("ascii")) + _item(
         0x40, EXPLICIT_VR_LITTLE_ENDIAN.encode("ascii")
     )
-    return _associate(0x01, called_ae_title, _item(0x20, bytes((CONTEXT_ID, 0, 0, 0)) + syntaxes))
+    context = _item(0x20, bytes((CONTEXT_ID, 0, 0, 0)) + syntaxes)
+    return _associate(0x01, called_ae_title, context, calling_ae_title)
 
 
 def associate_accept(called_ae_title: str) -> bytes:

@@ -4,7 +4,8 @@
     ├── LocalProtocolError     ours: a call the state does not allow. Abort the association; it is a defect.
     ├── RemoteProtocolError    the peer's: abort with the source and reason that the error carries.
     ├── Refused                policy: answer with the status that the error carries; the association goes on.
-    │   └── InstanceTooLong
+    │   ├── InstanceTooLong
+    │   └── QuotaUsedUp
     ├── OutOfResources         the world, for now: disk, queue or memory is full. The peer may send again.
     └── LogUnavailable         the world, for now: the log cannot acknowledge. The peer may send again.
 
@@ -63,6 +64,10 @@ class Refused(IngestError):  # noqa: N818 - the status says that it failed
 
 class InstanceTooLong(Refused):
     """It is longer than the settings allow its sender."""
+
+
+class QuotaUsedUp(Refused):
+    """Unknown sources have put into quarantine what the settings let them."""
 
 
 class OutOfResources(IngestError):  # noqa: N818 - named like the status A700H

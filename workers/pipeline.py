@@ -123,6 +123,7 @@ class Pipeline:
             self._wait_for_the_store,
             self._give_up,
             self._seal,
+            self._know_the_source,
             self._know,
             self._validate,
             self._compare,
@@ -176,6 +177,11 @@ class Pipeline:
         if not work.source_digest:
             work.source_digest = await asyncio.to_thread(check_seal, work.payload, work.upload.instance)
             work.manifest = received_manifest(work.upload.upload_id, work.upload.instance, work.source_digest)
+
+    async def _know_the_source(self, work: Work) -> None:
+        """What a stranger sent is neither read nor compared, so that he learns nothing of what is stored."""
+        if work.upload.instance.unknown_source:
+            raise Rejected(Reason.UNKNOWN_SOURCE, 0, "its AE title is of no source in the settings")
 
     async def _know(self, work: Work) -> Settled | None:
         found = await known(self._stores, work.manifest, replayed=work.upload.replayed)

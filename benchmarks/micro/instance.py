@@ -9,8 +9,9 @@ from benchmarks.noop_receiver import NoopLog
 from ingest.association import AcceptedContext, Fragment, FragmentRun
 from ingest.contract.settings import ReceiverSettings
 from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
-from ingest.instance import ChunkPool
+from ingest.instance import ChunkPool, Shares
 from ingest.receiver.receiving import Peer
+from ingest.receiver.sources import Grant
 from ingest.receiver.storage import StorageService
 
 
@@ -38,9 +39,12 @@ def operations() -> dict[str, Callable[[int], None]]:
                     assembler.receive(item)
 
     def write(count: int) -> None:
-        storage = StorageService(NoopLog(), ChunkPool(ReceiverSettings().buffer_budget))
+        limits = ReceiverSettings()
+        storage = StorageService(NoopLog())
+        shares = Shares(ChunkPool(limits.buffer_budget), limits.fair_window, limits.fair_memory)
+        grant = Grant("", shares.of("", 1))
         for _ in range(count):
-            receiving = storage.begin(request, context, Peer("A", "B", "127.0.0.1"), _never)
+            receiving = storage.begin(request, context, Peer("A", "B", "127.0.0.1"), grant, _never)
             for item in items:
                 if isinstance(item, FragmentRun):
                     receiving.write_run(item.rows)

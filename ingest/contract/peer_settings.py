@@ -8,6 +8,7 @@ from ingest.contract.settings_base import (
     AeTitle,
     CertificateName,
     Network,
+    Priority,
     Section,
     Uid,
     one_or_list,
@@ -51,6 +52,10 @@ class SourceAdmission(Section):
     )
     sop_classes: Annotated[tuple[Uid, ...], BeforeValidator(split_list)] = Field(
         (), description="SOP Class UIDs that it may store; empty: all."
+    )
+    priority: Priority = Field(
+        "medium",
+        description="Its share while several sources send: high has four times that of medium, which has four times that of low.",
     )
     maximum_associations: int = Field(
         0, ge=0, description="Open at a time in one receiver; more are rejected; 0: no limit of its own."

@@ -80,6 +80,9 @@ class Instance(msgspec.Struct, frozen=True, array_like=True):
     called_ae_title: str
     peer_address: str
     received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock
+    unknown_source: bool = (
+        False  # it goes to quarantine, whatever it holds, until an administrator has decided
+    )
 
 
 class Place(enum.StrEnum):

@@ -18,6 +18,7 @@ from ingest.contract.settings_base import (
     GiB,
     KiB,
     MiB,
+    Priority,
     Section,
     SourceName,
     StoreUrlText,
@@ -86,6 +87,24 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "bytes"},
         description="Instance bytes in memory, all associations together; at the budget reading stops.",
     )
+    fair_window: int = Field(
+        4 * MiB,
+        ge=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of them, what sources share by priority while several send: one waits for little more of the others.",
+    )
+    fair_memory: float = Field(
+        10.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="How long after a source's last instance the others keep to their shares; alone, one has all.",
+    )
+    association_reserve: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="Part of maximum_associations that is kept for sources with less than their share of it, by priority.",
+    )
     artim_timeout: float = Field(
         30.0, gt=0, json_schema_extra={"unit": "s"}, description="PS3.8 9.1.2; pynetdicom and DCMTK use 30."
     )
@@ -137,8 +156,30 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "bytes"},
         description="Of all instances of one association; then A700H; 0: no limit, since some stay open for days.",
     )
-    unknown_sources: Literal["accept", "refuse"] = Field(
-        "accept", description="Associations of AE titles that no table sources.NAME has."
+    unknown_sources: Literal["accept", "quarantine", "refuse"] = Field(
+        "accept",
+        description="Associations of AE titles that no table sources.NAME has; quarantine: what they send is kept there.",
+    )
+    unknown_priority: Priority = Field(
+        "low", description="Of all unknown sources, which share as one; see sources.NAME.priority."
+    )
+    unknown_bytes: int = Field(
+        1 * GiB,
+        ge=1,
+        json_schema_extra={"unit": "bytes"},
+        description="With quarantine: of unknown sources within unknown_period; then A700H. One study, and no full disk.",
+    )
+    unknown_instances: int = Field(
+        10_000,
+        ge=1,
+        json_schema_extra={"unit": "instances"},
+        description="With quarantine: as unknown_bytes; each is an object in a store, and somebody's decision.",
+    )
+    unknown_period: float = Field(
+        86400.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="Then the two are counted anew: a day, so that there is one for an administrator to decide in.",
     )
     drain_timeout: float = Field(
         30.0,

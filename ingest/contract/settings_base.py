@@ -1,8 +1,10 @@
 """What every table of the settings file is made of: a frozen section, and the types of its values."""
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Annotated
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -77,6 +79,11 @@ Network = Annotated[str, AfterValidator(_network)]
 CertificateName = Annotated[str, AfterValidator(_certificate_name)]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+# DICOM's own words (0000,0700), and how many times the share of one each has of what sources contend for.
+Priority = Literal["low", "medium", "high"]
+WEIGHTS: Final[Mapping[Priority, int]] = MappingProxyType({"low": 1, "medium": 4, "high": 16})
 
 
 class Section(BaseModel):

@@ -39,6 +39,8 @@ def joined(head: bytes, payload: Sequence[memoryview]) -> bytes | memoryview:
 class Holder(Protocol):
     """Whoever fills a chunk, and can be asked to give it up early."""
 
+    size: int  # bytes of its data set so far
+
     def yield_chunk(self) -> bool:
         """Publish or put aside what is there; ``False`` when nothing can be given up."""
 
@@ -50,7 +52,7 @@ class ChunkPool:
         self._unmade = self._chunks = max(2, (budget - budget // _UNREAD_SHARE) // MAX_PAYLOAD)
         self._free: list[memoryview] = []
         self._filling: dict[Holder, None] = {}  # in order of last use: the first is the longest idle
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[], object]] = deque()
 
     @property
     def free(self) -> bool:
@@ -81,7 +83,7 @@ class ChunkPool:
         """``holder`` has just filled some more: it is no longer the longest idle."""
         self._filling[holder] = self._filling.pop(holder)
 
-    def submitted(self, holder: Holder) -> None:
+    def submitted(self, holder: Holder, size: int = 0) -> None:  # noqa: ARG002 - of a share's account
         """``holder`` fills no chunk any more; what it had is with the log, or released."""
         self._filling.pop(holder, None)
 
@@ -91,14 +93,14 @@ class ChunkPool:
         if self._waiting:
             self._waiting.popleft()()
 
-    def wait(self, resume: Callable[[], None]) -> None:
+    def wait(self, resume: Callable[[], object]) -> None:
         """Call ``resume`` when a chunk is free, and see to it that one becomes free."""
         self._waiting.append(resume)
         for holder in list(self._filling):
             if holder.yield_chunk():
                 return
 
-    def forget(self, resume: Callable[[], None]) -> bool:
+    def forget(self, resume: Callable[[], object]) -> bool:
         """The waiter waits no longer; whether it did."""
         if resume not in self._waiting:
             return False

@@ -30,6 +30,7 @@ from ingest.instance.identity import (
     Unreadable,
     read_identity,
 )
+from ingest.instance.shares import Share
 
 # Parts of one instance with the log at once. Two keep disk and network busy together; four ride out one slow
 # sync, and leave most of the budget to other associations.
@@ -65,7 +66,7 @@ class Upload:
     def __init__(
         self,
         log: RecordLog,
-        pool: ChunkPool,
+        pool: ChunkPool | Share,
         upload_id: UploadId,
         instance: Instance,
         resume: Callable[[], None],
@@ -275,7 +276,7 @@ class Upload:
     def _append(self, kind: Kind, index: int, chunk: memoryview | None, payload: memoryview) -> None:
         if chunk is not None:
             self._chunk, self._filled = None, 0
-            self._pool.submitted(self)
+            self._pool.submitted(self, len(payload))
         pieces = (payload,) if len(payload) else ()
         self._outstanding += 1
         future = self._log.publish(self._partition, partial(self._header, kind, index, pieces), pieces)

@@ -13,9 +13,10 @@ from ingest.association import (
     negotiate,
 )
 from ingest.contract.settings import ReceiverSettings, SourceSettings
-from ingest.instance import ChunkPool
+from ingest.instance import ChunkPool, Shares
 from ingest.log import InstanceLog
 from ingest.receiver.sources import Grant, Origin, Sources
+from ingest.receiver.unknown import UnknownQuota
 
 NO_SOURCES: Final[Mapping[str, SourceSettings]] = MappingProxyType({})
 
@@ -44,12 +45,16 @@ class Admission:
         settings: ReceiverSettings,
         log: InstanceLog,
         pool: ChunkPool,
+        shares: Shares,
         *,
         commitment: bool = False,
         sources: Mapping[str, SourceSettings] = NO_SOURCES,
+        quota: UnknownQuota | None = None,
     ) -> None:
-        self.sources = Sources(settings, sources, acceptor_policy(settings, commitment=commitment))
+        policy = acceptor_policy(settings, commitment=commitment)
+        self.sources = Sources(settings, sources, policy, shares, quota)
         self._maximum = settings.maximum_associations
+        self._reserve = int(settings.maximum_associations * settings.association_reserve)
         self._log = log
         self._pool = pool
         self.associations = 0
@@ -66,9 +71,15 @@ class Admission:
         admitted, grant = self.sources.admit(request, origin)
         if isinstance(admitted, Rejection):
             return AssociateReject.of(admitted), None
-        if self.associations >= self._maximum:
+        assert grant is not None  # with a policy
+        if not self._has_room(grant):
             return AssociateReject.of(Rejection.LOCAL_LIMIT_EXCEEDED), None
         return negotiate(request, admitted), grant
+
+    def _has_room(self, grant: Grant) -> bool:
+        """The last places are kept for sources that have less than their share of all."""
+        left = self._maximum - self.associations
+        return left > self._reserve or (left > 0 and self.sources.is_below_its_share(grant, self._maximum))
 
     def established(self, grant: Grant) -> None:
         """One more association is established."""

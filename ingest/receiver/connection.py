@@ -45,6 +45,7 @@ from ingest.receiver.reports import Channel, Link, Reports
 from ingest.receiver.sources import Grant, address_of, origin_of
 
 if TYPE_CHECKING:
+    from ingest.instance import ChunkPool, Share
     from ingest.receiver.server import Server
     from ingest.receiver.telemetry import AssociationTelemetry
 
@@ -97,6 +98,7 @@ class Connection(asyncio.BufferedProtocol):
         self._received = 0
         self._refused = 0
         self._grant: Grant | None = None  # while established
+        self._chunks: ChunkPool | Share = server.pool  # since then, its source's share
         self._meter: RateMeter | None = None  # of a source that has a maximum rate
         self.established = False
 
@@ -116,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         """Where the next bytes go: no more of a data set than there is room for, and held, no more than a few requests."""
         if not self._held:
             if self._receiving is None:
-                return self._server.receive_buffer if self._server.pool.free else self._server.small_buffer
+                return self._server.receive_buffer if self._chunks.free else self._server.small_buffer
             room = self._receiving.room
             if room >= RECEIVE_BUFFER:
                 return self._server.receive_buffer
@@ -291,7 +293,7 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(answer, Accepted):
             assert grant is not None
             self._peer = Peer(request.calling_ae_title, request.called_ae_title, origin.address)
-            self._grant, self._meter = grant, grant.meter
+            self._grant, self._meter, self._chunks = grant, grant.meter, grant.share
             self.established = True
             self._begun_at = self._window_start = self._last_byte
             admission.established(grant)
@@ -328,7 +330,7 @@ class Connection(asyncio.BufferedProtocol):
             context = self._association.contexts[begun.context_id]
             assert self._grant is not None
             receiving = self._server.storage.begin(
-                message, context, self._peer, self._budget_freed, self._grant.maximum_size
+                message, context, self._peer, self._grant, self._budget_freed
             )
             self._begin(begun, message, receiving)
         elif isinstance(message, CStoreRequest):
@@ -419,7 +421,7 @@ class Connection(asyncio.BufferedProtocol):
     def _retry(self) -> None:
         rest, self._rest = self._rest, None
         if rest is None:
-            self._server.pool.pass_on()
+            self._chunks.pass_on()
             return
         self._held &= ~Held.BUDGET
         self._data(rest)

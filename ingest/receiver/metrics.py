@@ -66,6 +66,11 @@ def server_gauges(server: "Server") -> list[Instrument]:
             lambda: pool.used_bytes,
         ),
         Gauge(
+            "unknown_quota_used_ratio",
+            "Of what unknown sources may put into quarantine within receiver.unknown_period, the part they have.",
+            lambda: admission.sources.quota.used,
+        ),
+        Gauge(
             "log_refusing",
             "Whether instances are refused with A700H: 1 or 0.",
             lambda: log.refusal() is not None,

@@ -10,7 +10,7 @@ from ingest.association import (
 from ingest.association.negotiation import ABSTRACT_SYNTAX_NOT_SUPPORTED, Answer
 from ingest.association.storage_classes import STORAGE_CLASSES, STORAGE_COMMITMENT
 from ingest.dimse.status import OUT_OF_RESOURCES
-from ingest.errors import InstanceTooLong, LogUnavailable, OutOfResources, Refused
+from ingest.errors import InstanceTooLong, LogUnavailable, OutOfResources, QuotaUsedUp, Refused
 
 
 class Reason(NamedTuple):
@@ -59,13 +59,19 @@ TRANSFER_SYNTAX: Final = Reason(
 SERVICE: Final = Reason("service", "none here: this service is not offered")
 PRIVATE_CLASS: Final = Reason("sop-class", "receiver.private_storage_classes, if this is a storage class")
 CLASS_OF_SOURCE: Final = Reason("sop-class-of-source", "sources.NAME.sop_classes")
-COMMITMENT_OFF: Final = Reason("commitment-off", "commitment.enabled = true")
+COMMITMENT_OFF: Final = Reason(
+    "commitment-off", "commitment.enabled = true; of an unknown source in quarantine: a table sources.NAME"
+)
 
 NO_RESOURCES: Final = Reason("out-of-resources", _LOG)
 NO_LOG: Final = Reason("log-unavailable", _LOG)
 TOO_LONG: Final = Reason(
     "instance-too-long",
     "receiver.maximum_instance_size, receiver.maximum_association_size, sources.NAME.maximum_instance_size",
+)
+UNKNOWN_QUOTA: Final = Reason(
+    "unknown-quota",
+    "sources.NAME.ae_titles, if it is known; receiver.unknown_bytes, unknown_instances, unknown_period",
 )
 REFUSED: Final = Reason("refused", _SENDER)
 DEFECT: Final = Reason("error", "none: a defect; see the log of the receiver")
@@ -102,6 +108,8 @@ def of_failure(failure: Exception) -> Reason:
         return NO_LOG
     if isinstance(failure, InstanceTooLong):
         return TOO_LONG
+    if isinstance(failure, QuotaUsedUp):
+        return UNKNOWN_QUOTA
     if isinstance(failure, Refused):
         return NO_RESOURCES if failure.status == OUT_OF_RESOURCES else REFUSED
     return DEFECT

@@ -16,7 +16,16 @@ logger = structlog.get_logger(__name__)
 # What `take` of `Reloading` applies. All else needs a restart, and is said to.
 _APPLIED = frozenset({"sources"})
 _APPLIED_OF_RECEIVER = frozenset(
-    {"unknown_sources", "maximum_instance_size", "maximum_association_size", "certificate_interval"}
+    {
+        "unknown_sources",
+        "unknown_priority",
+        "unknown_bytes",
+        "unknown_instances",
+        "unknown_period",
+        "maximum_instance_size",
+        "maximum_association_size",
+        "certificate_interval",
+    }
 )
 
 

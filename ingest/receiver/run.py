@@ -23,6 +23,7 @@ from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_g
 from ingest.receiver.reload import Reloading
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
+from ingest.receiver.unknown import UnknownQuota
 
 if TYPE_CHECKING:
     from ingest.commitment.engine import Engine
@@ -122,6 +123,7 @@ async def serve(
         telemetry,
         listeners=settings.listeners,
         sources=settings.sources,
+        quota=UnknownQuota(settings.receiver, settings.data),
     )
     await server.start()
     telemetry.refusals.start()
@@ -142,6 +144,7 @@ async def serve(
         logger.error("the log failed; the process ends so that recovery decides what is durable")
     await server.drain()
     await telemetry.refusals.close()
+    server.admission.sources.quota.close()
     return log_failed
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from ingest.commitment.interface import Commitments
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import CommitmentSettings, ReceiverSettings, Settings, SourceSettings
-from ingest.instance import ChunkPool
+from ingest.instance import ChunkPool, Shares
 from ingest.log import InstanceLog
 from ingest.receiver.addresses import Addresses
 from ingest.receiver.admission import NO_SOURCES, Admission
@@ -21,6 +21,7 @@ from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.listeners import Bound, Listeners
 from ingest.receiver.storage import StorageService
 from ingest.receiver.telemetry import Telemetry
+from ingest.receiver.unknown import UnknownQuota
 
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
@@ -61,16 +62,24 @@ class Server:
         *,
         listeners: Mapping[str, ListenerSettings] = NO_LISTENERS,
         sources: Mapping[str, SourceSettings] = NO_SOURCES,
+        quota: UnknownQuota | None = None,
     ) -> None:
         self.settings = settings
         self.maximum_connections = min(settings.maximum_connections, _spare_descriptors(log))
         self.log = log
         self.pool = ChunkPool(settings.buffer_budget)
+        self.shares = Shares(self.pool, settings.fair_window, settings.fair_memory)
         self.commitment = CommitmentService(commitments, commitment_settings or CommitmentSettings())
         self.admission = Admission(
-            settings, log, self.pool, commitment=self.commitment.offered, sources=sources
+            settings,
+            log,
+            self.pool,
+            self.shares,
+            commitment=self.commitment.offered,
+            sources=sources,
+            quota=quota,
         )
-        self.storage = StorageService(log, self.pool)
+        self.storage = StorageService(log)
         self.telemetry = telemetry or Telemetry(Settings())
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
@@ -132,5 +141,6 @@ class Server:
         while True:
             await asyncio.sleep(WATCH_INTERVAL)
             now = time.monotonic()
+            self.shares.watch(now)
             for connection in list(self.connections):
                 connection.watch(now)

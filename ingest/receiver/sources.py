@@ -11,8 +11,11 @@ import structlog
 from ingest.association import AcceptorPolicy, AssociateRequest, Rejection
 from ingest.contract.refusals import shown
 from ingest.contract.settings import ReceiverSettings, SourceSettings
+from ingest.contract.settings_base import WEIGHTS
 from ingest.contract.tls import Certificate, certificate_of
+from ingest.instance import Share, Shares
 from ingest.receiver.rate import RateMeter
+from ingest.receiver.unknown import UnknownQuota
 
 if TYPE_CHECKING:
     import ssl
@@ -44,9 +47,20 @@ def origin_of(transport: asyncio.BaseTransport) -> Origin:
 class Grant:
     """What one association was granted: the limits of its source when it was accepted."""
 
-    def __init__(self, source: str, meter: RateMeter | None, size: int, room: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        share: Share,
+        *,
+        meter: RateMeter | None = None,
+        size: int = 0,
+        room: int = 0,
+        quota: UnknownQuota | None = None,
+    ) -> None:
         self.source = source
+        self.share = share
         self.meter = meter
+        self.quota = quota  # of a source that is unknown, and whose instances go to quarantine
         self._size = size  # bytes of an instance; 0: no limit
         self._room = room  # bytes that the association may still store
         self._bounded = room > 0
@@ -87,9 +101,18 @@ class Sources:
     """The configured sources; `reload` exchanges them, and what is open keeps what it was granted."""
 
     def __init__(
-        self, settings: ReceiverSettings, sources: Mapping[str, SourceSettings], policy: AcceptorPolicy
+        self,
+        settings: ReceiverSettings,
+        sources: Mapping[str, SourceSettings],
+        policy: AcceptorPolicy,
+        shares: Shares,
+        quota: UnknownQuota | None = None,
     ) -> None:
         self._general = policy
+        self._shares = shares
+        # Of a stranger's instances nothing is proved before an administrator has decided.
+        self._strangers = replace(policy, commitment_scp=False)
+        self.quota = quota or UnknownQuota(settings)
         self._open: dict[str, int] = {}
         self._sources: dict[str, _Source] = {}
         self._names: dict[str, str] = {}
@@ -99,6 +122,8 @@ class Sources:
         """Take these, and what is for all, from now on. A source that keeps its rate keeps what it has used of it."""
         before = self._sources
         self._unknown = settings.unknown_sources
+        self._unknown_priority = settings.unknown_priority
+        self.quota.reload(settings)
         self._sizes = settings.maximum_instance_size, settings.maximum_association_size
         self._sources = {name: self._made(source, before.get(name)) for name, source in sources.items()}
         self._names = {title: name for name, source in sources.items() for title in source.ae_titles}
@@ -125,7 +150,11 @@ class Sources:
         if source is None:
             if self._unknown == "refuse":
                 return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "unknown")
-            return self._general, Grant(UNKNOWN, None, size, room)
+            held = self._unknown == "quarantine"
+            policy = self._strangers if held else self._general
+            share = self._shares.of(UNKNOWN, WEIGHTS[self._unknown_priority])
+            quota = self.quota if held else None
+            return policy, Grant(UNKNOWN, share, size=size, room=room, quota=quota)
         if why := source.why_not(origin):
             return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, why, name)
         limits = source.settings
@@ -135,7 +164,16 @@ class Sources:
             )
         if limits.maximum_associations and self._open.get(name, 0) >= limits.maximum_associations:
             return self._refused(request, origin, Rejection.LOCAL_LIMIT_EXCEEDED, "associations", name)
-        return source.policy, Grant(name, source.meter, limits.maximum_instance_size or size, room)
+        share = self._shares.of(name, WEIGHTS[limits.priority])
+        size = limits.maximum_instance_size or size
+        return source.policy, Grant(name, share, meter=source.meter, size=size, room=room)
+
+    def is_below_its_share(self, grant: Grant, maximum: int) -> bool:
+        """Whether a source has fewer associations than its part, by weight, of ``maximum`` among all that have any."""
+        weights = {grant.source: grant.share.weight}
+        weights |= {name: self._shares.of(name).weight for name in self._open}
+        mine = maximum * grant.share.weight / sum(weights.values())
+        return self._open.get(grant.source, 0) < mine
 
     def established(self, grant: Grant) -> None:
         """One more association of its source."""

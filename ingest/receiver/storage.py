@@ -4,6 +4,8 @@ import itertools
 import time
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from ingest.association import AcceptedContext
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import Instance
@@ -17,9 +19,11 @@ from ingest.dimse.status import (
     SOP_CLASS_NOT_SUPPORTED,
 )
 from ingest.errors import LogUnavailable, OutOfResources, Refused
-from ingest.instance import ChunkPool, Upload
+from ingest.instance import Upload
 from ingest.log import InstanceLog
 from ingest.receiver.receiving import Drain, Peer, Receiving
+from ingest.receiver.sources import Grant
+from ingest.receiver.unknown import UnknownUpload
 
 _AFFECTED_SOP_CLASS_UID = 0x0000_0002
 _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
@@ -28,9 +32,8 @@ _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
 class StorageService:
     """Opens an upload for each C-STORE request and turns its end into a response."""
 
-    def __init__(self, log: InstanceLog, pool: ChunkPool) -> None:
+    def __init__(self, log: InstanceLog) -> None:
         self._log = log
-        self._pool = pool
         self._sequence = itertools.count(1)
 
     def begin(
@@ -38,15 +41,17 @@ class StorageService:
         request: CStoreRequest,
         context: AcceptedContext,
         peer: Peer,
+        grant: Grant,
         resume: Callable[[], None],
-        maximum: int = 0,
     ) -> Receiving:
-        """What takes the data set of ``request``, of ``maximum`` bytes unless that is 0.
+        """What takes the data set of ``request`` within what its association was granted.
 
         ``resume`` is called when a write may be tried again.
         """
         try:
             self._check(request, context)
+            if grant.quota is not None:
+                grant.quota.begin()
         except Refused as refused:
             return Drain(refused)
         instance = Instance(
@@ -61,7 +66,13 @@ class StorageService:
             time.time_ns(),
         )
         upload_id = UploadId.of(self._log.receiver_id, self._log.epoch, next(self._sequence))
-        return Upload(self._log, self._pool, upload_id, instance, resume, maximum=maximum)
+        maximum, quota = grant.maximum_size, grant.quota
+        if quota is None:
+            return Upload(self._log, grant.share, upload_id, instance, resume, maximum=maximum)
+        instance = replace(instance, unknown_source=True)
+        return UnknownUpload(
+            self._log, grant.share, upload_id, instance, resume, quota=quota, maximum=maximum
+        )
 
     def _check(self, request: CStoreRequest, context: AcceptedContext) -> None:
         if request.affected_sop_class_uid != context.abstract_syntax:

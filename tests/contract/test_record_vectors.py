@@ -34,6 +34,7 @@ INSTANCE = Instance(
     peer_address="192.0.2.1",
     received_at=1_700_000_000_000_000_000,
 )
+UNKNOWN = msgspec.structs.replace(INSTANCE, unknown_source=True)
 OUTCOME = Outcome(
     sop_instance_uid="1.2.3.4",
     place=Place.DUPLICATE,
@@ -78,10 +79,10 @@ VECTORS = [
         INSTANCE,
         b"DICOM!",
         (
-            "01016e000600000033995a730102030405060708090a0000000000070100000099b9312e322e3834"
+            "01016f00060000000cfc56bc0102030405060708090a000000000007010000009ab9312e322e3834"
             "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
             "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
-            "455354a93139322e302e322e31cf17979cfe362a00004449434f4d21"
+            "455354a93139322e302e322e31cf17979cfe362a0000c24449434f4d21"
         ),
     ),
     (
@@ -90,10 +91,34 @@ VECTORS = [
         INSTANCE,
         b"",
         (
-            "01036e00000000005ce2d64d0102030405060708090a0000000000070200000099b9312e322e3834"
+            "01036f00000000006450de6f0102030405060708090a000000000007020000009ab9312e322e3834"
             "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
             "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
-            "455354a93139322e302e322e31cf17979cfe362a0000"
+            "455354a93139322e302e322e31cf17979cfe362a0000c2"
+        ),
+    ),
+    (
+        Kind.INSTANCE,
+        1,
+        UNKNOWN,
+        b"DICOM!",
+        (
+            "01016f0006000000c4d055d40102030405060708090a000000000007010000009ab9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000c34449434f4d21"
+        ),
+    ),
+    (
+        Kind.END,
+        2,
+        UNKNOWN,
+        b"",
+        (
+            "01036f000000000067d3b59d0102030405060708090a000000000007020000009ab9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000c3"
         ),
     ),
     (
@@ -114,6 +139,34 @@ VECTORS = [
     ),
 ]
 
+# As they were before an instance said whether its source was known.
+OLDER = [
+    (
+        Kind.INSTANCE,
+        1,
+        INSTANCE,
+        b"DICOM!",
+        (
+            "01016e000600000033995a730102030405060708090a0000000000070100000099b9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a00004449434f4d21"
+        ),
+    ),
+    (
+        Kind.END,
+        2,
+        INSTANCE,
+        b"",
+        (
+            "01036e00000000005ce2d64d0102030405060708090a0000000000070200000099b9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000"
+        ),
+    ),
+]
+
 
 @pytest.mark.parametrize(("kind", "index", "metadata", "payload", "encoded"), VECTORS)
 def test_golden_records_encode(
@@ -124,7 +177,7 @@ def test_golden_records_encode(
     assert (encode_header(kind, UPLOAD, index, metadata, pieces) + payload).hex() == encoded
 
 
-@pytest.mark.parametrize(("kind", "index", "metadata", "payload", "encoded"), VECTORS)
+@pytest.mark.parametrize(("kind", "index", "metadata", "payload", "encoded"), VECTORS + OLDER)
 def test_golden_records_decode(
     kind: Kind, index: int, metadata: Instance | Outcome | None, payload: bytes, encoded: str
 ) -> None:

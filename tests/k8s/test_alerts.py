@@ -21,6 +21,7 @@ from ingest.contract.records import Place
 from ingest.contract.settings_keys import settings_fields
 from ingest.receiver import reasons
 from tests.support.instruments import PREFIX, instruments, sample_names
+from workers.errors import Reason
 from workers.stages.passage import Passage
 
 RULES = Path(__file__).resolve().parents[2] / "k8s" / "alerts.yaml"
@@ -33,6 +34,7 @@ VALUES = {
     "state": {state.value for state in State} | {"in-work", "put-by"},
     "outcome": {"acknowledged", "interrupted"},
     "source": {OTHER},
+    "reason": {reason.value for reason in Reason},
     "result": {"accepted", "transcoded"} | {passage.value for passage in Passage},
 }  # of those labels that rules choose by
 
@@ -42,6 +44,10 @@ FIRES = {
     "DicomIngestRefusing": {"log_refusing": "1+0x150"},
     "DicomIngestInstancesRefused": {'received_instances_total{source="ct-1",outcome="out-of-resources"}': "0+1x150"},
     "DicomIngestAssociationsRefused": {'associations_total{source="(other)",result="called-ae-title"}': "0+1x150"},
+    "DicomIngestUnknownSources": {
+        'placed_instances_total{source="(other)",place="quarantined",reason="unknown-source"}': "0+1x150"
+    },
+    "DicomIngestUnknownQuota": {"unknown_quota_used_ratio": "0.85+0x150"},
     "DicomIngestLogSlow": {
         'log_append_seconds_bucket{le="2.5"}': "0+0x150", 'log_append_seconds_bucket{le="10.0"}': "0+9x150",
         'log_append_seconds_bucket{le="+Inf"}': "0+9x150",
@@ -80,6 +86,8 @@ CALM = {
     'associations_total{source="ct-1",result="accepted"}': "0+1x150",
     'log_append_seconds_bucket{le="0.01"}': "0+9x150",
     'log_append_seconds_bucket{le="+Inf"}': "0+9x150",
+    "unknown_quota_used_ratio": "0.1+0x150",
+    'placed_instances_total{source="(other)",place="quarantined",reason="unknown-source"}': "7+0x150",
     "log_backlog_bytes": "10+0x150",
     "log_maximum_bytes": "100+0x150",
     "log_retention_used_ratio": "0.1+0x150",

@@ -58,11 +58,12 @@ def associate(
     contexts: tuple[tuple[str, tuple[str, ...]], ...] = ((CT, (EXPLICIT,)), (VERIFICATION, (IMPLICIT,))),
     called: str = "DICOM-INGEST",
     maximum_length: int = 16384,
+    calling: str = "TESTER",
 ) -> bytes:
     """An A-ASSOCIATE-RQ with context IDs 1, 3, 5 ..."""
     return AssociateRequest(
         called_ae_title=called,
-        calling_ae_title="TESTER",
+        calling_ae_title=calling,
         contexts=tuple(
             PresentationContext(2 * number + 1, abstract, syntaxes)
             for number, (abstract, syntaxes) in enumerate(contexts)
@@ -162,10 +163,10 @@ class Scu:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     @classmethod
-    async def associated(cls, port: int) -> "Scu":
+    async def associated(cls, port: int, calling: str = "TESTER") -> "Scu":
         """Connected, with an association."""
         scu = await cls.connect(port)
-        await scu.send(associate())
+        await scu.send(associate(calling=calling))
         kind, _ = await scu.pdu()
         assert kind == 2, kind
         return scu

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -19,6 +20,7 @@ from workers.cli.decisions import audit_decision
 from workers.cli.entry_tables import print_entries, print_entry
 from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
+from workers.errors import Reason
 from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
@@ -43,6 +45,19 @@ class DiscardedEntry(msgspec.Struct, frozen=True):
     key: str
     sop_instance_uid: str
     uploads: int
+
+
+class _Choice(NamedTuple):
+    """Entries by name; without any, all but what unknown sources sent, or all that one of those sent."""
+
+    named: tuple[str, ...]
+    unknown: str | None = None
+
+    def has(self, entry: Entry) -> bool:
+        is_unknown = entry.reason == Reason.UNKNOWN_SOURCE
+        if self.unknown is None:
+            return not is_unknown
+        return is_unknown and entry.manifest is not None and self.unknown == entry.manifest.calling_ae_title
 
 
 @click.group()
@@ -77,19 +92,23 @@ def show(settings: Settings, *, entry: str, as_json: bool) -> None:
 
 @quarantine.command("replay")
 @click.argument("entry", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every entry.")
+@click.option("--all", "everything", is_flag=True, help="Every entry but those of unknown sources.")
+@click.option("--unknown", metavar="AE", help="All that AE sent while it was of no source in the settings.")
 @data_settings
 @json_option
-def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bool, as_json: bool) -> None:
+def replay_entries(
+    settings: Settings, *, entry: tuple[str, ...], everything: bool, unknown: str | None, as_json: bool
+) -> None:
     """Let entries pass through the pipeline again, as after an upgrade that reads more.
 
     Source, receive time and upload id stay. An entry goes only once its instance is durable elsewhere; one
-    that is rejected again stays. Exit code 1 if any stays.
+    that is rejected again stays. Exit code 1 if any stays. What an unknown source sent is let in by this, so it must be
+    named: as an entry, or by its calling AE title with --unknown.
     """
-    if bool(entry) == everything:
-        raise click.UsageError("name entries, or give --all")
+    if [bool(entry), everything, unknown is not None].count(True) != 1:
+        raise click.UsageError("name entries, or give --all, or --unknown AE")
     with opened_stores(settings, replaying=True) as stores:
-        replayed = asyncio.run(_replay(stores, settings, entry, tell=not as_json))
+        replayed = asyncio.run(_replay(stores, settings, _Choice(entry, unknown), tell=not as_json))
     if as_json:
         print_json(replayed)
     if any(one.place == Place.QUARANTINED for one in replayed):
@@ -97,14 +116,20 @@ def replay_entries(settings: Settings, *, entry: tuple[str, ...], everything: bo
 
 
 @quarantine.command("discard")
-@click.argument("entry", nargs=-1, required=True)
+@click.argument("entry", nargs=-1)
+@click.option("--unknown", metavar="AE", help="All that AE sent while it was of no source in the settings.")
 @click.option("--reason", required=True, help="Kept with the record of the discard.")
 @data_settings
 @json_option
-def discard_entries(settings: Settings, *, entry: tuple[str, ...], reason: str, as_json: bool) -> None:
+def discard_entries(
+    settings: Settings, *, entry: tuple[str, ...], unknown: str | None, reason: str, as_json: bool
+) -> None:
     """Delete entries for good; a record stays."""
+    if bool(entry) == (unknown is not None):
+        raise click.UsageError("name entries, or give --unknown AE")
     with opened_stores(settings) as stores:
-        discarded = asyncio.run(_discard(stores, settings, entry, reason, tell=not as_json))
+        choice = _Choice(entry, unknown)
+        discarded = asyncio.run(_discard(stores, settings, choice, reason, tell=not as_json))
     if as_json:
         print_json(discarded)
 
@@ -113,19 +138,17 @@ async def _all(stores: Stores) -> list[Entry]:
     return [entry async for entry in entries(stores, Area.QUARANTINE)]
 
 
-async def _chosen(stores: Stores, wanted: tuple[str, ...]) -> list[Entry]:
-    if not wanted:
-        return await _all(stores)
-    return [await find_entry(stores, Area.QUARANTINE, one) for one in wanted]
+async def _chosen(stores: Stores, choice: _Choice) -> list[Entry]:
+    if choice.named:
+        return [await find_entry(stores, Area.QUARANTINE, one) for one in choice.named]
+    return [entry for entry in await _all(stores) if choice.has(entry)]
 
 
-async def _replay(
-    stores: Stores, settings: Settings, wanted: tuple[str, ...], *, tell: bool
-) -> list[ReplayedUpload]:
+async def _replay(stores: Stores, settings: Settings, choice: _Choice, *, tell: bool) -> list[ReplayedUpload]:
     """``tell``: print each as soon as it is done."""
     done: list[ReplayedUpload] = []
     async with _placing(stores, settings) as placing:
-        for entry in await _chosen(stores, wanted):
+        for entry in await _chosen(stores, choice):
             warn_acknowledged(entry.manifest, entry.sop_instance_uid)
             try:
                 replayed = await replay(stores, entry.name, placing)
@@ -160,11 +183,11 @@ async def _placing(stores: Stores, settings: Settings) -> AsyncIterator[Placing]
 
 
 async def _discard(
-    stores: Stores, settings: Settings, wanted: tuple[str, ...], reason: str, *, tell: bool
+    stores: Stores, settings: Settings, choice: _Choice, reason: str, *, tell: bool
 ) -> list[DiscardedEntry]:
     """``tell``: print each as soon as it is done."""
     done = []
-    for entry in await _chosen(stores, wanted):
+    for entry in await _chosen(stores, choice):
         warn_acknowledged(entry.manifest, entry.sop_instance_uid)
         uploads = await discard(stores, entry.name, reason)
         audit_decision(settings, QUARANTINE_DISCARD, Action.DELETE, entry.manifest, reason=reason)

@@ -14,6 +14,7 @@ from ingest.contract.records import Place
 from ingest.contract.refusals import read_refusals
 from ingest.contract.running import Running, running_processes
 from ingest.contract.settings import Settings
+from ingest.contract.unknown_sources import read_taken
 from workers.cli.account import Account, Move, read_account
 from workers.cli.moves import DamagedMove, read_moves
 from workers.cli.rejected import rejected_lines
@@ -196,7 +197,22 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
         spool=Spool(account.backlog, account.backlog_size, _age(account)),
         store=[] if quick else list(shard_groups(roots)),
         log=Log(settings.log.kind, is_single_copy(settings), lost),
-        notes=[note for note in (settings.commitment_note,) if note],
+        notes=[note for note in (settings.commitment_note, _unknown_note(settings)) if note],
+    )
+
+
+def _unknown_note(settings: Settings) -> str:
+    """What unknown sources have sent to the receiver of this data folder; empty where that is nothing."""
+    limits = settings.receiver
+    try:
+        taken = read_taken(settings.data)
+    except ValueError as error:
+        return str(error)
+    if not taken.instances or time.time() - taken.begun_at >= limits.unknown_period:
+        return ""
+    return (
+        f"unknown sources: at most {taken.instances} instances of {limits.unknown_instances}, {taken.bytes / 1e6:.1f} MB of "
+        f"{limits.unknown_bytes / 1e6:.1f} MB into quarantine in this period; see `quarantine list`"
     )
 
 

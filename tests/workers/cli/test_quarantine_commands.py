@@ -151,3 +151,77 @@ def test_a_restored_object_is_replayed_by_the_command(tmp_path: Path) -> None:
     done = run(tmp_path, "quarantine", "replay", entry["key"])
     assert (done.code, path.read_bytes()) == (0, good)
     assert Area.QUARANTINE in entry["key"]
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Path:
+    """Of two unknown sources one instance each, of one of them twice; and one that cannot be read, of a known one."""
+
+    async def scenario() -> None:
+        data = data_set_bytes(CT)
+        async with placing(tmp_path, encode=False) as one:
+            for title, uid in (("NEW_CT", UID), ("NEW_CT", UID), ("SCANNER", "1.2.3")):
+                outcome = await one.data_set(
+                    data, CT, calling_ae_title=title, sop_instance_uid=uid, unknown_source=True
+                )
+                assert (outcome.place, outcome.reason) == (Place.QUARANTINED, "unknown-source")
+            await one.data_set(data[:400], CT, sop_instance_uid="1.2.4")
+
+    asyncio.run(scenario())
+    return tmp_path
+
+
+def test_what_unknown_sources_sent_is_let_in_by_name_only(held: Path) -> None:
+    """--all is for what a new release reads; strangers are let in one AE title, or one entry, at a time."""
+    listed = run(held, "quarantine", "list", "--json").json
+    reasons = {entry["sop_instance_uid"]: entry["reason"] for entry in listed}  # type: ignore[union-attr, index, call-overload]
+    assert reasons == {UID: "unknown-source", "1.2.3": "unknown-source", "1.2.4": "truncated"}
+    assert not list((held / "store").glob("???/*.dcm"))
+    assert run(held, "quarantine", "replay", "--all").out.count("\n") == 1
+    assert run(held, "quarantine", "replay", "--all", "--unknown", "NEW_CT").code == 2
+    done = run(held, "quarantine", "replay", "--unknown", "NEW_CT")
+    assert done.code == 0
+    assert sorted(line.rpartition(": ")[2] for line in done.out.splitlines()) == ["duplicate", "stored"]
+    (stored,) = (held / "store").glob("???/*.dcm")
+    assert stored.name == f"{UID}.dcm"
+    left = run(held, "quarantine", "list", "--json").json
+    assert {entry["sop_instance_uid"] for entry in left} == {"1.2.3", "1.2.4"}  # type: ignore[union-attr, index, call-overload]
+    # That one says it is another instance than it is, which only its replay finds out.
+    assert run(held, "quarantine", "replay", "--unknown", "SCANNER").code == 1
+    assert "mismatch" in run(held, "quarantine", "replay", "1.2.3").out
+    assert run(held, "quarantine", "discard", "--reason", "r").code == 2
+    assert (
+        run(held, "quarantine", "discard", "--unknown", "SCANNER", "--reason", "a test of theirs").code == 0
+    )
+    left = run(held, "quarantine", "list", "--json").json
+    assert [entry["sop_instance_uid"] for entry in left] == ["1.2.4"]  # type: ignore[union-attr, index, call-overload]
+
+
+def test_a_replayed_stranger_counts_where_it_is_after_a_crash(held: Path) -> None:
+    """The worker that had not yet written its checkpoint does not quarantine it once more."""
+    assert run(held, "quarantine", "replay", "--unknown", "NEW_CT").code == 0
+
+    async def again() -> None:
+        async with placing(held, encode=False) as one:
+            outcome = await one.data_set(
+                data_set_bytes(CT), CT, calling_ae_title="NEW_CT", unknown_source=True
+            )
+            assert (outcome.place, outcome.reason) == (Place.QUARANTINED, "")
+
+    asyncio.run(again())
+    assert UID not in run(held, "quarantine", "list").out
+
+
+def test_a_stranger_learns_nothing_of_what_is_stored(tmp_path: Path) -> None:
+    """The bytes of a stored instance from a stranger are no duplicate, and the store's object stays as it is."""
+
+    async def scenario() -> None:
+        async with placing(tmp_path, encode=False) as one:
+            await one.file(CT)
+            (stored,) = (tmp_path / "store").glob("???/*.dcm")
+            before = stored.read_bytes()
+            assert (await one.file(CT, unknown_source=True)).place is Place.QUARANTINED
+            assert (await one.file(CT)).place is Place.DUPLICATE
+            assert stored.read_bytes() == before
+
+    asyncio.run(scenario())
