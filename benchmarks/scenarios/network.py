@@ -33,6 +33,7 @@ def sample_of(sent: Sent, receiver_cpu: float | None = None) -> Sample:
         "instances_per_second": sent.instances / sent.seconds,
         "p50": sent.latency(0.5),
         "p99": sent.latency(0.99),
+        "p99.9": sent.latency(0.999),
         "sender_cpu_per_byte": sent.cpu_seconds / sent.data_bytes,
     }
     if receiver_cpu is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.arms import Comparison
-from benchmarks.data import KINDS
+from benchmarks.mix import mean_size
 
 _GB: Final = 1e9
 
@@ -30,7 +30,7 @@ class Scale:
     def instances(self, kind: str, associations: int, share: float = 1.0) -> int:
         """Instances of one round, at least one an association."""
         volume = self.gigabytes * share / self.rounds * _GB
-        return max(associations, round(volume / KINDS[kind].pixel_size))
+        return max(associations, round(volume / mean_size(kind)))
 
 
 Scenario = Callable[[Scale], list[Comparison]]
