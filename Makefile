@@ -60,6 +60,7 @@ test-all: install
 	$(BIN)/python -m tests.support.s3_servers minio versitygw
 	$(BIN)/python -m tests.support.kustomize
 	$(BIN)/python -m tests.support.dcmjs
+	$(BIN)/python -m benchmarks.cargo
 	$(BIN)/pytest --numprocesses 4 --dist loadgroup -m 'not long'
 
 crash: install

@@ -15,7 +15,15 @@ from benchmarks.data import EXPLICIT_VR_LITTLE_ENDIAN, KINDS, template
 from benchmarks.load import Load, discard_sink, send
 from benchmarks.messages import UnexpectedAnswer
 from benchmarks.mix import draw, shares
-from benchmarks.peers import PYNETDICOM, STORESCP, STORESCP_BIT_PRESERVING, Peer, running
+from benchmarks.peers import (
+    DICOM_RS,
+    ORTHANC,
+    PYNETDICOM,
+    STORESCP,
+    STORESCP_BIT_PRESERVING,
+    Peer,
+    running,
+)
 from benchmarks.processes import cpu_seconds, free_port
 
 pytestmark = pytest.mark.real
@@ -51,12 +59,25 @@ def test_the_sink_swallows_any_load(associations: int, processes: int, kind: str
     assert 0 < sent.latency(0.5) <= sent.latency(1) <= sent.seconds
 
 
-@pytest.mark.parametrize("peer", [STORESCP, STORESCP_BIT_PRESERVING, PYNETDICOM], ids=lambda peer: peer.name)
+def dicom_files(folder: Path) -> list[Path]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if path.read_bytes()[128:132] == b"DICM"]
+
+
+def in_test_all(peer: Peer) -> object:
+    return pytest.param(peer, marks=pytest.mark.servers)
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [STORESCP, STORESCP_BIT_PRESERVING, PYNETDICOM, in_test_all(DICOM_RS), in_test_all(ORTHANC)],
+    ids=lambda peer: peer.name,
+)
 def test_peers_store_each_instance(peer: Peer, tmp_path: Path) -> None:
     """Each peer ends with one readable file an instance, so what is compared is the same work."""
     with running(peer, tmp_path) as receiver:
         sent = send(receiver.address, Load("mr", 6, 3, 2, run=4))
-        files = [pydicom.dcmread(path) for path in receiver.folder.iterdir()]
+        files = [pydicom.dcmread(path) for path in dicom_files(receiver.folder)]
         assert cpu_seconds(receiver.process.pid) > 0
     assert sent.instances == len({found.SOPInstanceUID for found in files}) == 6
     assert {found.PixelData for found in files} == {template(KINDS["mr"]).distinct_frames[0]}
