@@ -57,6 +57,7 @@ class Comparison:
     ratios: list[Ratio] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)  # how each side was started
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # for plots: points by arm
 
     def values(self, arm: str) -> tuple[float, ...]:
         """The figure of ``arm`` in each round."""

@@ -5,11 +5,25 @@
 ``kafka``     the same into Kafka, against the bare client
 ``worker``    transcode and proof, against the bare codec calls
 ``kafka-consume``  a worker without codec and store on Kafka, against a bare client
+``end-to-end``  spool to store with one and two workers, into a folder and MinIO, and while receiving
+``resend``    a stored study once more
 ``commitment``  proof of stored objects, against bare reads of them
+``latency``   response and time to stored at half of the capacity, in open loop
 ``memory``    what one huge instance and many senders cost
 """
 
-from benchmarks.scenarios import commitment, kafka_consume, kafka_receive, memory, protocol, receive, worker
+from benchmarks.scenarios import (
+    commitment,
+    end_to_end,
+    kafka_consume,
+    kafka_receive,
+    latency,
+    memory,
+    protocol,
+    receive,
+    resend,
+    worker,
+)
 from benchmarks.scenarios.scale import Scale, Scenario
 
 SCENARIOS: dict[str, Scenario] = {
@@ -18,7 +32,10 @@ SCENARIOS: dict[str, Scenario] = {
     "kafka": kafka_receive.run,
     "worker": worker.run,
     "kafka-consume": kafka_consume.run,
+    "end-to-end": end_to_end.run,
+    "resend": resend.run,
     "commitment": commitment.run,
+    "latency": latency.run,
     "memory": memory.run,
 }
 

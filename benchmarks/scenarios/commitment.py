@@ -9,12 +9,10 @@ ours, so it is what a proof costs beside the reading that it cannot do without.
 import asyncio
 import hashlib
 import os
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import uvloop
@@ -22,6 +20,7 @@ import xxhash
 
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import EXPLICIT_VR_LITTLE_ENDIAN, KINDS, UidSeries, template
+from benchmarks.minio import minio
 from benchmarks.scenarios.commitment_beside import receive_beside
 from benchmarks.scenarios.network import next_run
 from benchmarks.scenarios.scale import Scale
@@ -30,8 +29,6 @@ from ingest.contract.commitments import CommitAsked, Finding, Policy, Reference
 from ingest.contract.identifiers import TransactionId, UploadId
 from ingest.contract.records import Instance
 from ingest.contract.settings import StoreSettings, WorkerSettings
-from ingest.contract.store_urls import StoreUrl, parse_store_url
-from tests.support.s3_servers import MINIO, S3Server
 from workers.stages.prove import Prover
 from workers.storage.bucket import Bucket
 from workers.storage.layout import object_key
@@ -72,7 +69,8 @@ def _on_folder(scale: Scale, count: int) -> Comparison:
 
 
 def _on_minio(scale: Scale, count: int) -> Comparison:
-    with _minio() as url:
+    with minio() as server:
+        url = server.url()
         bucket = Bucket(url, StoreSettings())
 
         def read(name: str) -> bytes:
@@ -82,26 +80,6 @@ def _on_minio(scale: Scale, count: int) -> Comparison:
 
         with open_stores([url], StoreSettings()) as stores:
             return _compare(scale, "MinIO", stores, read, count)
-
-
-@contextmanager
-def _minio() -> Iterator[StoreUrl]:
-    before = {name: os.environ.get(name) for name in S3Server.environment}
-    with ExitStack() as stack:
-        os.environ.update(S3Server.environment)
-        stack.callback(_restore, before)
-        server = stack.enter_context(S3Server(MINIO))
-        url = parse_store_url(server.url(secrets.token_hex(4)))
-        assert isinstance(url, StoreUrl)
-        yield url
-
-
-def _restore(environment: dict[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
 
 
 def _compare(scale: Scale, where: str, stores: Stores, read: Read, count: int) -> Comparison:
