@@ -29,7 +29,10 @@ class Ratio:
     name: str
     values: tuple[float, ...]
     aim: float | None = None
-    at_most: bool = False  # the aim is an upper bound
+    at_most: bool = False  # less is better, and the aim is an upper bound
+    guarded: bool = (
+        True  # against regressions; not what compares others, or has too little of a run behind it
+    )
 
     @property
     def median(self) -> float:
@@ -57,6 +60,8 @@ class Comparison:
     ratios: list[Ratio] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)  # how each side was started
+    family: str = ""  # for plots: comparisons that differ by their senders only
+    senders: int = 0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # for plots: points by arm
 
     def values(self, arm: str) -> tuple[float, ...]:
@@ -76,11 +81,12 @@ class Comparison:
         at_most: bool = False,
         name: str = "",
         key: str = RATE,
+        guarded: bool = True,
     ) -> None:
         """Compare ``arm`` with ``over``, by the figure ``key`` of their samples."""
         pairs = zip(self.samples[arm], self.samples[over], strict=True)
         values = tuple(above[key] / below[key] for above, below in pairs)
-        self.ratios.append(Ratio(name or f"{arm} / {over}", values, aim, at_most))
+        self.ratios.append(Ratio(name or f"{arm} / {over}", values, aim, at_most, guarded))
 
     def add_cost_ratio(self, arm: str, over: str, name: str = "") -> None:
         """Compare what a byte costs in processor time, which other work on the machine hardly changes."""

@@ -24,12 +24,16 @@ _TIMESTAMP: Final = 0.004  # s: how finely the kernel tells a file's time
 
 @contextmanager
 def receiver(
-    data: Path, environment: Mapping[str, str] | None = None
+    data: Path, environment: Mapping[str, str] | None = None, under: Sequence[str] = ()
 ) -> Iterator[tuple[ChildProcess, tuple[str, int]]]:
-    """Our receiver on ``data``, which stays; ``environment`` has settings of its own."""
+    """Our receiver on ``data``, which stays; ``environment`` has settings of its own.
+
+    ``under`` are arguments of Python before those of the receiver: a profiler's.
+    """
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
-    command = [part.format(port=port, folder=data) for part in OURS.command]
+    interpreter, *arguments = OURS.command
+    command = [part.format(port=port, folder=data) for part in (interpreter, *under, *arguments)]
     whole = {**OURS.environment, **(environment or {})}
     with ChildProcess(command, data.with_name(f"{data.name}-receiver.log"), whole) as process:
         process.wait_listening(port)

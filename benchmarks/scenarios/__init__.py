@@ -10,7 +10,12 @@
 ``commitment``  proof of stored objects, against bare reads of them
 ``latency``   response and time to stored at half of the capacity, in open loop
 ``memory``    what one huge instance and many senders cost
+``soak``      memory over time, under a hospital day's mix
+``profile``   processor time, copies and system calls of each hop; not in the quick form
+``scaling``   cost of an instance by objects in the store, and by associations
 """
+
+from typing import Final
 
 from benchmarks.scenarios import (
     commitment,
@@ -19,14 +24,18 @@ from benchmarks.scenarios import (
     kafka_receive,
     latency,
     memory,
+    profile,
     protocol,
     receive,
     resend,
+    scaling,
+    soak,
     worker,
 )
 from benchmarks.scenarios.scale import Scale, Scenario
 
-SCENARIOS: dict[str, Scenario] = {
+PROFILE: Final = "profile"
+SCENARIOS: Final[dict[str, Scenario]] = {
     "protocol": protocol.run,
     "receive": receive.run,
     "kafka": kafka_receive.run,
@@ -37,6 +46,9 @@ SCENARIOS: dict[str, Scenario] = {
     "commitment": commitment.run,
     "latency": latency.run,
     "memory": memory.run,
+    "soak": soak.run,
+    "scaling": scaling.run,
+    PROFILE: profile.run,
 }
 
-__all__ = ["SCENARIOS", "Scale", "Scenario"]
+__all__ = ["PROFILE", "SCENARIOS", "Scale", "Scenario"]

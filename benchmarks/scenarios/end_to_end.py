@@ -122,8 +122,8 @@ class _Bench:
             _, address = stack.enter_context(receiver(data))
             send(address, Load(_KIND, self.count, 2, run=next_run(), rate=rate))
             objects = wait_stored(data, self.count, started)
-        by_time = sorted(objects, key=lambda path: path.stat().st_mtime_ns)
-        return self._sample(by_time[: self.count])
+            by_time = sorted(objects, key=lambda path: path.stat().st_mtime_ns)
+            return self._sample(by_time[: self.count])
 
     def bare(self) -> Sample:
         """No pipeline."""

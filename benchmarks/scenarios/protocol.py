@@ -43,5 +43,6 @@ def _compare(scale: Scale, started: list[Running], kind: str, senders: int) -> C
     comparison.add_cost_ratio(OURS_WITHOUT_LOG.name, STORESCP_IGNORE.name)
     comparison.add_ratio(OURS_WITHOUT_LOG.name, CEILING)
     comparison.add_ratio(OURS_WITHOUT_LOG.name, TCP_COPY)
+    comparison.family, comparison.senders = f"Protocol alone, {KINDS[kind].label}", senders
     comparison.settings = {peer.name: peer.settings for peer in (OURS_WITHOUT_LOG, STORESCP_IGNORE)}
     return comparison

@@ -106,5 +106,6 @@ def _compare(scale: Scale, started: list[Running], disk: Disk, kind: str, sender
         comparison.add_ratio(OURS.name, SERIAL_LIMIT, _SERIAL_AIM if kind == "ct" else None)
     others = ", ".join(peer.name for peer in peers if not peer.durable and peer is not OURS_WITHOUT_LOG)
     comparison.notes.append(f"Not durable: {others}. The faster storescp here: {best}.")
+    comparison.family, comparison.senders = f"Durable receive, {KINDS[kind].label}", senders
     comparison.settings = {peer.name: peer.settings for peer in peers}
     return comparison

@@ -16,6 +16,7 @@ class Scale:
     """Volume, rounds, and where to write; ``quick`` leaves cases out.
 
     ``large`` and ``many`` name the kinds of the memory scenario: of its one instance, and of what many send.
+    ``soak`` is how long memory is watched under mixed load, in seconds.
     ``gigabytes`` is what each arm of each comparison handles over all rounds (10^9 bytes of data sets).
     """
 
@@ -25,6 +26,7 @@ class Scale:
     quick: bool
     large: str = "huge"
     many: str = "dx"
+    soak: float = 10.0
     progress: Callable[[str], None] = lambda _: None
 
     def instances(self, kind: str, associations: int, share: float = 1.0) -> int:

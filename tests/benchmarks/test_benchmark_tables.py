@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import machine, report
+from benchmarks import machine, tables
 from benchmarks.arms import RATE, Arm, Comparison, Ratio, alternate
 from benchmarks.disk import SEGMENT_SIZE, Disk
 
@@ -51,16 +51,19 @@ def test_report_judges_by_aims(tmp_path: Path) -> None:
     comparison = Comparison(
         "Receive",
         "MB/s",
-        {"ours": [{RATE: 2e8, "p50": 0.001}, {RATE: 4e8, "p50": 0.003}], "disk": [{RATE: 4e8}]},
+        {
+            "ours": [{RATE: 2e8, "p50": 0.001, "volume": 1e9}, {RATE: 4e8, "p50": 0.003, "volume": 5e8}],
+            "disk": [{RATE: 4e8}],
+        },
     )
     comparison.ratios = [Ratio("ours / disk", (0.5, 1.0), 0.9), Ratio("RSS / limit", (0.5,), 1, at_most=True)]
     facts = machine.describe(tmp_path)
-    text = report.markdown(facts, {"volume": "1 GB"}, [comparison])
+    text = tables.markdown(facts, {"volume": "1 GB"}, [comparison])
     assert facts["CPU"] in text
-    assert "| ours | 300.0 | 200.0 to 400.0 | 2.00 |" in text
+    assert "| ours | 300.0 | 200.0 to 400.0 | 1.50 | 2.00 |" in text
     assert "| ours / disk | **0.75** | 0.50 to 1.00 | ≥ 0.9 | missed |" in text
     assert "| RSS / limit | **0.50** | 0.50 to 0.50 | ≤ 1 | reached |" in text
-    kept = json.loads(json.dumps(report.as_json(facts, {}, [comparison])))
+    kept = json.loads(json.dumps(tables.as_json(facts, {}, [comparison])))
     assert kept["comparisons"][0]["samples"]["ours"][1][RATE] == 4e8
     assert kept["comparisons"][0]["ratios"][0]["reached"] is False
 
