@@ -24,7 +24,7 @@ _WRITES: Final = frozenset(
     {"write", "writev", "pwrite64", "pwritev", "pwritev2", "send", "sendto", "sendmsg"}
 )
 _MOVES_BYTES: Final = _READS | _WRITES
-_REPORTED: Final = re.compile(r"^\s*([\d.]+)%\s+(\S+)\s+\[(.)\]\s+(.+?)\s*$")
+_REPORTED: Final = re.compile(r"^\s*([\d.]+)%\s+(\S+)\s+\[(.)\]\s+(.+?)(?:\s+-)*\s*$")
 # Symbols whose work is copying: glibc, the kernel's copies from and to user space, NumPy's strided ones.
 _COPYING: Final = re.compile(
     r"mem(cpy|move|set)|copy_(user|to_iter|from_iter|page)|rep_movs|_copy_(to|from)|clear_page|strided|contig_to"

@@ -161,10 +161,19 @@ def _python_functions(scale: Scale, data: Path, kind: str) -> str:
         process.stop()
     stats = pstats.Stats(str(kept)).get_stats_profile()
     kept.unlink()
-    functions = sorted(stats.func_profiles.items(), key=lambda item: -item[1].tottime)[:_SHOWN]
-    total = sum(one.tottime for one in stats.func_profiles.values())
+    # What is called for instances, not at the start; C functions that wait, as the loop itself, are none of it.
+    called = {
+        f"{name} ({Path(one.file_name).name})": one
+        for name, one in stats.func_profiles.items()
+        if int(one.ncalls.partition("/")[0]) >= count // 2 and "ingest" in one.file_name
+    }
+    total = sum(one.tottime for one in called.values())
+    functions = sorted(called.items(), key=lambda item: -item[1].tottime)[:_SHOWN]
     shown = (
-        f"{one.tottime / total:.1%} `{name} ({Path(one.file_name).name})`, {one.ncalls} calls"
+        f"{one.tottime / total:.0%} `{name}`, {int(one.ncalls.partition('/')[0]) / count:.1f}"
         for name, one in functions
     )
-    return f"Receiver, event loop by cProfile, {count} instances: {'; '.join(shown)}."
+    return (
+        f"Receiver, event loop by cProfile, our own functions with their share of each other and calls an instance: "
+        f"{'; '.join(shown)}."
+    )

@@ -127,7 +127,7 @@ def _associations(scale: Scale) -> Comparison:
                     "p99": sent.latency(0.99),
                     "resident": resident(process.pid),
                 }
-                samples[f"{associations:,} associations"] = [sample]
+                samples[f"{associations:,} association{'s' * (associations > 1)}"] = [sample]
                 scale.progress(f"{associations}: {sample[RATE]:.0f} µs")
     finally:
         shutil.rmtree(data, ignore_errors=True)

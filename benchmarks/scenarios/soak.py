@@ -46,7 +46,7 @@ def run(scale: Scale) -> list[Comparison]:
     """One run of ``scale.soak`` seconds."""
     cores = sorted(os.sched_getaffinity(0))
     data = scale.scratch / "soak"
-    title = f"Memory over {scale.soak / 60:.2g} min, {label(_MIX)}, {len(cores)} workers"
+    title = f"Memory over time, {label(_MIX)}, {len(cores)} workers"
     scale.progress(title)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, data, ignore_errors=True)
@@ -78,7 +78,8 @@ def _comparison(title: str, load: Load, curves: Mapping[str, list[tuple[float, f
             f"{name}: {slope.value:+.2f} ± {2 * slope.error:.2f} MiB an hour, at most {max(mib for _, mib in points):.0f} MiB."
         )
     comparison.notes.append(
-        f"{load.instances} instances in open loop, {load.rate:g} a second, {_SENDERS} senders."
+        f"{load.instances / load.rate / 60:.2g} minutes, {load.instances} instances in open loop, {load.rate:g} a second, "
+        f"{_SENDERS} senders."
     )
     return comparison
 

@@ -82,7 +82,7 @@ def test_samples_that_copy_are_summed() -> None:
 # Overhead  Shared Object      Symbol
     31.20%  libc.so.6          [.] __memmove_avx512_unaligned_erms
     12.50%  [kernel.kallsyms]  [k] rep_movs_alternative
-    10.00%  python3.11         [.] _PyEval_EvalFrameDefault
+    10.00%  python3.11         [.] _PyEval_EvalFrameDefault      -      -
 """
     found = Samples.parse(report)
     assert found.copying == pytest.approx(0.437)
