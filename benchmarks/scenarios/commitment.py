@@ -1,6 +1,7 @@
 """Proof for storage commitment by reading back, from a folder and from MinIO, against bare reads + SHA-256.
 
-The third comparison is `commitment_beside`: what requests for it cost those who send meanwhile.
+Then a whole request, as a modality sees it (`commitment_whole`), and what requests cost those who send meanwhile
+(`commitment_beside`).
 
 Both sides handle the same objects, as many at a time, with the operating system's cache warm. The ratio is bare over
 ours, so it is what a proof costs beside the reading that it cannot do without.
@@ -13,7 +14,8 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import uvloop
 import xxhash
@@ -22,6 +24,7 @@ from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import EXPLICIT_VR_LITTLE_ENDIAN, KINDS, UidSeries, template
 from benchmarks.minio import minio
 from benchmarks.scenarios.commitment_beside import receive_beside
+from benchmarks.scenarios.commitment_whole import request_whole
 from benchmarks.scenarios.network import next_run
 from benchmarks.scenarios.scale import Scale
 from ingest.contract.allocator import keep_freed_memory
@@ -47,13 +50,15 @@ _AT_ONCE: Final = WorkerSettings().proofs
 _MORE: Final = 3
 
 Read = Callable[[str], bytes]
+_Item = TypeVar("_Item")
 
 
 def run(scale: Scale) -> list[Comparison]:
     """On a folder, on MinIO, and beside those who send."""
     keep_freed_memory()  # as a worker does; both sides have it
     count = min(_QUICK if scale.quick else _COUNT, scale.instances("ct", _AT_ONCE))
-    return [_on_folder(scale, count), _on_minio(scale, count), receive_beside(scale)]
+    whole = request_whole(scale, count, _hash_files)
+    return [_on_folder(scale, count), _on_minio(scale, count), whole, receive_beside(scale)]
 
 
 def _on_folder(scale: Scale, count: int) -> Comparison:
@@ -138,10 +143,16 @@ def _prove(stores: Stores, kind: str, uids: Sequence[str]) -> None:
 
 
 def _read_all(read: Read, uids: Sequence[str]) -> None:
-    """Each object whole, and its SHA-256, with as many threads as we look at objects at a time."""
+    """Each object whole, and its SHA-256."""
+    _at_once(lambda uid: hashlib.sha256(read(str(object_key(uid)))).digest(), uids)
 
-    def one(uid: str) -> bytes:
-        return hashlib.sha256(read(str(object_key(uid)))).digest()
 
+def _hash_files(paths: list[Path]) -> None:
+    """The same of files."""
+    _at_once(lambda path: hashlib.sha256(path.read_bytes()).digest(), paths)
+
+
+def _at_once(one: Callable[[_Item], bytes], items: Sequence[_Item]) -> None:
+    """With as many threads as we look at objects at a time."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        assert all(threads.map(one, uids))
+        assert all(threads.map(one, items))

@@ -8,6 +8,7 @@ from typing import Final
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import KINDS, UidSeries, template
 from benchmarks.disk import MOST_SEGMENTS, SEGMENT_SIZE, Disk
+from benchmarks.mix import label
 from benchmarks.peers import (
     DICOM_RS,
     ORTHANC,
@@ -52,6 +53,7 @@ def run(scale: Scale) -> list[Comparison]:
             ("dx", 1),
             ("dx", 16),
         ]
+        cases += [("multi-frame", 1), ("day", 16)]
         peers += (DICOM_RS, ORTHANC)
     with receivers(scale, *peers) as started, recycled_segments(scale) as disk:
         return [_compare(scale, started, disk, kind, senders) for kind, senders in cases]
@@ -88,8 +90,10 @@ def _compare(scale: Scale, started: list[Running], disk: Disk, kind: str, sender
         for receiver in started
         if receiver.peer is not OURS_WITHOUT_LOG or senders == 1
     ]
-    arms += [disk_arm(scale, disk, kind, senders), ceiling_arm(scale, kind, senders)]
-    title = f"Durable receive, {senders} sender{'s' * (senders > 1)}, {KINDS[kind].label}"
+    if kind in KINDS:
+        arms.append(disk_arm(scale, disk, kind, senders))
+    arms.append(ceiling_arm(scale, kind, senders))
+    title = f"Durable receive, {senders} sender{'s' * (senders > 1)}, {label(kind)}"
     scale.progress(title)
     comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
     peers = [receiver.peer for receiver in started]
@@ -100,12 +104,13 @@ def _compare(scale: Scale, started: list[Running], disk: Disk, kind: str, sender
     for peer in (PYNETDICOM, DICOM_RS, ORTHANC):
         if peer in peers:
             comparison.add_ratio(OURS.name, peer.name, aims.get(peer.name))
-    comparison.add_ratio(OURS.name, DISK)
+    if kind in KINDS:
+        comparison.add_ratio(OURS.name, DISK)
     if senders == 1:
         comparison.add_serial_limit(SERIAL_LIMIT, OURS_WITHOUT_LOG.name, DISK)
         comparison.add_ratio(OURS.name, SERIAL_LIMIT, _SERIAL_AIM if kind == "ct" else None)
     others = ", ".join(peer.name for peer in peers if not peer.durable and peer is not OURS_WITHOUT_LOG)
     comparison.notes.append(f"Not durable: {others}. The faster storescp here: {best}.")
-    comparison.family, comparison.senders = f"Durable receive, {KINDS[kind].label}", senders
+    comparison.family, comparison.senders = f"Durable receive, {label(kind)}", senders
     comparison.settings = {peer.name: peer.settings for peer in peers}
     return comparison

@@ -75,8 +75,8 @@ def test_worker_runs(tiny: Scale) -> None:
 @in_bench_too
 @pytest.mark.xdist_group("buckets")
 def test_commitment_runs(tiny: Scale) -> None:
-    """Our proof and bare reads of the same objects, in a folder and in a bucket; receive with requests and without."""
-    assert [len(comparison.samples) for comparison in run("commitment", tiny)] == [2, 2, 2]
+    """Our proof and bare reads of the same objects, in a folder and in a bucket; whole requests; receive beside them."""
+    assert [len(comparison.samples) for comparison in run("commitment", tiny)] == [2, 2, 2, 2]
 
 
 @in_bench_too
