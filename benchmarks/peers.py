@@ -83,12 +83,13 @@ STORESCP_BIT_PRESERVING: Final = Peer(
 )
 STORESCP_IGNORE: Final = Peer("storescp --ignore", ("storescp", "--fork", "--ignore", "{port}"), _DCMTK_BEST)
 PYNETDICOM: Final = Peer(
-    "pynetdicom", tuple(python("-m", "benchmarks.pynetdicom_scp", "{port}", "{folder}")), share=0.25
+    "pynetdicom", tuple(python("-m", "benchmarks.pynetdicom_scp", "{port}", "{folder}")), share=0.125
 )
 DICOM_RS: Final = Peer(
     "dicom-rs",
     ("-n", "--promiscuous", "-m", "131072", "-o", "{folder}", "-p", "{port}"),
     find=dicom_storescp,
+    share=0.5,
 )
 ORTHANC: Final = Peer(
     "Orthanc",
@@ -96,7 +97,7 @@ ORTHANC: Final = Peer(
     _DCMTK_BEST,
     find=orthanc,
     prepare=_configure_orthanc,
-    share=0.125,
+    share=1 / 16,
     file=json.dumps(_ORTHANC_BEST),
 )
 # 2 GiB of reserve and 12 GiB of spool: never a refusal, while a releaser lets segments be recycled.

@@ -55,11 +55,9 @@ def ceiling_arm(scale: Scale, kind: str, senders: int) -> Arm:
 
 def peer_arm(scale: Scale, receiver: Running, kind: str, senders: int) -> Arm:
     """A receiver under load; what it stored is deleted before the next arm."""
-    # In the quick form runs of the slow peers are as short as those of the others.
-    share = receiver.peer.share * (0.5 if scale.quick and receiver.peer.share < 1 else 1)
 
     def run() -> Sample:
-        load = load_of(scale, kind, senders, share)
+        load = load_of(scale, kind, senders, receiver.peer.share)
         with ExitStack() as stack:
             if receiver.peer.durable:
                 stack.enter_context(Releaser(receiver.folder))
