@@ -11,7 +11,7 @@ import benchmarks.__main__ as command
 from benchmarks import micro
 from benchmarks.arms import Comparison
 from benchmarks.peers import OURS, PYNETDICOM, STORESCP
-from benchmarks.scenarios import SCENARIOS, Scale, end_to_end
+from benchmarks.scenarios import PROFILE, SCENARIOS, Scale, end_to_end
 from benchmarks.scenarios.kafka_receive import BARE
 from benchmarks.scenarios.kafka_receive import OURS as OURS_INTO_KAFKA
 from benchmarks.scenarios.network import CEILING
@@ -30,7 +30,7 @@ def run(name: str, scale: Scale) -> list[Comparison]:
     comparisons = SCENARIOS[name](scale)
     for comparison in comparisons:
         assert all(value > 0 for arm in comparison.samples for value in comparison.values(arm)), comparison
-        assert comparison.ratios
+        assert comparison.ratios or name == PROFILE
     assert not [path for path in scale.scratch.iterdir() if path.is_dir() and path.name != "kafka"]
     return comparisons
 
@@ -89,11 +89,17 @@ def test_memory_runs(tiny: Scale) -> None:
 @in_bench_too
 @pytest.mark.xdist_group("buckets")
 def test_end_to_end_runs(tiny: Scale) -> None:
-    """Two workers into a folder and into MinIO, and with reception going on."""
+    """Two workers into a folder, alone and with reception going on."""
     (comparison,) = run("end-to-end", tiny)
-    assert {end_to_end.TWO, end_to_end.TWO_MINIO, end_to_end.RECEIVING, end_to_end.BARE} == set(
-        comparison.samples
-    )
+    assert {end_to_end.TWO, end_to_end.RECEIVING, end_to_end.BARE} == set(comparison.samples)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("buckets")
+def test_end_to_end_runs_in_full(tiny: Scale) -> None:
+    """One and two workers, into a folder and into MinIO, too."""
+    (comparison,) = run("end-to-end", replace(tiny, quick=False, gigabytes=0.04))
+    assert len(comparison.samples) == 6
 
 
 @in_bench_too
