@@ -6,7 +6,6 @@ ceiling stands in every report.
 """
 
 import math
-import multiprocessing
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +23,12 @@ from benchmarks.messages import (
     store_message,
 )
 from benchmarks.mix import draw, shares, sizes
+from benchmarks.processes import forked
 from benchmarks.scu import TIMEOUT, Association, Proposal
 
 _BEGIN_AFTER: Final = (
     0.05  # s from the signal to the first instance of an open loop, which all processes have by then
 )
-_spawn = multiprocessing.get_context("spawn")  # a fork would copy the parent's threads' locks
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,9 @@ def send(address: tuple[str, int], load: Load) -> Sent:
     senders = []
     first = 0
     for number, share in enumerate(_shares(load)):
-        ours, theirs = _spawn.Pipe()
+        ours, theirs = forked.Pipe()
         offset = number / load.rate if load.rate else 0.0  # the processes take turns
-        process = _spawn.Process(target=_sender, args=(theirs, address, share, first, offset), daemon=True)
+        process = forked.Process(target=_sender, args=(theirs, address, share, first, offset), daemon=True)
         process.start()
         theirs.close()
         senders.append((process, ours))
@@ -210,8 +209,8 @@ def discard_sink(load: Load) -> Iterator[tuple[str, int]]:
         Expected(kind.sop_class_uid, message.wire_size)
         for kind, message in zip(shares(load.kind), _messages(load), strict=True)
     ]
-    ours, theirs = _spawn.Pipe()
-    process = _spawn.Process(target=serve_sink, args=(theirs, expected), daemon=True)
+    ours, theirs = forked.Pipe()
+    process = forked.Process(target=serve_sink, args=(theirs, expected), daemon=True)
     process.start()
     theirs.close()
     try:

@@ -1,6 +1,5 @@
 """The same bytes through as many TCP connections, with nothing around them: what loopback and two processes give at most."""
 
-import multiprocessing
 import selectors
 import socket
 import threading
@@ -8,14 +7,15 @@ import time
 from multiprocessing.connection import Connection
 from typing import Final
 
+from benchmarks.processes import forked
+
 _PIECE: Final = 1024 * 1024  # bytes of one write and of one read
-_spawn = multiprocessing.get_context("spawn")
 
 
 def copy_seconds(size: int, connections: int) -> float:
     """Time until a process has ``size`` bytes, sent by a thread of this one over each of ``connections``."""
-    ours, theirs = _spawn.Pipe()
-    process = _spawn.Process(target=_receive, args=(theirs, connections), daemon=True)
+    ours, theirs = forked.Pipe()
+    process = forked.Process(target=_receive, args=(theirs, connections), daemon=True)
     process.start()
     theirs.close()
     try:
