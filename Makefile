@@ -27,7 +27,7 @@ define MORE_PEERS
 	@command -v promtool >/dev/null || $(APT) prometheus
 endef
 
-.PHONY: install serve serve-distributed test test-all check bench crash sbom audit clean
+.PHONY: install serve serve-distributed test test-all check bench bench-full profile crash sbom audit clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -60,6 +60,7 @@ test-all: install
 	$(BIN)/python -m tests.support.s3_servers minio versitygw
 	$(BIN)/python -m tests.support.kustomize
 	$(BIN)/python -m tests.support.dcmjs
+	$(BIN)/python -m benchmarks.cargo
 	$(BIN)/pytest --numprocesses 4 --dist loadgroup -m 'not long'
 
 crash: install
@@ -80,6 +81,18 @@ bench: install
 	$(PEERS)
 	$(BIN)/python -m tests.support.s3_servers minio
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# The report in the repository, in an hour or more on a machine that does nothing else; SOAK=60 watches memory for an hour.
+bench-full: install
+	$(PEERS)
+	@PATH=$$PATH:/usr/sbin; command -v Orthanc >/dev/null || $(APT) orthanc
+	$(BIN)/python -m tests.support.s3_servers minio
+	$(BIN)/python -m benchmarks.cargo
+	$(BIN)/python -m benchmarks --report benchmarks/report $(if $(SOAK),--soak $(SOAK))
+
+# Where processor time, copies and system calls go, hop by hop; says more with perf and strace.
+profile: install
+	$(BIN)/python -m benchmarks --profile $(PROFILE)
 
 # What the image holds, as CycloneDX 1.6: versions, licences and who needs whom, from an environment made of the lock file.
 sbom: build/tools/installed

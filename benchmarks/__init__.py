@@ -1,7 +1,11 @@
 """How fast, against whom, and against which limit: every figure is a ratio of arms that alternate in one run.
 
-``data``       seeded instances whose pixels compress like real images      ``load``   the storage SCU
-``peers``      the receivers that are compared, ours and others'            ``disk``   what the disk allows
-``scenarios``  what is compared with what                                   ``micro``  time per operation
-``arms``       alternation, medians and spread                              ``report`` Markdown and JSON
+``data``, ``mix``  seeded instances whose pixels compress like real images, and a hospital day of them
+``load``      the storage SCU: associations (``scu``) in processes, in ``closed_loop`` or ``open_loop``
+``peers``     the receivers that are compared, ours and others'
+``disk``, ``sink``, ``tcp_copy``, ``codec_calls``, ``kafka_sender``, ``kafka_readers``  what there is without us: the limits
+``scenarios`` what is compared with what                ``micro``   time per operation
+``arms``      alternation, medians and spread           ``guard``   ratios against those of the baseline
+``tracing``   threads, system calls and samples of a process
+``tables``, ``plots``, ``report_folder``  Markdown and JSON, SVG, both in a folder
 """

@@ -1,6 +1,5 @@
-"""`python -m benchmarks`: run the scenarios, print the report."""
+"""`python -m benchmarks`: run the scenarios, print the report, judge the quick form by the baseline."""
 
-import json
 import shutil
 import sys
 import tempfile
@@ -12,22 +11,32 @@ from pathlib import Path
 
 import click
 
-from benchmarks import machine, report
+from benchmarks import guard, machine, tables
 from benchmarks.arms import Comparison
 from benchmarks.micro import run as run_micro
-from benchmarks.scenarios import SCENARIOS, Scale
+from benchmarks.scenarios import PROFILE, SCENARIOS, Scale
 
 _FULL = (5.0, 5)  # gigabytes an arm, rounds
-_QUICK = (0.6, 3)
+_QUICK = (0.5, 3)
+_SOAK = 10.0  # minutes of the full form; an hour is asked for by --soak
+_QUICK_SOAK = 8 / 60
 _NAMES = (*SCENARIOS, "micro")
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Under three minutes; its ratios are rough.")
+@click.option(
+    "--quick", is_flag=True, help="Some three minutes; its ratios are rough, and judged by baseline.json."
+)
+@click.option("--profile", is_flag=True, help="Only say where processor time, copies and system calls go.")
 @click.option("--only", multiple=True, type=click.Choice(_NAMES), help="Run this scenario; may be repeated.")
 @click.option("--gigabytes", type=click.FloatRange(min=0), help="Volume of each arm, over all rounds.")
 @click.option("--rounds", type=click.IntRange(min=1), help="How often the arms alternate.")
+@click.option("--soak", type=click.FloatRange(min=0), help="Minutes for which memory is watched.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every sample here.")
+@click.option(
+    "--report", type=click.Path(path_type=Path, file_okay=False), help="Write tables, plots and JSON here."
+)
+@click.option("--no-guard", is_flag=True, help="Do not fail where a ratio is below the baseline.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -36,41 +45,73 @@ _NAMES = (*SCENARIOS, "micro")
 def main(
     *,
     quick: bool,
+    profile: bool,
     only: tuple[str, ...],
     gigabytes: float | None,
     rounds: int | None,
+    soak: float | None,
     json_file: Path | None,
+    report: Path | None,
+    no_guard: bool,
     folder: Path | None,
 ) -> None:
     """Measure this pipeline, what one would use instead, and the machine's own limits, side by side."""
     default = _QUICK if quick else _FULL
     volume, times = gigabytes or default[0], rounds or default[1]
+    minutes = (_QUICK_SOAK if quick else _SOAK) if soak is None else soak
+    names = (PROFILE,) if profile else only or tuple(n for n in _NAMES if not (quick and n == PROFILE))
     scratch = Path(tempfile.mkdtemp(prefix="benchmarks-", dir=folder))
     begun = time.monotonic()
     facts = machine.describe(scratch)
     try:
         large = "multi-frame" if quick else "huge"
-        scale = Scale(
-            volume, times, scratch, quick, large, progress=lambda line: print(line, file=sys.stderr)
-        )
-        comparisons = run(scale, only or _NAMES)
+        scale = Scale(volume, times, scratch, quick, large, soak=minutes * 60, progress=_progress)
+        comparisons = run(scale, names)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     settings = {
-        "volume": f"{volume:g} GB an arm in {times} rounds, arms alternating",
+        "volume": f"{volume:g} GB an arm in {times} rounds, arms alternating; less where a table says so",
         "took": f"{time.monotonic() - begun:.0f} s",
     }
-    print(report.markdown(facts, settings, comparisons))
+    print(tables.markdown(facts, settings, comparisons))
+    # Here and not above, since only they need matplotlib, which takes half a second to load.
+    from benchmarks.report_folder import write_report, write_results  # noqa: PLC0415
+
     if json_file is not None:
-        json_file.write_text(json.dumps(report.as_json(facts, settings, comparisons), indent=1) + "\n")
+        write_results(json_file, facts, settings, comparisons)
+    if report is not None:
+        write_report(report, facts, settings, comparisons)
+    if quick and not no_guard:
+        _judge(comparisons, whole=not (only or profile))
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _judge(comparisons: list[Comparison], *, whole: bool) -> None:
+    """Print what the guard says; exit code 1 after a regression."""
+    baseline = guard.read_baseline()
+    judged = guard.judge(comparisons, baseline)
+    print("## Guard\n")
+    for one in judged:
+        print(f"- {one}")
+    failures = [str(one) for one in judged if not one.passed]
+    if whole:
+        failures += [f"no longer measured: {key}" for key in guard.missing(comparisons, baseline)]
+    if failures:
+        print("\n".join(failures), file=sys.stderr)
+        sys.exit(1)
 
 
 def run(scale: Scale, names: tuple[str, ...]) -> list[Comparison]:
     """The comparisons of the named scenarios."""
     comparisons: list[Comparison] = []
     for name in names:
+        begun = time.monotonic()
         with _own_folder(scale, name) as own:
             comparisons += SCENARIOS[name](own) if name in SCENARIOS else [run_micro(own)]
+        scale.progress(f"{name} took {time.monotonic() - begun:.0f} s")
     return comparisons
 
 

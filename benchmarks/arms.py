@@ -11,6 +11,7 @@ from typing import Final
 
 Sample = Mapping[str, float]  # "rate" in bytes/s, or another figure, and what else was seen
 RATE: Final = "rate"
+COST: Final = "receiver_cpu_per_byte"  # seconds of processor time, of the receiver and what it forked
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,10 @@ class Ratio:
     name: str
     values: tuple[float, ...]
     aim: float | None = None
-    at_most: bool = False  # the aim is an upper bound
+    at_most: bool = False  # less is better, and the aim is an upper bound
+    guarded: bool = (
+        True  # against regressions; not what compares others, or has too little of a run behind it
+    )
 
     @property
     def median(self) -> float:
@@ -55,6 +59,10 @@ class Comparison:
     samples: dict[str, list[Sample]]
     ratios: list[Ratio] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)  # how each side was started
+    family: str = ""  # for plots: comparisons that differ by their senders only
+    senders: int = 0
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # for plots: points by arm
 
     def values(self, arm: str) -> tuple[float, ...]:
         """The figure of ``arm`` in each round."""
@@ -64,11 +72,26 @@ class Comparison:
         """Which of ``arms`` has the highest median: a peer is compared at its best."""
         return max(arms, key=lambda arm: statistics.median(self.values(arm)))
 
-    def add_ratio(self, arm: str, over: str, aim: float | None = None, *, at_most: bool = False) -> None:
-        """Compare ``arm`` with ``over``."""
-        pairs = zip(self.values(arm), self.values(over), strict=True)
-        values = tuple(above / below for above, below in pairs)
-        self.ratios.append(Ratio(f"{arm} / {over}", values, aim, at_most))
+    def add_ratio(
+        self,
+        arm: str,
+        over: str,
+        aim: float | None = None,
+        *,
+        at_most: bool = False,
+        name: str = "",
+        key: str = RATE,
+        guarded: bool = True,
+    ) -> None:
+        """Compare ``arm`` with ``over``, by the figure ``key`` of their samples."""
+        pairs = zip(self.samples[arm], self.samples[over], strict=True)
+        values = tuple(above[key] / below[key] for above, below in pairs)
+        self.ratios.append(Ratio(name or f"{arm} / {over}", values, aim, at_most, guarded))
+
+    def add_cost_ratio(self, arm: str, over: str, name: str = "") -> None:
+        """Compare what a byte costs in processor time, which other work on the machine hardly changes."""
+        name = f"processor time a byte, {arm} / {name or over}"
+        self.add_ratio(arm, over, at_most=True, name=name, key=COST)
 
     def add_serial_limit(self, name: str, protocol: str, disk: str) -> None:
         """The rate of one sender who waits for each answer: protocol and disk take turns, 1/(1/p + 1/d)."""

@@ -5,7 +5,6 @@ worker that proves what it stores. Our pool adds the processes that a crash may 
 """
 
 import asyncio
-import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection
 from openjpeg.utils import decode_pixel_data, encode_pixel_data
 
 from benchmarks.data import KINDS, Kind, template
+from benchmarks.processes import forked
 from workers.pixels.codec import Codec
 from workers.pixels.form import FrameForm
 
@@ -37,11 +37,10 @@ def pool_seconds(kind: str, frames: int, cores: Sequence[int]) -> float:
 
 def _seconds(work: _Work, kind: str, shares: Sequence[tuple[int, tuple[int, ...]]]) -> float:
     """Start a process for each share, let all begin together; first beginning to last end."""
-    spawn = multiprocessing.get_context("spawn")
     started = []
     for count, cores in shares:
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=work, args=(theirs, kind, count, cores))
+        ours, theirs = forked.Pipe()
+        process = forked.Process(target=work, args=(theirs, kind, count, cores))
         process.start()
         theirs.close()
         started.append((process, ours))

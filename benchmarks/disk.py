@@ -28,6 +28,7 @@ class Disk:
             for start in range(0, SEGMENT_SIZE, len(block)):
                 os.pwrite(file, block, start)
             os.fsync(file)
+        self._at = 0
 
     def close(self) -> None:
         """Close the segments; the folder is the caller's to delete."""
@@ -45,14 +46,13 @@ class Disk:
             memoryview(instance)[start : start + _GROUP_LIMIT]
             for start in range(0, len(instance), _GROUP_LIMIT)
         ]
-        at = 0
         begun = time.monotonic()
         for count in [group] * commits + ([rest] if rest else []):
             if len(pieces) > 1:
                 for piece in pieces:
-                    at = self._commit([piece], at)
+                    self._at = self._commit([piece], self._at)
             else:
-                at = self._commit(pieces * count, at)
+                self._at = self._commit(pieces * count, self._at)
         return time.monotonic() - begun
 
     def _commit(self, views: list[memoryview], at: int) -> int:

@@ -8,8 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from benchmarks.cargo import DICOM_STORESCP_VERSION
+from tests.support.kafka_jars import KAFKA_VERSION
+from tests.support.s3_servers import MINIO
+
 _PACKAGES: Final = (
     "dicom-ingest", "uvloop", "crc32c", "xxhash", "numpy", "pylibjpeg-openjpeg", "pydicom", "pynetdicom",
+    "kafka-python", "obstore",
 )  # fmt: skip
 
 
@@ -24,6 +29,11 @@ def describe(folder: Path) -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.2f}",
         "Python": platform.python_version(),
         "DCMTK": _first_line("storescp", "--version"),
+        "Orthanc": _first_line("Orthanc", "--version"),
+        "dicom-rs storescp": DICOM_STORESCP_VERSION,
+        "Kafka": KAFKA_VERSION,
+        "MinIO": MINIO.version,
+        "Java": _first_line("java", "-version"),
     }
     for package in _PACKAGES:
         try:
@@ -51,7 +61,10 @@ def _file_system(folder: Path) -> str:
 
 
 def _first_line(*command: str) -> str:
-    if shutil.which(command[0]) is None:
+    # Debian has Orthanc where only root's PATH leads.
+    program = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+    if program is None:
         return "not installed"
-    printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+    printed = done.stdout or done.stderr  # Java says it there
     return printed.partition("\n")[0].strip("$ ") or "unknown"

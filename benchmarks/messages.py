@@ -50,7 +50,9 @@ class Message:
             self.first[offset : offset + len(uid)] = uid
 
 
-def store_message(template: Template, pdu_length: int = DEFAULT_PDU_LENGTH) -> Message:
+def store_message(
+    template: Template, pdu_length: int = DEFAULT_PDU_LENGTH, context_id: int = CONTEXT_ID
+) -> Message:
     """The request that stores ``template``, in P-DATA-TF PDUs of ``pdu_length``.
 
     The data set is cut as one stream through its first frame; each further frame starts a PDU, so that equal
@@ -61,30 +63,32 @@ def store_message(template: Template, pdu_length: int = DEFAULT_PDU_LENGTH) -> M
     command = command_set(template.kind.sop_class_uid, placeholder)
     head = template.head + frames[0]
     start = min(len(head), pdu_length - 6)
-    first = bytearray(encode_fragments(command, pdu_length, _COMMAND_LAST, _COMMAND_LAST))
+    first = bytearray(encode_fragments(command, pdu_length, _COMMAND_LAST, _COMMAND_LAST, context_id))
     only = len(frames) == 1
     first += encode_fragments(
-        head[:start], pdu_length, _DATA, _DATA_LAST if only and start == len(head) else _DATA
+        head[:start], pdu_length, _DATA, _DATA_LAST if only and start == len(head) else _DATA, context_id
     )
     offsets = (first.index(placeholder), first.rindex(placeholder))
     rest: list[memoryview] = []
     if start < len(head):
-        rest.append(_view(head[start:], pdu_length, last=only))
+        rest.append(_view(head[start:], pdu_length, context_id, last=only))
     encoded: dict[int, memoryview] = {}
     for frame in frames[1:-1]:
         if id(frame) not in encoded:
-            encoded[id(frame)] = _view(frame, pdu_length, last=False)
+            encoded[id(frame)] = _view(frame, pdu_length, context_id, last=False)
         rest.append(encoded[id(frame)])
     if not only:
-        rest.append(_view(frames[-1], pdu_length, last=True))
+        rest.append(_view(frames[-1], pdu_length, context_id, last=True))
     return Message(first, tuple(rest), offsets, template.size)
 
 
-def _view(data: bytes, pdu_length: int, *, last: bool) -> memoryview:
-    return memoryview(encode_fragments(data, pdu_length, _DATA, _DATA_LAST if last else _DATA))
+def _view(data: bytes, pdu_length: int, context_id: int, *, last: bool) -> memoryview:
+    return memoryview(encode_fragments(data, pdu_length, _DATA, _DATA_LAST if last else _DATA, context_id))
 
 
-def encode_fragments(data: bytes, pdu_length: int, control: int, last_control: int) -> bytes:
+def encode_fragments(
+    data: bytes, pdu_length: int, control: int, last_control: int, context_id: int = CONTEXT_ID
+) -> bytes:
     """``data`` as P-DATA-TF PDUs of one PDV each; the last one has ``last_control`` (PS3.8 E.2)."""
     room = pdu_length - 6  # PDV length (4), context id, control header
     pdus = []
@@ -92,7 +96,7 @@ def encode_fragments(data: bytes, pdu_length: int, control: int, last_control: i
         piece = data[start : start + room]
         is_last = start + room >= len(data)
         pdus.append(_PDU.pack(0x04, len(piece) + 6))
-        pdus.append(_PDV.pack(len(piece) + 2, CONTEXT_ID, last_control if is_last else control))
+        pdus.append(_PDV.pack(len(piece) + 2, context_id, last_control if is_last else control))
         pdus.append(piece)
     return b"".join(pdus)
 
@@ -120,7 +124,7 @@ def command_set(sop_class_uid: str, sop_instance_uid: bytes) -> bytes:
     return _command_element(0x0000, struct.pack("<I", len(body))) + body
 
 
-def response_pdu(sop_class_uid: str, sop_instance_uid: bytes) -> bytes:
+def response_pdu(sop_class_uid: str, sop_instance_uid: bytes, context_id: int = CONTEXT_ID) -> bytes:
     """A C-STORE-RSP of status 0000H, as a discard sink gives it (PS3.7 Table 9.3-2)."""
     body = b"".join(
         (
@@ -133,7 +137,7 @@ def response_pdu(sop_class_uid: str, sop_instance_uid: bytes) -> bytes:
         )
     )
     command = _command_element(0x0000, struct.pack("<I", len(body))) + body
-    return encode_fragments(command, DEFAULT_PDU_LENGTH, _COMMAND_LAST, _COMMAND_LAST)
+    return encode_fragments(command, DEFAULT_PDU_LENGTH, _COMMAND_LAST, _COMMAND_LAST, context_id)
 
 
 def _item(kind: int, value: bytes) -> bytes:
@@ -159,21 +163,28 @@ def _associate(kind: int, called: str, contexts: bytes, calling: str = "BENCHMAR
     return _PDU.pack(kind, len(body)) + body
 
 
+def context_id_of(number: int) -> int:
+    """Of the presentation context with this number from 0: odd, and the first is `CONTEXT_ID` (PS3.8 9.3.2.2)."""
+    return CONTEXT_ID + 2 * number
+
+
 def associate_request(
-    called_ae_title: str, sop_class_uid: str, *, calling_ae_title: str = "BENCHMARK"
+    called_ae_title: str, *sop_class_uids: str, calling_ae_title: str = "BENCHMARK"
 ) -> bytes:
-    """A-ASSOCIATE-RQ with one context: the class in Explicit VR Little Endian (PS3.8 9.3.2)."""
-    syntaxes = _item(0x30, sop_class_uid.encode("ascii")) + _item(
-        0x40, EXPLICIT_VR_LITTLE_ENDIAN.encode("ascii")
-    )
-    context = _item(0x20, bytes((CONTEXT_ID, 0, 0, 0)) + syntaxes)
-    return _associate(0x01, called_ae_title, context, calling_ae_title)
-
-
-def associate_accept(called_ae_title: str) -> bytes:
-    """A-ASSOCIATE-AC that accepts that one context (PS3.8 9.3.3)."""
+    """A-ASSOCIATE-RQ with a context a class, each in Explicit VR Little Endian (PS3.8 9.3.2)."""
     syntax = _item(0x40, EXPLICIT_VR_LITTLE_ENDIAN.encode("ascii"))
-    return _associate(0x02, called_ae_title, _item(0x21, bytes((CONTEXT_ID, 0, 0, 0)) + syntax))
+    contexts = (
+        _item(0x20, bytes((context_id_of(number), 0, 0, 0)) + _item(0x30, uid.encode("ascii")) + syntax)
+        for number, uid in enumerate(sop_class_uids)
+    )
+    return _associate(0x01, called_ae_title, b"".join(contexts), calling_ae_title)
+
+
+def associate_accept(called_ae_title: str, contexts: int = 1) -> bytes:
+    """A-ASSOCIATE-AC that accepts so many contexts of `associate_request` (PS3.8 9.3.3)."""
+    syntax = _item(0x40, EXPLICIT_VR_LITTLE_ENDIAN.encode("ascii"))
+    accepted = (_item(0x21, bytes((context_id_of(number), 0, 0, 0)) + syntax) for number in range(contexts))
+    return _associate(0x02, called_ae_title, b"".join(accepted))
 
 
 RELEASE_REQUEST: Final = _PDU.pack(0x05, 4) + bytes(4)

@@ -14,8 +14,9 @@ from benchmarks.load import Load, send
 from benchmarks.peers import OURS
 from benchmarks.processes import ChildProcess, free_port, python
 from ingest.contract.settings import LogSettings
+from workers.cli.account import read_checkpoints
 
-_POLL: Final = 0.05  # s
+_POLL: Final = 0.02  # s
 _UPLOADS_IN_WORK: Final = 8  # of all workers of a comparison together, or more
 _JPEG_2000_LOSSLESS: Final = "1.2.840.10008.1.2.4.90"
 _TIMESTAMP: Final = 0.004  # s: how finely the kernel tells a file's time
@@ -23,12 +24,16 @@ _TIMESTAMP: Final = 0.004  # s: how finely the kernel tells a file's time
 
 @contextmanager
 def receiver(
-    data: Path, environment: Mapping[str, str] | None = None
+    data: Path, environment: Mapping[str, str] | None = None, under: Sequence[str] = ()
 ) -> Iterator[tuple[ChildProcess, tuple[str, int]]]:
-    """Our receiver on ``data``, which stays; ``environment`` has settings of its own."""
+    """Our receiver on ``data``, which stays; ``environment`` has settings of its own.
+
+    ``under`` are arguments of Python before those of the receiver: a profiler's.
+    """
     port = free_port()
     data.mkdir(parents=True, exist_ok=True)
-    command = [part.format(port=port, folder=data) for part in OURS.command]
+    interpreter, *arguments = OURS.command
+    command = [part.format(port=port, folder=data) for part in (interpreter, *under, *arguments)]
     whole = {**OURS.environment, **(environment or {})}
     with ChildProcess(command, data.with_name(f"{data.name}-receiver.log"), whole) as process:
         process.wait_listening(port)
@@ -59,6 +64,23 @@ def spool(data: Path, load: Load) -> None:
     with receiver(data) as (_, address):
         send(address, load)
     os.sync()
+
+
+def settled(data: Path) -> int:
+    """Instances of ``data`` whose outcomes are durable and counted, at whatever place."""
+    return sum(checkpoint.settled for checkpoint in read_checkpoints(data).values())
+
+
+def wait_settled(data: Path, count: int, processes: Sequence[ChildProcess]) -> None:
+    """Return once so many are `settled`.
+
+    Raises:
+        RuntimeError: a process ended before.
+    """
+    while settled(data) < count:
+        for process in processes:
+            process.check()
+        time.sleep(_POLL)
 
 
 def stored(data: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Child processes: started on free ports in folders of their own, measured by process id, ended by process id."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -11,6 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
+# How functions become processes: forked by a server that has no threads, whose locks a fork would copy, and that has loaded
+# what most of them import, which takes longer than a short arm.
+forked: Final = multiprocessing.get_context("forkserver")
+forked.set_forkserver_preload(["benchmarks.scenarios"])
 _CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _MiB: Final = 1024 * 1024
 

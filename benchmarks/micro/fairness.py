@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.data import KINDS, UidSeries, template
-from benchmarks.load import Load, _Association, send
-from benchmarks.messages import store_message
+from benchmarks.load import Load, send
+from benchmarks.messages import DEFAULT_PDU_LENGTH, store_message
 from benchmarks.peers import OURS, running
 from benchmarks.releaser import Releaser
+from benchmarks.scu import Association, Proposal
 
 _INTERVAL: Final = 0.02  # s between two images of the CT, about what a scanner makes at its best
 _FLOODS: Final = ("dx:200", "huge:2", "ct:200")
@@ -39,10 +40,10 @@ ae_titles = ["FACILITY"]
 
 def _paced(address: tuple[str, int], seconds: float, run: int) -> list[float]:
     """The latencies of the CT."""
-    load = Load("ct", 0, calling_ae_title="CT", run=run)
-    association = _Association(
-        address, load, store_message(template(KINDS["ct"]), load.pdu_length), UidSeries(run, 0)
-    )
+    kind = KINDS["ct"]
+    message = store_message(template(kind), DEFAULT_PDU_LENGTH)
+    proposal = Proposal("DICOM-INGEST", "CT", [kind.sop_class_uid], [message], DEFAULT_PDU_LENGTH)
+    association = Association(address, proposal, UidSeries(run, 0))
     association.block()
     latencies = []
     begun = time.monotonic()

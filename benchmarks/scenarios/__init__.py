@@ -5,21 +5,50 @@
 ``kafka``     the same into Kafka, against the bare client
 ``worker``    transcode and proof, against the bare codec calls
 ``kafka-consume``  a worker without codec and store on Kafka, against a bare client
+``end-to-end``  spool to store with one and two workers, into a folder and MinIO, and while receiving
+``resend``    a stored study once more
 ``commitment``  proof of stored objects, against bare reads of them
+``latency``   response and time to stored at half of the capacity, in open loop
 ``memory``    what one huge instance and many senders cost
+``soak``      memory over time, under a hospital day's mix
+``profile``   processor time, copies and system calls of each hop; not in the quick form
+``scaling``   cost of an instance by objects in the store, and by associations
 """
 
-from benchmarks.scenarios import commitment, kafka_consume, kafka_receive, memory, protocol, receive, worker
+from typing import Final
+
+from benchmarks.scenarios import (
+    commitment,
+    end_to_end,
+    kafka_consume,
+    kafka_receive,
+    latency,
+    memory,
+    profile,
+    protocol,
+    receive,
+    resend,
+    scaling,
+    soak,
+    worker,
+)
 from benchmarks.scenarios.scale import Scale, Scenario
 
-SCENARIOS: dict[str, Scenario] = {
+PROFILE: Final = "profile"
+SCENARIOS: Final[dict[str, Scenario]] = {
     "protocol": protocol.run,
     "receive": receive.run,
     "kafka": kafka_receive.run,
     "worker": worker.run,
     "kafka-consume": kafka_consume.run,
+    "end-to-end": end_to_end.run,
+    "resend": resend.run,
     "commitment": commitment.run,
+    "latency": latency.run,
     "memory": memory.run,
+    "soak": soak.run,
+    "scaling": scaling.run,
+    PROFILE: profile.run,
 }
 
-__all__ = ["SCENARIOS", "Scale", "Scenario"]
+__all__ = ["PROFILE", "SCENARIOS", "Scale", "Scenario"]

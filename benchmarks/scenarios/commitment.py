@@ -1,6 +1,7 @@
 """Proof for storage commitment by reading back, from a folder and from MinIO, against bare reads + SHA-256.
 
-The third comparison is `commitment_beside`: what requests for it cost those who send meanwhile.
+Then a whole request, as a modality sees it (`commitment_whole`), and what requests cost those who send meanwhile
+(`commitment_beside`).
 
 Both sides handle the same objects, as many at a time, with the operating system's cache warm. The ratio is bare over
 ours, so it is what a proof costs beside the reading that it cannot do without.
@@ -9,20 +10,21 @@ ours, so it is what a proof costs beside the reading that it cannot do without.
 import asyncio
 import hashlib
 import os
-import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import uvloop
 import xxhash
 
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import EXPLICIT_VR_LITTLE_ENDIAN, KINDS, UidSeries, template
+from benchmarks.minio import minio
 from benchmarks.scenarios.commitment_beside import receive_beside
+from benchmarks.scenarios.commitment_whole import request_whole
 from benchmarks.scenarios.network import next_run
 from benchmarks.scenarios.scale import Scale
 from ingest.contract.allocator import keep_freed_memory
@@ -30,8 +32,6 @@ from ingest.contract.commitments import CommitAsked, Finding, Policy, Reference
 from ingest.contract.identifiers import TransactionId, UploadId
 from ingest.contract.records import Instance
 from ingest.contract.settings import StoreSettings, WorkerSettings
-from ingest.contract.store_urls import StoreUrl, parse_store_url
-from tests.support.s3_servers import MINIO, S3Server
 from workers.stages.prove import Prover
 from workers.storage.bucket import Bucket
 from workers.storage.layout import object_key
@@ -50,13 +50,15 @@ _AT_ONCE: Final = WorkerSettings().proofs
 _MORE: Final = 3
 
 Read = Callable[[str], bytes]
+_Item = TypeVar("_Item")
 
 
 def run(scale: Scale) -> list[Comparison]:
     """On a folder, on MinIO, and beside those who send."""
     keep_freed_memory()  # as a worker does; both sides have it
     count = min(_QUICK if scale.quick else _COUNT, scale.instances("ct", _AT_ONCE))
-    return [_on_folder(scale, count), _on_minio(scale, count), receive_beside(scale)]
+    whole = request_whole(scale, count, _hash_files)
+    return [_on_folder(scale, count), _on_minio(scale, count), whole, receive_beside(scale)]
 
 
 def _on_folder(scale: Scale, count: int) -> Comparison:
@@ -72,7 +74,8 @@ def _on_folder(scale: Scale, count: int) -> Comparison:
 
 
 def _on_minio(scale: Scale, count: int) -> Comparison:
-    with _minio() as url:
+    with minio() as server:
+        url = server.url()
         bucket = Bucket(url, StoreSettings())
 
         def read(name: str) -> bytes:
@@ -82,26 +85,6 @@ def _on_minio(scale: Scale, count: int) -> Comparison:
 
         with open_stores([url], StoreSettings()) as stores:
             return _compare(scale, "MinIO", stores, read, count)
-
-
-@contextmanager
-def _minio() -> Iterator[StoreUrl]:
-    before = {name: os.environ.get(name) for name in S3Server.environment}
-    with ExitStack() as stack:
-        os.environ.update(S3Server.environment)
-        stack.callback(_restore, before)
-        server = stack.enter_context(S3Server(MINIO))
-        url = parse_store_url(server.url(secrets.token_hex(4)))
-        assert isinstance(url, StoreUrl)
-        yield url
-
-
-def _restore(environment: dict[str, str | None]) -> None:
-    for name, value in environment.items():
-        if value is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = value
 
 
 def _compare(scale: Scale, where: str, stores: Stores, read: Read, count: int) -> Comparison:
@@ -160,10 +143,16 @@ def _prove(stores: Stores, kind: str, uids: Sequence[str]) -> None:
 
 
 def _read_all(read: Read, uids: Sequence[str]) -> None:
-    """Each object whole, and its SHA-256, with as many threads as we look at objects at a time."""
+    """Each object whole, and its SHA-256."""
+    _at_once(lambda uid: hashlib.sha256(read(str(object_key(uid)))).digest(), uids)
 
-    def one(uid: str) -> bytes:
-        return hashlib.sha256(read(str(object_key(uid)))).digest()
 
+def _hash_files(paths: list[Path]) -> None:
+    """The same of files."""
+    _at_once(lambda path: hashlib.sha256(path.read_bytes()).digest(), paths)
+
+
+def _at_once(one: Callable[[_Item], bytes], items: Sequence[_Item]) -> None:
+    """With as many threads as we look at objects at a time."""
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        assert all(threads.map(one, uids))
+        assert all(threads.map(one, items))

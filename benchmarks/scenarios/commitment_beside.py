@@ -29,7 +29,7 @@ _SENDERS: Final = 16
 # single rounds lie far apart whatever is asked for.
 _MORE: Final = 3
 _ASKED: Final = 100  # instances of one request
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "DICOM_INGEST_COMMITMENT__ENABLED": "true",
     "DICOM_INGEST_COMMITMENT__WITHOUT_ADDRESS": "same-association",
     "DICOM_INGEST_TRANSCODE__ENABLED": "false",
@@ -43,9 +43,9 @@ def receive_beside(scale: Scale) -> Comparison:
     data = scale.scratch / "beside"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, data)
-        _, address = stack.enter_context(receiver(data, _ENVIRONMENT))
+        _, address = stack.enter_context(receiver(data, ENVIRONMENT))
         cores = sorted(os.sched_getaffinity(0))
-        started = stack.enter_context(workers(data, 1, cores, _ENVIRONMENT))
+        started = stack.enter_context(workers(data, 1, cores, ENVIRONMENT))
         bench = _Bench(scale, data, address, started)
         arms = [Arm(ALONE, bench.alone), Arm(BESIDE, bench.beside)]
         for arm in arms:

@@ -1,6 +1,7 @@
 """Our worker without codec and store, against a bare kafka-python consumer of the same records, on a real broker.
 
-Each with and without the allocator's settings that `ingest.contract.allocator` has to worker processes.
+Both with the allocator's settings that `ingest.contract.allocator` gives to worker processes; in the full form without,
+too.
 """
 
 import itertools
@@ -32,7 +33,7 @@ from tests.support.kafka_servers import KafkaServers
 OURS: Final = "ours, without codec and store"
 BARE: Final = "bare kafka-python consumer"
 TUNED: Final = ", allocator set"
-AIM: Final = 0.7
+AIM: Final = 0.75
 _PARTITIONS: Final = 4
 _EXPLICIT: Final = "1.2.840.10008.1.2.1"
 _AHEAD: Final = 32  # instances
@@ -59,16 +60,14 @@ def _compare(scale: Scale, servers: KafkaServers, kind: str) -> Comparison:
 
     title = f"Worker without codec and store from Kafka, {KINDS[kind].label}"
     scale.progress(title)
-    arms = [
-        arm(OURS, "ours", {}),
-        arm(BARE, "bare", {}),
-        arm(OURS + TUNED, "ours", VARIABLES),
-        arm(BARE + TUNED, "bare", VARIABLES),
-    ]
+    arms = [arm(OURS + TUNED, "ours", VARIABLES), arm(BARE + TUNED, "bare", VARIABLES)]
+    if not scale.quick:
+        arms += [arm(OURS, "ours", {}), arm(BARE, "bare", {})]
     comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
     comparison.add_ratio(OURS + TUNED, BARE + TUNED, AIM)
-    comparison.add_ratio(OURS, BARE, AIM)
-    comparison.add_ratio(OURS + TUNED, OURS)
+    if not scale.quick:
+        comparison.add_ratio(OURS, BARE, AIM)
+        comparison.add_ratio(OURS + TUNED, OURS)
     for name in comparison.samples:
         cpu = sorted(sample["cpu_ms_per_mb"] for sample in comparison.samples[name])
         resident = max(sample["resident"] for sample in comparison.samples[name])

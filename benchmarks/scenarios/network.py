@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from benchmarks.arms import RATE, Arm, Sample
+from benchmarks.arms import COST, RATE, Arm, Sample
 from benchmarks.load import Load, Sent, discard_sink, send
 from benchmarks.peers import Peer, Running, running
 from benchmarks.processes import cpu_seconds, settle_disk
@@ -30,13 +30,15 @@ def sample_of(sent: Sent, receiver_cpu: float | None = None) -> Sample:
     """What a sent load says."""
     sample = {
         RATE: sent.rate,
+        "volume": float(sent.data_bytes),
         "instances_per_second": sent.instances / sent.seconds,
         "p50": sent.latency(0.5),
         "p99": sent.latency(0.99),
+        "p99.9": sent.latency(0.999),
         "sender_cpu_per_byte": sent.cpu_seconds / sent.data_bytes,
     }
     if receiver_cpu is not None:
-        sample["receiver_cpu_per_byte"] = receiver_cpu / sent.data_bytes
+        sample[COST] = receiver_cpu / sent.data_bytes
     return sample
 
 
@@ -51,11 +53,11 @@ def ceiling_arm(scale: Scale, kind: str, senders: int) -> Arm:
     return Arm(CEILING, run)
 
 
-def peer_arm(scale: Scale, receiver: Running, kind: str, senders: int, share: float = 1.0) -> Arm:
+def peer_arm(scale: Scale, receiver: Running, kind: str, senders: int) -> Arm:
     """A receiver under load; what it stored is deleted before the next arm."""
 
     def run() -> Sample:
-        load = load_of(scale, kind, senders, share)
+        load = load_of(scale, kind, senders, receiver.peer.share)
         with ExitStack() as stack:
             if receiver.peer.durable:
                 stack.enter_context(Releaser(receiver.folder))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.arms import Comparison
-from benchmarks.data import KINDS
+from benchmarks.mix import mean_size
 
 _GB: Final = 1e9
 
@@ -16,6 +16,7 @@ class Scale:
     """Volume, rounds, and where to write; ``quick`` leaves cases out.
 
     ``large`` and ``many`` name the kinds of the memory scenario: of its one instance, and of what many send.
+    ``soak`` is how long memory is watched under mixed load, in seconds.
     ``gigabytes`` is what each arm of each comparison handles over all rounds (10^9 bytes of data sets).
     """
 
@@ -25,12 +26,13 @@ class Scale:
     quick: bool
     large: str = "huge"
     many: str = "dx"
+    soak: float = 10.0
     progress: Callable[[str], None] = lambda _: None
 
     def instances(self, kind: str, associations: int, share: float = 1.0) -> int:
         """Instances of one round, at least one an association."""
         volume = self.gigabytes * share / self.rounds * _GB
-        return max(associations, round(volume / KINDS[kind].pixel_size))
+        return max(associations, round(volume / mean_size(kind)))
 
 
 Scenario = Callable[[Scale], list[Comparison]]

@@ -1,4 +1,7 @@
-"""Transcode and proof by our workers from spool to store, against the bare codec calls on the same cores."""
+"""Transcode and proof by our workers from spool to store, against the bare codec calls on the same cores.
+
+CT on all cores is in `end_to_end`. The codec does some ten CT a second and core, so that volumes are a tenth of others'.
+"""
 
 import os
 import shutil
@@ -16,16 +19,15 @@ from benchmarks.scenarios.scale import Scale
 OURS = "ours, spool to store"
 POOL = "our codec processes alone"
 BARE = "bare codec calls"
-AIM = 0.95
+AIM = 0.97
 
 
 def run(scale: Scale) -> list[Comparison]:
-    """One core with one worker; all cores with a worker each."""
+    """CT by one worker on one core; in the full form DX by a worker a core, too."""
     cores = sorted(os.sched_getaffinity(0))
     if scale.quick:
         return [_compare(scale, "ct", cores[:1], 0.1)]
-    comparisons = [_compare(scale, "ct", cores[:1], 0.2), _compare(scale, "ct", cores, 1.0)]
-    return [*comparisons, _compare(scale, "dx", cores, 0.4)]
+    return [_compare(scale, "ct", cores[:1], 0.1), _compare(scale, "dx", cores, 0.2)]
 
 
 def _compare(scale: Scale, kind: str, cores: Sequence[int], share: float) -> Comparison:
@@ -47,10 +49,11 @@ def _compare(scale: Scale, kind: str, cores: Sequence[int], share: float) -> Com
 
     title = f"Transcode and proof, {len(cores)} core{'s' * (len(cores) > 1)}, {KINDS[kind].label}"
     scale.progress(title)
-    arms = [Arm(OURS, ours), Arm(POOL, pool), Arm(BARE, bare)]
+    arms = [Arm(OURS, ours), Arm(BARE, bare)] + ([] if scale.quick else [Arm(POOL, pool)])
     comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
     comparison.add_ratio(OURS, BARE, AIM)
-    comparison.add_ratio(POOL, BARE)
+    if not scale.quick:
+        comparison.add_ratio(POOL, BARE)
     return comparison
 
 

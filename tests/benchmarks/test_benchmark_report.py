@@ -1,79 +1,119 @@
-"""Comparisons compute what they say, and the report shows every figure beside its ratio and spread."""
+"""The report folder has tables, plots and every sample; the profile reads what strace and perf print; the slope is fitted."""
 
 import json
+import os
+import random
+import threading
+import time
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import machine, report
-from benchmarks.arms import RATE, Arm, Comparison, Ratio, alternate
-from benchmarks.disk import SEGMENT_SIZE, Disk
+from benchmarks import tracing
+from benchmarks.arms import RATE, Comparison, Ratio
+from benchmarks.report_folder import write_report
+from benchmarks.scenarios.soak import fit
+from benchmarks.tracing import Samples, SystemCalls
 
 
-def test_arms_alternate_there_and_back() -> None:
-    """Every arm runs once a round, and no arm always follows the same other one."""
-    order: list[str] = []
-
-    def arm(name: str) -> Arm:
-        def run() -> dict[str, float]:
-            order.append(name)
-            return {RATE: len(order)}
-
-        return Arm(name, run)
-
-    samples = alternate([arm("a"), arm("b"), arm("c")], 3)
-    assert "".join(order) == "abccbaabc"
-    assert [sample[RATE] for sample in samples["b"]] == [2, 5, 8]
-
-
-def test_ratios_are_taken_round_by_round() -> None:
-    """The ratio of medians would be 2; the median of ratios, taken between neighbours in time, is 1."""
-    comparison = Comparison(
-        "t", "MB/s", {"a": [{RATE: 1}, {RATE: 20}, {RATE: 30}], "b": [{RATE: 1}, {RATE: 10}, {RATE: 60}]}
-    )
-    comparison.add_ratio("a", "b", 1.1)
-    comparison.add_ratio("a", "b", 1.1, at_most=True)
-    assert comparison.ratios[0].values == (1, 2, 0.5)
-    assert comparison.ratios[0].median == 1
-    assert [ratio.reached for ratio in comparison.ratios] == [False, True]
-    assert comparison.best("a", "b") == "a"
+def comparisons() -> list[Comparison]:
+    receive = [
+        Comparison(
+            f"Receive, {senders} senders",
+            "MB/s",
+            {"ours": [{RATE: senders * 1e8}, {RATE: senders * 2e8}], "theirs": [{RATE: 1e8}]},
+            [Ratio("ours / theirs", (1.0,))],
+            family="Receive, CT",
+            senders=senders,
+        )
+        for senders in (1, 16)
+    ]
+    latency = Comparison("Latency at half load", "ms (p99)", {"ours": [{RATE: 3.0}]})
+    latency.curves = {"ours": [(0.5, 1.0), (0.99, 3.0), (0.999, 9.0), (1.0, 12.0)]}
+    memory = Comparison("Memory over 1 min", "MiB", {"receiver": [{RATE: 60.0}]})
+    memory.curves = {"receiver": [(0.0, 60.0), (60.0, 61.0)]}
+    hops = Comparison("Where the processor time goes", "CPU ms/MB", {"receiver, event loop": [{RATE: 0.4}]})
+    return [*receive, latency, memory, hops]
 
 
-def test_serial_limit_is_that_of_turns() -> None:
-    """Protocol at 3 and disk at 6 units a second take 1/3 + 1/6 = 1/2 s a unit."""
-    comparison = Comparison("t", "MB/s", {"p": [{RATE: 3}], "d": [{RATE: 6}]})
-    comparison.add_serial_limit("limit", "p", "d")
-    assert comparison.values("limit") == pytest.approx((2,))
+def test_the_report_folder_is_complete(tmp_path: Path) -> None:
+    """A plot each of throughput, latency, memory and processor time, all shown; equal figures give equal files."""
+    write_report(tmp_path, {"CPU": "x"}, {"volume": "1 GB"}, comparisons())
+    plots = sorted(tmp_path.glob("*.svg"))
+    assert [path.stem for path in plots] == [
+        "latency-at-half-load",
+        "memory-over-1-min",
+        "receive-ct",
+        "where-the-processor-time-goes",
+    ]
+    text = (tmp_path / "README.md").read_text()
+    first = {path: path.read_bytes() for path in plots}
+    for path in plots:
+        assert f"]({path.name})" in text
+        assert ET.parse(path).getroot().tag.endswith("svg")
+    assert "ours" in (tmp_path / "receive-ct.svg").read_text()
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["comparisons"][0]["samples"]["ours"][1][RATE] == 2e8
+    (tmp_path / "old.svg").touch()
+    write_report(tmp_path, {"CPU": "x"}, {"volume": "1 GB"}, comparisons())
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.svg")} == first
 
 
-def test_report_judges_by_aims(tmp_path: Path) -> None:
-    """Markdown names the machine, every arm with its range, every ratio with its verdict; JSON holds all samples."""
-    comparison = Comparison(
-        "Receive",
-        "MB/s",
-        {"ours": [{RATE: 2e8, "p50": 0.001}, {RATE: 4e8, "p50": 0.003}], "disk": [{RATE: 4e8}]},
-    )
-    comparison.ratios = [Ratio("ours / disk", (0.5, 1.0), 0.9), Ratio("RSS / limit", (0.5,), 1, at_most=True)]
-    facts = machine.describe(tmp_path)
-    text = report.markdown(facts, {"volume": "1 GB"}, [comparison])
-    assert facts["CPU"] in text
-    assert "| ours | 300.0 | 200.0 to 400.0 | 2.00 |" in text
-    assert "| ours / disk | **0.75** | 0.50 to 1.00 | ≥ 0.9 | missed |" in text
-    assert "| RSS / limit | **0.50** | 0.50 to 0.50 | ≤ 1 | reached |" in text
-    kept = json.loads(json.dumps(report.as_json(facts, {}, [comparison])))
-    assert kept["comparisons"][0]["samples"]["ours"][1][RATE] == 4e8
-    assert kept["comparisons"][0]["ratios"][0]["reached"] is False
+def test_system_calls_are_counted_by_name() -> None:
+    """Each call once, though another thread interrupts it in the trace; only reading and writing move bytes."""
+    trace = """\
+812   recvfrom(9, "\\4\\0\\0\\0@\\0", 65536, 0, NULL, NULL) = 16390
+812   pwritev(7, [{iov_base="x = 9", iov_len=4096}], 1, 8192 <unfinished ...>
+813   futex(0x7f, FUTEX_WAKE_PRIVATE, 1)  = 1
+812   <... pwritev resumed>)              = 4096
+812   fdatasync(7)                        = 0
+813   epoll_wait(5, [], 1024, 12)         = -1 EINTR (Interrupted system call)
+814   +++ exited with 0 +++
+"""
+    found = SystemCalls.parse(trace)
+    assert found.counts == {"recvfrom": 1, "pwritev": 1, "futex": 1, "fdatasync": 1, "epoll_wait": 1}
+    assert found.moved == 16390 + 4096
 
 
-def test_disk_writes_the_same_bytes(tmp_path: Path) -> None:
-    """Every commit lands whole in a segment that was there before, across the end of one as well."""
-    disk = Disk(tmp_path, segments=2)
-    instance = bytes(range(256)) * 1024
-    try:
-        assert disk.overwrite(instance, 2 * SEGMENT_SIZE // len(instance) + 3, 5) > 0
-        assert disk.overwrite(instance * 80, 2, 1) > 0
-    finally:
-        disk.close()
-    files = sorted(tmp_path.iterdir())
-    assert [path.stat().st_size for path in files] == [SEGMENT_SIZE, SEGMENT_SIZE]
-    assert files[0].read_bytes()[: len(instance)] == instance
+def test_samples_that_copy_are_summed() -> None:
+    """perf's shares by symbol; those of functions that copy, of libc and kernel alike, are one figure."""
+    report = """\
+# Overhead  Shared Object      Symbol
+    31.20%  libc.so.6          [.] __memmove_avx512_unaligned_erms
+    12.50%  [kernel.kallsyms]  [k] rep_movs_alternative
+    10.00%  python3.11         [.] _PyEval_EvalFrameDefault      -      -
+"""
+    found = Samples.parse(report)
+    assert found.copying == pytest.approx(0.437)
+    assert found.symbols[2] == (pytest.approx(0.1), "_PyEval_EvalFrameDefault (python3.11)")
+
+
+def test_threads_are_told_apart() -> None:
+    """Processor time and waits of the main thread and of the others, each its own."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    before = tracing.main_thread(os.getpid()), tracing.other_threads(os.getpid())
+    until = time.thread_time() + 0.2
+    while time.thread_time() < until:
+        pass
+    main, other = tracing.main_thread(os.getpid()) - before[0], tracing.other_threads(os.getpid()) - before[1]
+    ended.set()
+    thread.join()
+    assert main.cpu >= 0.15
+    assert other.cpu < main.cpu
+
+
+def test_a_leak_is_told_from_noise() -> None:
+    """A slope of 6 MiB an hour within noise of 1 MiB is found; no slope stays within two standard errors, mostly."""
+    generator = random.Random(7)
+
+    def series(slope: float) -> list[tuple[float, float]]:
+        return [(float(t), 60 + slope * t / 3600 + generator.gauss(0, 1)) for t in range(3600)]
+
+    leak, none = fit(series(6.0)), fit(series(0.0))
+    assert leak.value == pytest.approx(6.0, abs=1.0)
+    assert leak.value > 2 * leak.error
+    assert abs(none.value) < 3 * none.error
+    assert fit([(0.0, 1.0)] * 3) == (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""The report: Markdown for people, JSON for whoever compares runs."""
+"""The report's tables: Markdown for people, JSON for whoever compares runs."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,14 @@ _COLUMNS: Final = {
     "instances_per_second": ("instances/s", 1.0, ".0f"),
     "p50": ("p50 ms", 1e3, ".2f"),
     "p99": ("p99 ms", 1e3, ".2f"),
+    "p99.9": ("p99.9 ms", 1e3, ".2f"),
+    "late_p99": ("sender late, p99 ms", 1e3, ".2f"),
+    "resident": ("resident MiB", 1.0, ".0f"),
+    "cpu_ms_per_instance": ("CPU ms/instance", 1.0, ".3f"),
+    "copying": ("of it copying, %", 100.0, ".0f"),
+    "syscalls": ("system calls/instance", 1.0, ".1f"),
+    "kernel_bytes": ("bytes through system calls/byte", 1.0, ".2f"),
+    "switches": ("waits of threads/instance", 1.0, ".2f"),
     "receiver_cpu_per_byte": ("receiver CPU ms/MB", 1e9, ".3f"),
     "cpu_per_byte": ("CPU ms/MB", 1e9, ".3f"),
     "sender_cpu_per_byte": ("sender CPU ms/MB", 1e9, ".3f"),
@@ -59,11 +67,15 @@ def _section(comparison: Comparison) -> Iterator[str]:
     ]
     yield f"## {comparison.title}"
     yield ""
-    yield "| " + " | ".join(["arm", comparison.unit, "range", *(_COLUMNS[key][0] for key in used)]) + " |"
-    yield "|" + "---|" * (3 + len(used))
+    yield (
+        "| " + " | ".join(["arm", comparison.unit, "range", "GB", *(_COLUMNS[key][0] for key in used)]) + " |"
+    )
+    yield "|" + "---|" * (4 + len(used))
     for arm, samples in comparison.samples.items():
         values = [sample[RATE] / factor for sample in samples]
-        cells = [arm, f"{statistics.median(values):.1f}", f"{min(values):.1f} to {max(values):.1f}"]
+        volume = sum(sample.get("volume", 0) for sample in samples) / 1e9
+        cells = [arm, _number(statistics.median(values)), f"{_number(min(values))} to {_number(max(values))}"]
+        cells.append(f"{volume:.2f}" if volume else "")
         for key in used:
             _, scale, form = _COLUMNS[key]
             found = [sample[key] * scale for sample in samples if key in sample]
@@ -77,6 +89,13 @@ def _section(comparison: Comparison) -> Iterator[str]:
     for note in comparison.notes:
         yield ""
         yield note
+    if comparison.settings:
+        yield ""
+        yield from (f"- {name}: `{settings}`" for name, settings in comparison.settings.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _ratio_row(ratio: Ratio) -> str:

@@ -1,0 +1,139 @@
+"""The regression guard: ratios of a quick run against those that are kept in the repository, never absolute times.
+
+``baseline.json`` keeps for each guarded ratio the median of several quick runs and a band: the part of it by which a run
+may be worse. The band comes from how far those runs lay apart, on a machine that had other work, and twice that at least:
+one that fails without a fault is soon ignored. So what is guarded against is a large loss, such as a thread hop or a copy
+more for each PDU; small ones are found by the full form, on a quiet machine. How wide it is stands in the report.
+
+    python -m benchmarks.guard keep RUN.json...      # anew, from the JSON of at least five quick runs
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.arms import Comparison, Ratio
+
+BASELINE: Final = Path(__file__).with_name("baseline.json")
+_LEAST_BAND: Final = 0.25  # of the median
+_MOST_BAND: Final = 0.6  # what needs more says nothing, and is not guarded
+_BAND_OVER_SPREAD: Final = 2.0
+_LEAST_RUNS: Final = 5
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A ratio as it is kept."""
+
+    median: float
+    band: float  # part of the median
+    at_most: bool  # less is better
+
+    @property
+    def limit(self) -> float:
+        """The worst that passes."""
+        return self.median * (1 + self.band) if self.at_most else self.median * (1 - self.band)
+
+    def allows(self, value: float) -> bool:
+        """Whether ``value`` is within the band, or better."""
+        return value <= self.limit if self.at_most else value >= self.limit
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A ratio of this run beside the kept one."""
+
+    key: str
+    value: float
+    kept: Kept
+
+    @property
+    def passed(self) -> bool:
+        """Whether it is no regression."""
+        return self.kept.allows(self.value)
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.passed else "REGRESSION"
+        sign = "≤" if self.kept.at_most else "≥"
+        return f"{verdict}: {self.key}: {self.value:.2f} (kept {self.kept.median:.2f}, must be {sign} {self.kept.limit:.2f})"
+
+
+def key_of(title: str, ratio: str) -> str:
+    """The name of a ratio in the baseline."""
+    return f"{title}: {ratio}"
+
+
+def read_baseline(path: Path = BASELINE) -> dict[str, Kept]:
+    """What is kept; nothing where there is no file."""
+    if not path.exists():
+        return {}
+    return {key: Kept(**kept) for key, kept in json.loads(path.read_text())["ratios"].items()}
+
+
+def judge(comparisons: Iterable[Comparison], baseline: Mapping[str, Kept]) -> list[Judged]:
+    """Every ratio that the baseline has."""
+    return [
+        Judged(key, ratio.median, baseline[key])
+        for comparison in comparisons
+        for ratio in comparison.ratios
+        if (key := key_of(comparison.title, ratio.name)) in baseline
+    ]
+
+
+def missing(comparisons: Iterable[Comparison], baseline: Mapping[str, Kept]) -> list[str]:
+    """What the baseline has and a whole run has not: a guarded ratio must not vanish by a change of its name."""
+    found = {
+        key_of(comparison.title, ratio.name) for comparison in comparisons for ratio in comparison.ratios
+    }
+    return sorted(baseline.keys() - found)
+
+
+def keep(runs: Sequence[Mapping[str, Any]]) -> dict[str, Kept]:
+    """The baseline of these runs: median of their medians, and the band that their spread asks for."""
+    kept = {}
+    for key, ratios in _by_key(runs):
+        medians = [ratio.median for ratio in ratios]
+        middle, at_most = statistics.median(medians), ratios[0].at_most
+        worst = max(medians) - middle if at_most else middle - min(medians)
+        band = max(_LEAST_BAND, _BAND_OVER_SPREAD * worst / middle)
+        if len(medians) == len(runs) and band <= _MOST_BAND:
+            kept[key] = Kept(round(middle, 3), round(band, 2), at_most)
+    return kept
+
+
+def _by_key(runs: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Ratio]]]:
+    found: dict[str, list[Ratio]] = {}
+    for run in runs:
+        for comparison in run["comparisons"]:
+            for ratio in comparison["ratios"]:
+                if not ratio["guarded"]:
+                    continue
+                values = Ratio(ratio["name"], tuple(ratio["values"]), at_most=ratio["at_most"])
+                found.setdefault(key_of(comparison["title"], ratio["name"]), []).append(values)
+    yield from found.items()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write the baseline anew."""
+    verb, *paths = arguments
+    if verb != "keep" or len(paths) < _LEAST_RUNS:
+        raise SystemExit(
+            f"usage: python -m benchmarks.guard keep RUN.json... (at least {_LEAST_RUNS} quick runs)"
+        )
+    runs = [json.loads(Path(path).read_text()) for path in paths]
+    kept = keep(runs)
+    document = {
+        "about": f"From {len(runs)} quick runs; see guard.py. CPU: {runs[0]['machine']['CPU']}, {runs[0]['machine']['cores']} cores.",
+        "ratios": {key: vars(one) for key, one in sorted(kept.items())},
+    }
+    BASELINE.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    for key, one in sorted(kept.items()):
+        print(f"{key}: {one.median:.2f}, band {one.band:.0%}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
