@@ -15,7 +15,7 @@ def rejected_lines(refusals: Sequence[Refusal]) -> Iterator[str]:
         yield "nothing was refused"
         return
     yield f"the last {KEPT} refusals at most, the newest last"
-    rows = [_HEADINGS, *(_row(refusal) for refusal in refusals)]
+    rows = [_HEADINGS, *(refusal_row(refusal) for refusal in refusals)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -24,7 +24,8 @@ def rejected_lines(refusals: Sequence[Refusal]) -> Iterator[str]:
     yield from (f"  {_plain(reason):<24}{_plain(remedy)}" for reason, remedy in sorted(remedies.items()))
 
 
-def _row(refusal: Refusal) -> tuple[str, ...]:
+def refusal_row(refusal: Refusal) -> tuple[str, ...]:
+    """The cells of one refusal."""
     at = datetime.fromtimestamp(refusal.at / 1e9, UTC)
     return (
         at.strftime("%Y-%m-%d %H:%M:%S"),

@@ -1,5 +1,7 @@
 """What runs, what waits, and where every received instance is."""
 
+import contextlib
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -104,8 +106,25 @@ class Offsets(msgspec.Struct, frozen=True):
     is_flag=True,
     help="With Kafka, show instead what is counted and how many records wait, without reading those.",
 )
+@click.option("--watch", is_flag=True, help="Show what goes on now, until interrupted.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.2),
+    default=2.0,
+    show_default=True,
+    help="Of --watch, in seconds.",
+)
 @json_option
-def status(settings: Settings, *, quick: bool, rejected: bool, offsets: bool, as_json: bool) -> None:
+def status(
+    settings: Settings,
+    *,
+    quick: bool,
+    rejected: bool,
+    offsets: bool,
+    watch: bool,
+    interval: float,
+    as_json: bool,
+) -> None:
     """What runs, what waits, and where every received instance is.
 
     All from what is on disk or in Kafka, so it is true with every process down, too, and
@@ -116,6 +135,9 @@ def status(settings: Settings, *, quick: bool, rejected: bool, offsets: bool, as
         return
     if offsets:
         _show_offsets(settings, as_json=as_json)
+        return
+    if watch:
+        _watch(settings, interval)
         return
     with clear_failures(settings):
         try:
@@ -137,18 +159,49 @@ def _show_rejected(settings: Settings, *, as_json: bool) -> None:
         click.echo("\n".join(rejected_lines(refusals)))
 
 
+def _watch(settings: Settings, interval: float) -> None:
+    # Half of what a command takes to start, for this one alone.
+    from rich.console import Console  # noqa: PLC0415
+
+    from workers.cli.watch import watch  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring it
+    with clear_failures(settings), contextlib.suppress(KeyboardInterrupt):
+        try:
+            watch(settings, Console(), interval)
+        except (DamagedMove, ForeignCommit, WrongStores, Unavailable) as error:
+            raise click.ClickException(str(error)) from None
+
+
 def _show_offsets(settings: Settings, *, as_json: bool) -> None:
     if settings.log.kind != "kafka":
         raise click.UsageError("--offsets is for log.kind = kafka")
+    with clear_failures(settings):
+        try:
+            offsets = read_offsets(settings)
+        except ForeignCommit as error:
+            raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(offsets), indent=2).decode())
+        return
+    click.echo(f"workers      {len(offsets.workers)} running")
+    for name in ("stored", "duplicates", "conflicts", "quarantined"):
+        click.echo(f"{name:<13}{getattr(offsets, name):>12}")
+    click.echo(f"records waiting {sum(offsets.records_waiting.values())}, lost to retention {offsets.lost}")
+
+
+def read_offsets(settings: Settings) -> Offsets:
+    """What a consumer group has counted, and how many records wait, without reading those.
+
+    Raises:
+        ForeignCommit: an administrator must decide what follows.
+        KafkaUnreachable: no broker answers.
+    """
     # The client is an extra that one machine does not need.
     from workers.cli.group_account import read_waiting  # noqa: PLC0415
 
-    with clear_failures(settings):
-        try:
-            found = read_waiting(settings)
-        except ForeignCommit as error:
-            raise click.ClickException(str(error)) from None
-    offsets = Offsets(
+    found = read_waiting(settings)
+    return Offsets(
         workers=_group_workers(found.members),
         stored=found.places.get(Place.STORED, 0),
         duplicates=found.places.get(Place.DUPLICATE, 0),
@@ -157,13 +210,6 @@ def _show_offsets(settings: Settings, *, as_json: bool) -> None:
         records_waiting=dict(found.records),
         lost=found.lost,
     )
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(offsets), indent=2).decode())
-        return
-    click.echo(f"workers      {len(offsets.workers)} running")
-    for name in ("stored", "duplicates", "conflicts", "quarantined"):
-        click.echo(f"{name:<13}{getattr(offsets, name):>12}")
-    click.echo(f"records waiting {sum(offsets.records_waiting.values())}, lost to retention {offsets.lost}")
 
 
 def read_report(settings: Settings, *, quick: bool = False) -> Report:

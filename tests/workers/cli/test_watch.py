@@ -1,0 +1,140 @@
+"""The live view: what was counted between two looks, by source, by place and by worker."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ingest.contract.refusals import Refusal, Refused
+from ingest.contract.running import Running, announce
+from ingest.contract.settings import Settings
+from workers.cli.watch import Look, Samples, look, view
+
+ZERO = dict.fromkeys(
+    ("received", "stored", "duplicates", "conflicts", "quarantined", "discarded", "backlog"), 0
+)
+RECEIVER = """
+# TYPE dicom_ingest_received_instances_total counter
+dicom_ingest_received_instances_total{source="[ct]",outcome="acknowledged"} %d
+dicom_ingest_received_instances_total{source="[ct]",outcome="A700"} 3
+# TYPE dicom_ingest_received_bytes_total counter
+dicom_ingest_received_bytes_total{source="[ct]",outcome="acknowledged"} %d
+# TYPE dicom_ingest_associations_total counter
+dicom_ingest_associations_total{source="[ct]",result="accepted"} 7
+# TYPE dicom_ingest_cstore_seconds histogram
+dicom_ingest_cstore_seconds_bucket{source="[ct]",le="+Inf"} %d
+dicom_ingest_cstore_seconds_count{source="[ct]"} %d
+dicom_ingest_cstore_seconds_sum{source="[ct]"} %f
+# TYPE dicom_ingest_log_refusing gauge
+dicom_ingest_log_refusing %d
+"""
+WORKER = """
+# TYPE dicom_ingest_placed_instances_total counter
+dicom_ingest_placed_instances_total{source="[ct]",place="stored",reason=""} %d
+# TYPE dicom_ingest_uploads_waiting gauge
+dicom_ingest_uploads_waiting{state="in-work"} 5
+"""
+
+
+def rendered(before: Look, now: Look) -> list[str]:
+    console = Console(file=io.StringIO(), width=160, record=True)
+    console.print(view(before, now))
+    return console.export_text().splitlines()
+
+
+def looked(at: float, number: int, *, refusing: bool = False, refusals: tuple[Refusal, ...] = ()) -> Look:
+    page = RECEIVER % (number, number * 500_000, number, number, number * 0.004, refusing)
+    counts = {**ZERO, "received": number, "stored": number // 2, "backlog": number - number // 2}
+    worker = Running(name="worker-0", pid=4711, started=1, partitions=(0, 1))
+    pages = {"receiver": Samples(page), "worker-0": Samples(WORKER % (number // 2))}
+    reasons = {"quarantined/identity": number // 10, "stored/proved": number}
+    return Look(at, counts, reasons, "waits", ["single copy"], [worker], pages, refusals)
+
+
+def test_rates_are_of_what_came_between_two_looks() -> None:
+    """In 2 s: 100 instances of 0.5 MB in 4 ms each are 50 a second and 25 MB/s."""
+    lines = rendered(looked(10.0, 20), looked(12.0, 120))
+    assert next(line for line in lines if line.startswith("received")).split() == ["received", "120", "50.0"]
+    assert next(line for line in lines if line.startswith("backlog")).split() == ["backlog", "60", "+25.0"]
+    source = next(line for line in lines if line.startswith("[ct]")).split()
+    assert source == ["[ct]", "120", "50.0", "25.0", "4.0", "3", "7"]
+    worker = next(line for line in lines if line.startswith("worker-0")).split()
+    assert worker[1:4] == ["4711", "2", "25.0"]
+    assert "quarantined/identity: 12 (+10)" in lines
+    assert "note: single copy" in lines
+    assert not [line for line in lines if "refuses" in line or "stored/" in line]
+
+
+def test_a_log_without_room_and_refusals_are_shown() -> None:
+    """As they were written down, whatever a peer said."""
+    refusal = Refusal(0, Refused.ASSOCIATION, '"a\\x1b"', "X", "192.0.2.1", "called-ae-title", "", "", 3)
+    lines = rendered(looked(0, 0), looked(1, 0, refusing=True, refusals=(refusal,)))
+    assert any("refuses instances" in line for line in lines)
+    assert any("called-ae-title" in line and "192.0.2.1" in line for line in lines)
+
+
+def test_a_process_that_started_anew_gives_no_negative_rate() -> None:
+    """Its counters begin at zero again."""
+    lines = rendered(looked(0, 50), looked(1, 10))
+    assert next(line for line in lines if line.startswith("[ct]")).split()[2:4] == ["0.0", "0.0"]
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write((RECEIVER % (9, 9, 9, 9, 9.0, 0)).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def admin_port() -> Iterator[int]:
+    """Of something that answers as a receiver's admin port does."""
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_the_admin_ports_of_running_processes_are_asked(tmp_path: Path, admin_port: int) -> None:
+    """A receiver's; of a worker whose port answers nobody nothing is shown, and that is no failure."""
+    announce(tmp_path, "receiver", host="127.0.0.1", port=11112, ae_title="X")
+    announce(tmp_path, "worker-0", partitions=(0,))
+    settings = Settings.model_validate({"data": tmp_path, "admin": {"listen": f"0.0.0.0:{admin_port}"}})
+    found = look(settings)
+    assert set(found.pages) == {"receiver"}
+    assert found.pages["receiver"].sum("received_instances_total", source="[ct]") == 12
+    assert found.counts == ZERO
+
+
+def test_the_view_ends_with_an_interrupt(tmp_path: Path) -> None:
+    """Without a terminal one view stands below the other; Ctrl-C is how it ends, and no failure."""
+    command = [
+        sys.executable,
+        "-m",
+        "ingest",
+        "status",
+        "--watch",
+        "--interval",
+        "0.2",
+        "--data",
+        str(tmp_path),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "instances wait" in process.stdout.readline()
+        os.kill(process.pid, signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(60) == 0
