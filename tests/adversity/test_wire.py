@@ -77,8 +77,12 @@ class Neighbour:
         self.stored = 0
         self.size = 2048  # bytes of an instance
         self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
+    def start(self) -> None:
+        self._running = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
         scu = await Scu.associated(self.port)
         while not self._stop.is_set():
             uid = next(fresh)
@@ -88,14 +92,18 @@ class Neighbour:
             await asyncio.sleep(0.001)
         await scu.release()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
+        assert self._running is not None
         self._stop.set()
+        await self._running
 
     async def goes_on(self, count: int = 20) -> None:
-        """Return once it has stored that many more."""
+        """Return once it has stored that many more, or raise what ended it."""
         wanted = self.stored + count
         async with asyncio.timeout(60):
-            while self.stored < wanted:  # noqa: ASYNC110 - a count, and no event each
+            while self.stored < wanted:
+                if self._running is not None and self._running.done():
+                    await self._running
                 await asyncio.sleep(0.01)
 
 
@@ -104,12 +112,11 @@ async def beside_a_good_one(receiver: ReceiverProcess) -> AsyncIterator[Neighbou
     """Attack in the body: the neighbour gets on meanwhile, and every descriptor comes back afterwards."""
     before = receiver.descriptors
     neighbour = Neighbour(receiver.port)
-    running = asyncio.create_task(neighbour.run())
+    neighbour.start()
     await neighbour.goes_on(1)
     yield neighbour
     await neighbour.goes_on()
-    neighbour.stop()
-    await running
+    await neighbour.stop()
     await Scu.close_all()
     async with asyncio.timeout(120):
         while receiver.descriptors > before:  # noqa: ASYNC110 - another process's
