@@ -632,6 +632,25 @@ async def started_once(settings: Settings) -> None:
     assert await running == 0
 
 
+@pytest.mark.parametrize("finding", [Finding.SET_APART, Finding.DAMAGED])
+@asynchronous
+async def test_what_an_administrator_must_look_at_is_an_error(tmp_path: Path, finding: Finding) -> None:
+    """Reported with 0110H, and said in the log with the transaction; what is merely absent is no error."""
+    bench = Bench(tmp_path, absent_grace=0)
+    bench.finding[REFERENCES[0]] = finding
+    bench.finding[REFERENCES[1]] = Finding.ABSENT
+    async with bench.running() as engine:
+        with capture_logs() as lines:
+            assert await bench.ask(engine) == 0x0000
+            bench.prove()
+            await until(lambda: not len(engine.transactions))
+        (error,) = [line for line in lines if line["log_level"] == "error"]
+        assert error["transaction"] == ID.hex()
+        assert error["failed"] == {finding.name.lower(): 1, "absent": 1}
+        (report,) = bench.modality.reports
+        assert len(report.failed) == 2
+
+
 @pytest.mark.parametrize(
     ("mine", "said"),
     [
