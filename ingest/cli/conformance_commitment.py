@@ -9,7 +9,8 @@ from ingest.contract.settings import Settings, SourceSettings
 
 _PROOFS: Final = {
     Policy.READ: "every stored byte is read back, and length and SHA-256 are those recorded when it was stored",
-    Policy.CHECKSUM: "the SHA-256 that the store verified when it was written and returns now; no store has it yet",
+    Policy.CHECKSUM: "head and length are right, and the store returns now the SHA-256 of the whole object that it verified "
+    "when it was written; damage to its disks since is not seen. What has none, as it was written in parts, is read back",
     Policy.MANIFEST: "the object is there with the right head and length; damage behind the head is not seen",
 }
 

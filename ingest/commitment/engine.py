@@ -418,7 +418,12 @@ class Engine:
                     transaction, lambda: self._clock().wall, lambda: self._still_ours(transaction)
                 )
             except NotOurs:
-                logger.info("another receiver reports", **facts_of(transaction))
+                if transaction.claim_mine:  # a log that is slow took all the time of it
+                    logger.warning(
+                        "a commitment report waits: our claim may end before it", **facts_of(transaction)
+                    )
+                else:
+                    logger.info("another receiver has claimed a commitment report", **facts_of(transaction))
                 return
         self._unwritten[transaction.id] = outcome  # a log that is away must not make us send it again
         await self._write([Written(transaction.id, outcome)])

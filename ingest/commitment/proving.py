@@ -215,7 +215,7 @@ def _log_decision(transaction: Transaction, verdict: Verdict) -> None:
     facts = facts_of(transaction)
     logger.info("commitment decided", **facts, committed=len(verdict.committed), failed=failed)
     if any(found.finding in (Finding.DAMAGED, Finding.SET_APART) for found in verdict.failed):
-        logger.warning(
+        logger.error(
             "stored instances are damaged or set apart and were not committed; see `dicom-ingest commitments show`",
             **facts,
             failed=failed,

@@ -16,6 +16,7 @@ from ingest.commitment import unserved
 from ingest.commitment.deliveries import WRONG_PROOF
 from ingest.commitment.engine import Engine
 from ingest.commitment.reading import aside
+from ingest.commitment.transaction import Transaction
 from ingest.commitment.transactions import ASKINGS, State
 from ingest.commitment.unserved import tell_of_unserved
 from ingest.contract.commitments import (
@@ -629,6 +630,57 @@ async def started_once(settings: Settings) -> None:
     await until(lambda: all(thread.name != unserved.THREAD for thread in threading.enumerate()))
     os.kill(os.getpid(), signal.SIGTERM)
     assert await running == 0
+
+
+@pytest.mark.parametrize("finding", [Finding.SET_APART, Finding.DAMAGED])
+@asynchronous
+async def test_what_an_administrator_must_look_at_is_an_error(tmp_path: Path, finding: Finding) -> None:
+    """Reported with 0110H, and said in the log with the transaction; what is merely absent is no error."""
+    bench = Bench(tmp_path, absent_grace=0)
+    bench.finding[REFERENCES[0]] = finding
+    bench.finding[REFERENCES[1]] = Finding.ABSENT
+    async with bench.running() as engine:
+        with capture_logs() as lines:
+            assert await bench.ask(engine) == 0x0000
+            bench.prove()
+            await until(lambda: not len(engine.transactions))
+        (error,) = [line for line in lines if line["log_level"] == "error"]
+        assert error["transaction"] == ID.hex()
+        assert error["failed"] == {finding.name.lower(): 1, "absent": 1}
+        (report,) = bench.modality.reports
+        assert len(report.failed) == 2
+
+
+@pytest.mark.parametrize(
+    ("mine", "said"),
+    [
+        (True, "a commitment report waits: our claim may end before it"),
+        (False, "another receiver has claimed a commitment report"),
+    ],
+)
+@asynchronous
+async def test_a_report_that_is_not_ours_to_send_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, mine: bool, said: str
+) -> None:
+    """A claim that ends too soon is not another's; either way nothing is sent, and it is tried again."""
+    bench = Bench(tmp_path)
+    async with bench.running() as engine:
+        refusals = 0
+
+        async def still_ours(transaction: Transaction) -> bool:
+            nonlocal refusals
+            refusals += 1
+            transaction.claim_mine = mine
+            return refusals > 1
+
+        monkeypatch.setattr(engine, "_still_ours", still_ours)
+        with capture_logs() as lines:
+            assert await bench.ask(engine) == 0x0000
+            bench.prove()
+            await until(lambda: not len(engine.transactions))
+        assert refusals == 2
+        assert len(bench.modality.reports) == 1
+        assert [line["event"] for line in lines if "claim" in line["event"]] == [said]
 
 
 @asynchronous

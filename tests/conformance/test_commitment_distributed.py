@@ -28,6 +28,12 @@ absent_grace = 1
 ae_titles = ["CONSOLE", "TESTER"]
 host = "127.0.0.1"
 port = {port}
+
+[sources.checker]
+ae_titles = ["CHECKER"]
+host = "127.0.0.1"
+port = {port}
+proof = "checksum"
 """
 
 
@@ -79,12 +85,15 @@ def nothing_is_open(pipeline: Distributed) -> bool:
 
 
 def test_asked_of_another_receiver(pipeline: Distributed, console: Console, s3_credentials: None) -> None:
-    """What was just sent is committed in one report; then one object is damaged in its bucket, and fails alone."""
+    """What was just sent is committed in one report, to another source by its checksum; then one is damaged, and fails alone."""
     sent_to, asked = started(pipeline)
     uids = [f"1.2.826.70.{number}" for number in range(100)]
     store(sent_to, uids)
     with console.association(asked) as association:
         ask(association, uids, "1.2.826.71.1")
+    assert console.report() == (set(uids), {})
+    with Console("CHECKER").association(asked) as association:
+        ask(association, uids, "1.2.826.71.3")
     assert console.report() == (set(uids), {})
     (url,) = pipeline.urls
     (key,) = [name for name in names(url) if name == str(object_key(uids[0]))]
