@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pydicom
 import pytest
@@ -150,7 +150,7 @@ def reported(data: Path) -> None:
     assert [one["source"] for one in only["sources"]] == ["mr"]  # type: ignore[index, call-overload]
     page = run(data, "report", "--day", today, "--html").out
     body = page[page.index("<body>") : page.index("</body>") + len("</body>")]
-    tree = ElementTree.fromstring(body)
+    tree = ET.fromstring(body)
     assert len(tree.findall(".//svg")) == 2
     assert "mr was expected to send" in page
     assert "http" not in page.replace("http-equiv", "")  # it loads nothing
@@ -164,7 +164,7 @@ def test_what_waits_is_found_and_reported(tmp_path: Path, monkeypatch: pytest.Mo
     """Received, and no worker has come to it: by study and patient, in one record or in parts."""
     monkeypatch.setenv("DICOM_INGEST_LEDGER__TIME_ZONE", "UTC")
     data = tmp_path / "data"
-    large = next(path for path in FILES if path.stat().st_size > 1_200_000)
+    large = CORPUS / "MR2_UNCR.dcm"  # 2 MB: three records
     with Pipeline(data, workers=1, environment={"DICOM_INGEST_ADMIN__LISTEN": ""}) as pipeline:
         (worker,) = [one for one in running_processes(data) if one.name.startswith("worker")]
         os.kill(worker.pid, signal.SIGSTOP)

@@ -84,10 +84,10 @@ def test_what_was_recycled_unread_is_told_and_counted(tmp_path: Path, ledger: Le
         assert uids(ledger) >= expected(range(10)) | expected(range(38010, 40010))
         assert len(uids(ledger)) < 40010
         before = ledger.counts()[1]
-        for start in range(40010, 60010, 1000):
+        for start in range(40010, 44010, 1000):
             announce(producer, range(start, start + 1000), counted=True)
             catch_up(ledger, logs)
-        assert uids(ledger) >= expected(range(40010, 60010))
+        assert uids(ledger) >= expected(range(40010, 44010))
         assert ledger.counts()[1] == before
 
 
