@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -46,8 +47,11 @@ def send(pipeline: Pipeline, *paths: Path, calling: str = "CT1") -> None:
 def counted(data: Path) -> dict[str, int]:
     """What the ledger has, read beside the process that writes it."""
     file = data / "ledger" / "ledger.sqlite"
-    with sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60) as connection:
-        found = connection.execute("SELECT place, COUNT(*) FROM fates GROUP BY place").fetchall()
+    try:
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=60)) as connection:
+            found = connection.execute("SELECT place, COUNT(*) FROM fates GROUP BY place").fetchall()
+    except sqlite3.OperationalError:
+        return {}  # its tables are still being made
     return {NAMES[place]: count for place, count in found}
 
 
@@ -60,10 +64,10 @@ def wait_for(pipeline: Pipeline, status: dict[str, int]) -> None:
         time.sleep(0.1)
 
 
-def ledger_process(data: Path, *, other_than: int = 0) -> Running:
+def process(data: Path, name: str, *, other_than: int = 0) -> Running:
     deadline = time.monotonic() + 240
     while True:
-        found = [one for one in running_processes(data) if one.name == "ledger" and one.pid != other_than]
+        found = [one for one in running_processes(data) if one.name == name and one.pid != other_than]
         if found:
             return found[0]
         assert time.monotonic() < deadline
@@ -86,13 +90,15 @@ def test_the_ledger_beside_a_pipeline(tmp_path: Path, monkeypatch: pytest.Monkey
         send(pipeline, *FILES)
         wait_for(pipeline, pipeline.settle())
 
-        os.kill(ledger_process(data).pid, signal.SIGSTOP)  # as one that is slow: then killed with work undone
-        stopped = ledger_process(data).pid
+        os.kill(
+            process(data, "ledger").pid, signal.SIGSTOP
+        )  # as one that is slow: then killed with work undone
+        stopped = process(data, "ledger").pid
         send(pipeline, *FILES)
         send(pipeline, CT, calling="UNKNOWN")
         status = pipeline.settle()
         os.kill(stopped, signal.SIGKILL)
-        ledger_process(data, other_than=stopped)
+        process(data, "ledger", other_than=stopped)
         wait_for(pipeline, status)
         assert status["received"] == sum(counted(data).values()) == 2 * len(FILES) + 1
 
@@ -166,7 +172,7 @@ def test_what_waits_is_found_and_reported(tmp_path: Path, monkeypatch: pytest.Mo
     data = tmp_path / "data"
     large = CORPUS / "MR2_UNCR.dcm"  # 2 MB: three records
     with Pipeline(data, workers=1, environment={"DICOM_INGEST_ADMIN__LISTEN": ""}) as pipeline:
-        (worker,) = [one for one in running_processes(data) if one.name.startswith("worker")]
+        worker = process(data, "worker-0")
         os.kill(worker.pid, signal.SIGSTOP)
         try:
             send(pipeline, CT, large)

@@ -191,7 +191,7 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
             for path in (data / folder).rglob("*")
             if path.is_file()
         ),
-        *_asked(pipeline),
+        *(_asked(pipeline) if form == "json" else ()),
         json.dumps(pipeline.run_list("status", "--rejected")),
     ]  # fmt: skip
     for text in told:
