@@ -25,6 +25,7 @@ define MORE_PEERS
 	@command -v npm >/dev/null || $(APT) npm
 	@PATH=$$PATH:/usr/sbin; command -v rsyslogd >/dev/null || $(APT) rsyslog rsyslog-openssl
 	@command -v promtool >/dev/null || $(APT) prometheus
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(APT) postgresql
 endef
 
 .PHONY: install serve serve-distributed test test-all check bench bench-full profile crash sbom audit clean

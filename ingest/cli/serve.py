@@ -32,7 +32,7 @@ _STOP_MARGIN: Final = 10.0  # seconds beyond a child's own deadline, for its las
 @config_option
 @serve_options
 def serve(config: Path | None, **flags: Unpack[ServeFlags]) -> None:
-    """Run everything on this machine: one receiver and its workers, supervised.
+    """Run everything on this machine: one receiver, its workers and the ledger, supervised.
 
     Stops on SIGTERM or Ctrl-C: instances in progress are finished and answered first; a second signal kills.
     """

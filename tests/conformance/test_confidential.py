@@ -5,14 +5,20 @@ And nothing that a peer says of itself reaches a terminal or a collector as it c
 
 import asyncio
 import json
+import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from ingest.contract.settings import Settings
 from ingest.contract.uncaught import UNCAUGHT
 from tests.support.admin import admin_ports, get, metrics_text, of, parsed
 from tests.support.audit_trail import kinds, lines_of, trail_of
+from tests.support.ledger_runs import live
+from tests.support.ledgers import fates
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import (
     CT,
@@ -54,6 +60,7 @@ def marked(uid: bytes, *, study: bytes = b"1.2.3.4", name: bytes = b"^ONE", end:
         + explicit(0x09, 0x1001, b"UN", MARKER + b"PRIVATE")
         + explicit(0x10, 0x10, b"PN", MARKER + name)
         + explicit(0x10, 0x20, b"LO", MARKER + NUMBERS.encode())
+        + explicit(0x10, 0x21, b"LO", MARKER + b"ISSUER")
         + explicit(0x10, 0x30, b"DA", MARKER)
         + explicit(0x10, 0x4000, b"LT", MARKER + b"COMMENT")
         + explicit(0x20, 0x0D, b"UI", study)
@@ -161,6 +168,7 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
         "DICOM_INGEST_CONFIG": str(config),
         "DICOM_INGEST_ADMIN__LISTEN": "127.0.0.1:0",
         "DICOM_INGEST_AUDIT__DESTINATION": "file",
+        "DICOM_INGEST_LEDGER__ENABLED": "true",
     }
     data = tmp_path / "data"
     with Pipeline(data, workers=1, environment=environment) as pipeline:
@@ -171,10 +179,19 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
         assert sum(map(bool, comments)) >= 3
         pages = _pages(pipeline, status) if form == "json" else []
     log = pipeline.log.read_text()
+    _assert_ledger_has_all(data, status)
     told: Sequence[str] = [
         log, *comments, *pages, names(data), json.dumps(status),
         *(path.read_text() for path in (data / "refusals").iterdir()),
         *(line.decode() for line in lines_of(data)),
+        # The ledger, its outcome logs and what commands make of it.
+        *(
+            path.read_bytes().decode("latin-1")
+            for folder in ("ledger", "outcomes")
+            for path in (data / folder).rglob("*")
+            if path.is_file()
+        ),
+        *(_asked(pipeline) if form == "json" else ()),
         json.dumps(pipeline.run_list("status", "--rejected")),
     ]  # fmt: skip
     for text in told:
@@ -188,6 +205,37 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
     if form == "json":
         others = [line for line in log.splitlines() if not isinstance(_event(line), dict)]
         assert all(line.startswith(("dicom-ingest 0.", "  ")) for line in others), others  # `serve` is ready
+
+
+def _assert_ledger_has_all(data: Path, status: dict[str, int]) -> None:
+    """A row for each instance, at its place; those with a Patient ID by its hash."""
+    settings = Settings.model_validate({"data": data})
+    ledger = live(settings)
+    found = fates(ledger)
+    ledger.close()
+    places = Counter(row["place"] for row in found)
+    for place, name in (("stored", "stored"), ("duplicate", "duplicates"), ("conflict", "conflicts"),
+                        ("quarantined", "quarantined")):  # fmt: skip
+        assert places[place] == status[name]
+    stored = [row for row in found if row["place"] in {"stored", "duplicate"}]
+    assert {row["source"] for row in found} == {"ct-1"}
+    assert {(len(row["patient"]), row["patient_scope"], len(row["accession"])) for row in stored} == {
+        (32, "issuer", 32)
+    }
+
+
+def _asked(pipeline: Pipeline) -> Iterator[str]:
+    day = datetime.now().astimezone().date()
+    for arguments in (
+        ("find", "--study", "1.2.3.4"),
+        ("report", "--day", str(day)),
+        ("report", "--day", str(day), "--html"),
+    ):
+        done = subprocess.run(
+            pipeline.command(*arguments, "--data", str(pipeline.data)),
+            check=True, capture_output=True, text=True, env=pipeline.environment, timeout=300,
+        )  # fmt: skip
+        yield done.stdout + done.stderr
 
 
 def _event(line: str) -> object:

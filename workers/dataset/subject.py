@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import python_encoding
 
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from workers.dataset.elements import Kind, Limits, Token, Walker
@@ -28,6 +28,7 @@ SUBJECT_TAGS: Final = frozenset(
 HEAD: Final = 64 * 1024  # bytes of a data set that hold these, but for icons or the like before them
 
 _MOST_TOKENS: Final = 10_000  # before (0020,000E); real ones have some hundred
+_CODECS: Final[Mapping[str, str]] = python_encoding
 _RAW: Final = -15  # RFC 1951 without a zlib header
 _PAD: Final = b" \0"
 _ESCAPE: Final = b"\x1b"  # ISO 2022: what follows is in another set
@@ -107,8 +108,10 @@ def _text(value: bytes, terms: bytes) -> str:
     value = value.strip(_PAD)
     if value.isascii() and _ESCAPE not in value:
         return value.decode("ascii")
-    names = terms.decode("ascii", "replace").strip(" \0").split("\\")
+    # Of several sets, with escapes between, a number is at least always the same. Nothing here warns, as pydicom would
+    # with the sender's own words.
+    term = terms.strip(_PAD).decode("ascii", "replace")
     try:
-        return decode_bytes(value, convert_encodings([name.strip() for name in names]), set())
-    except (LookupError, ValueError):
+        return value.decode(_CODECS.get(term, "ascii"))
+    except UnicodeDecodeError:
         return value.decode("ascii", "backslashreplace")

@@ -74,6 +74,10 @@ class LedgerMetrics:
 async def run_ledger(settings: Settings) -> int:
     """Keep the ledger until SIGTERM or SIGINT; returns the exit code."""
     stop = stop_by_signal()
+    if settings.log.kind == "kafka" and not (
+        settings.ledger.key.get_secret_value() or settings.ledger.key_file
+    ):
+        logger.warning("no ledger.key: patients and accession numbers are not in the ledger")
     metrics = LedgerMetrics()
     # Behind the last worker that there can be.
     async with Admin(settings, 1 + settings.log.partitions) as admin:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, bindparam, text
 
 from ingest.contract.identifiers import InvalidIdentifier
 from ingest.contract.records import Outcome, Place
@@ -37,6 +37,9 @@ from workers.storage.stores import Stores
 
 _ROWS: Final = 500  # in memory, and of one statement
 _READS: Final = 8  # heads at a time
+_TOLD: Final = text("SELECT upload_id FROM instances WHERE upload_id IN :uploads").bindparams(
+    bindparam("uploads", expanding=True)
+)
 
 
 class Rebuilt(NamedTuple):
@@ -77,10 +80,10 @@ async def rebuild(
             unreadable += not read.is_readable
             pending += read.entries
             if objects % _ROWS == 0:
-                alarms += enter(connection, pending)
+                alarms += enter(connection, _untold(connection, pending))
                 pending = []
                 progress(objects)
-        alarms += enter(connection, pending)
+        alarms += enter(connection, _untold(connection, pending))
         moves = list(move_rows(settings))
         for first in range(0, len(moves), _ROWS):
             note_moves(connection, moves[first : first + _ROWS])
@@ -97,6 +100,15 @@ def _read_logs(connection: Connection, logs: Logs, alarms: list[Alarm]) -> int:
             alarms += take_batch(connection, batch) or ()
             records += len(batch.records)
     return records
+
+
+def _untold(connection: Connection, entries: list[Entry]) -> list[Entry]:
+    """Those of uploads that the logs have not told of: hashes of today's settings are not held against theirs."""
+    uploads = list({entry.row["upload_id"] for entry in entries})
+    if not uploads:
+        return []
+    told = {row.upload_id for row in connection.execute(_TOLD, {"uploads": uploads})}
+    return [entry for entry in entries if entry.row["upload_id"] not in told]
 
 
 async def _objects(stores: Stores, outcomes: Outcomes) -> AsyncIterator[_Read]:

@@ -1,0 +1,162 @@
+"""A ledger made anew equals the one that was kept: of logs and stores, or, but for what leaves no trace, of stores alone."""
+
+import asyncio
+import shutil
+import zlib
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.records import Place
+from ingest.contract.spool.errors import SpoolMismatch
+from tests.support.command import run
+from tests.support.datasets import data_set_bytes
+from tests.support.ledger_runs import announcing, live, rebuilt
+from tests.support.ledgers import fates, rows, settings_of
+from tests.support.placing import CORPUS, CT
+
+OTHER = data_set_bytes(CT).replace(b"CompressedSamples^CT1", b"CompressedSamples^CT2")
+THIRD = data_set_bytes(CT).replace(b"CompressedSamples^CT1", b"CompressedSamples^CT3")
+MR = CORPUS / "RLELossless_MR_small_RLE.dcm"
+UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
+OTHER_UID = UID[:-1] + "3"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+
+
+def deflated() -> bytes:
+    deflater = zlib.compressobj(wbits=-15)
+    return deflater.compress(data_set_bytes(CT).replace(UID.encode(), OTHER_UID.encode())) + deflater.flush()
+
+
+def fill(data: Path) -> None:
+    """Stored, duplicates, conflicts, quarantine, their repeats; moved by an administrator, damaged and repaired."""
+
+    async def first() -> None:
+        async with announcing(data) as pipeline:
+            one = pipeline.one
+            outcomes = [
+                await one.file(CT),
+                await one.file(CT, calling_ae_title="CONSOLE"),
+                await one.data_set(OTHER, CT, calling_ae_title="CONSOLE"),
+                await one.data_set(OTHER, CT),
+                await one.data_set(THIRD, CT),
+                await one.data_set(data_set_bytes(MR)[:400], MR),
+                await one.data_set(data_set_bytes(MR)[:400], MR, calling_ae_title="CONSOLE"),
+                await one.data_set(data_set_bytes(MR)[:500], MR),
+                await one.file(MR),
+                await one.data_set(deflated(), CT, transfer_syntax_uid=DEFLATED, sop_instance_uid=OTHER_UID),
+            ]
+            assert {outcome.place for outcome in outcomes} == set(Place) - {Place.DISCARDED}
+            await pipeline.announce(*outcomes)
+
+    asyncio.run(first())
+
+
+def administer(data: Path) -> None:
+    """Discard an entry of quarantine, and prefer another content."""
+    for entry in run(data, "quarantine", "list", "--json").json:  # type: ignore[attr-defined]
+        if entry["size"] < 3000 and not entry["repeats"]:
+            assert run(data, "quarantine", "discard", entry["key"], "--reason", "ZZREASON").code == 0
+            break
+    (entry, *_) = run(data, "conflicts", "list", "--json").json  # type: ignore[misc]
+    uid, digest = entry["sop_instance_uid"], entry["source_digest"]
+    assert run(data, "conflicts", "resolve", uid, "--prefer", digest, "--reason", "ZZREASON").code == 0
+
+
+def spoil(data: Path) -> None:
+    """Damage an object, and let `verify` set it aside."""
+    (path,) = (data / "store").glob(f"???/{run_uid(MR)}.dcm")
+    whole = bytearray(path.read_bytes())
+    whole[-1] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(whole)
+    assert run(data, "verify").code == 1
+
+
+def run_uid(path: Path) -> str:
+    import pydicom  # noqa: PLC0415
+
+    return str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+
+
+def test_a_rebuilt_ledger_is_the_one_that_was_kept(tmp_path: Path, database: str) -> None:
+    """First with the logs, whole; then without them: all but duplicates, and of what was discarded its end."""
+    fill(tmp_path)
+    settings = settings_of(tmp_path, database)
+    ledger = live(settings)
+    kept = fates(ledger)
+    assert len(kept) == 10
+    administer(tmp_path)
+    spoil(tmp_path)
+    ledger.close()
+    ledger = live(settings)
+    kept = fates(ledger)
+    assert {row["place"] for row in kept} == set(Place)
+    assert sum(row["moved_from"] != "" for row in kept) >= 4
+    alarms, relations = (rows(ledger, f"SELECT * FROM {name}") for name in ("alarms", "relations"))
+
+    found = rebuilt(settings, ledger)
+    assert found.records == 10
+    assert found.unreadable == 0
+    assert fates(ledger) == kept
+    assert rows(ledger, "SELECT * FROM alarms") == alarms
+    assert sorted(map(str, rows(ledger, "SELECT * FROM relations"))) == sorted(map(str, relations))
+    assert ledger.positions()
+
+    shutil.rmtree(tmp_path / "outcomes")
+    found = rebuilt(settings, ledger)
+    assert found.records == 0
+    again = {row["upload_id"]: row for row in fates(ledger)}
+    for row in kept:
+        if row["place"] == Place.DUPLICATE and not row["moved_from"]:
+            assert row["upload_id"] not in again
+        elif row["place"] in (Place.DUPLICATE, Place.DISCARDED):
+            told = again[row["upload_id"]]
+            for column in ("sop_instance_uid", "place", "moved_from", "key"):
+                assert told[column] == row[column]
+        else:
+            assert again[row["upload_id"]] == row
+    assert "ZZREASON" not in str(rows(ledger, "SELECT * FROM fates, moves"))
+    ledger.close()
+
+
+def test_a_rebuild_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """Others see the old ledger until the new one is whole."""
+    fill(tmp_path)
+    settings = settings_of(tmp_path, "")
+    ledger = live(settings)
+    kept, positions = fates(ledger), ledger.positions()
+    meta = tmp_path / "outcomes" / "0" / "meta.json"
+    whole = meta.read_bytes()
+    meta.write_bytes(b"{}")  # of another release
+    with pytest.raises(SpoolMismatch):
+        rebuilt(settings, ledger)
+    assert (fates(ledger), ledger.positions()) == (kept, positions)
+    meta.write_bytes(whole)
+    rebuilt(settings, ledger)
+    assert fates(ledger) == kept
+    ledger.close()
+
+
+def test_what_the_logs_have_told_is_not_told_again(tmp_path: Path) -> None:
+    """A source has been given an issuer since: of what is in the log the hash stays, and raises no false alarm."""
+    fill(tmp_path)
+    settings = settings_of(tmp_path, "")
+    ledger = live(settings)
+    kept, relations = fates(ledger), rows(ledger, "SELECT * FROM relations ORDER BY kind, uid, scope, other")
+    given = settings_of(tmp_path, "", sources={"modality": {"ae_titles": ["MODALITY"], "issuer": "NORTH"}})
+    rebuilt(given, ledger)
+    assert fates(ledger) == kept
+    assert rows(ledger, "SELECT * FROM relations ORDER BY kind, uid, scope, other") == relations
+    ledger.close()
+
+
+def test_the_command_says_of_what_it_was_made(tmp_path: Path) -> None:
+    """And works beside a ledger that is open."""
+    fill(tmp_path)
+    ledger = live(settings_of(tmp_path, ""))
+    done = run(tmp_path, "ledger", "rebuild")
+    assert done.code == 0
+    assert done.out.startswith("10 records of the logs, ")
+    assert len(fates(ledger)) == 10
+    ledger.close()

@@ -1,0 +1,112 @@
+"""The logs of one machine: read on from any position, and what is gone before it was read is said."""
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+
+from structlog.testing import capture_logs
+
+from ingest.contract.identifiers import UploadId
+from tests.support.ledgers import fates, outcome, rows, settings_of
+from workers.ledger.consumer import catch_up
+from workers.ledger.database import open_database
+from workers.ledger.ledger import Ledger
+from workers.ledger.spool_logs import SpoolLogs
+from workers.log.checkpoint import Announced
+from workers.log.outcome_producer import OutcomeProducer
+
+
+def announce(producer: OutcomeProducer, numbers: range, *, counted: bool = False) -> None:
+    announced = [Announced(UploadId.of(1, 1, number), outcome(number)) for number in numbers]
+    end = asyncio.run(producer.announce(announced))
+    if counted:
+        producer.counted(end)
+
+
+def uids(ledger: Ledger) -> set[str]:
+    return {row["sop_instance_uid"] for row in fates(ledger)}
+
+
+def expected(numbers: range) -> set[str]:
+    return {f"1.2.3.{number}" for number in numbers}
+
+
+def test_logs_are_read_on(tmp_path: Path, ledger: Ledger) -> None:
+    """As they grow, by one reader that stays open, and by another that begins where the first was."""
+    with closing(SpoolLogs(tmp_path)) as logs:
+        assert catch_up(ledger, logs) == 0  # there is none yet
+        with (
+            closing(OutcomeProducer(tmp_path / "outcomes" / "0", 0)) as one,
+            closing(OutcomeProducer(tmp_path / "outcomes" / "11", 0)) as other,
+        ):
+            announce(one, range(5))
+            announce(other, range(5, 8))
+            assert catch_up(ledger, logs) == 8
+            announce(one, range(8, 10))
+            assert catch_up(ledger, logs) == 2
+            assert catch_up(ledger, logs) == 0
+            announce(one, range(10, 5000))
+        with closing(SpoolLogs(tmp_path)) as again:
+            assert catch_up(ledger, again) == 4990
+            assert catch_up(ledger, again) == 0
+        assert catch_up(ledger, logs) == 0
+    assert uids(ledger) == expected(range(5000))
+    assert ledger.counts()[1] == 0
+
+
+def test_a_log_that_was_made_anew_is_read_from_its_start(tmp_path: Path, ledger: Ledger) -> None:
+    """Though its positions are those of the other."""
+    for numbers in (range(5), range(5, 9)):
+        with closing(OutcomeProducer(tmp_path / "outcomes" / "0", 0)) as producer:
+            announce(producer, numbers)
+        with closing(SpoolLogs(tmp_path)) as logs:
+            assert catch_up(ledger, logs) == len(numbers)
+        (tmp_path / "outcomes").rename(tmp_path / f"gone-{numbers.start}")
+    assert uids(ledger) == expected(range(9))
+
+
+def test_what_was_recycled_unread_is_told_and_counted(tmp_path: Path, ledger: Ledger) -> None:
+    """Once, and the rest is read; nothing is told where all was read in time."""
+    with (
+        closing(OutcomeProducer(tmp_path / "outcomes" / "0", 0)) as producer,
+        closing(SpoolLogs(tmp_path)) as logs,
+    ):
+        announce(producer, range(10), counted=True)
+        catch_up(ledger, logs)
+        for start in range(10, 40010, 4000):
+            announce(producer, range(start, start + 4000), counted=True)
+        with capture_logs() as lines:
+            catch_up(ledger, logs)
+            catch_up(ledger, logs)
+        told = [line for line in lines if "missed" in line["event"]]
+        assert {line["log_level"] for line in told} == {"error"}
+        assert ledger.counts()[1] == sum(line["stretches"] for line in told) >= 1
+        assert uids(ledger) >= expected(range(10)) | expected(range(38010, 40010))
+        assert len(uids(ledger)) < 40010
+        before = ledger.counts()[1]
+        for start in range(40010, 44010, 1000):
+            announce(producer, range(start, start + 1000), counted=True)
+            catch_up(ledger, logs)
+        assert uids(ledger) >= expected(range(40010, 44010))
+        assert ledger.counts()[1] == before
+
+
+def test_two_readers_of_one_log_enter_each_record_once(tmp_path: Path, database: str) -> None:
+    """Whoever comes second reads on behind the first."""
+    settings = settings_of(tmp_path, database)
+    one, other = Ledger(open_database(settings)), Ledger(open_database(settings))
+    with (
+        closing(OutcomeProducer(tmp_path / "outcomes" / "0", 0)) as producer,
+        closing(SpoolLogs(tmp_path)) as ones,
+        closing(SpoolLogs(tmp_path)) as others,
+    ):
+        announce(producer, range(100))
+        stale = ones.read(one.positions())
+        catch_up(other, others)
+        assert [one.take(batch) for batch in stale] == [False]
+        announce(producer, range(100, 200))
+        catch_up(one, ones)
+        catch_up(other, others)
+    assert rows(one, "SELECT COUNT(*) AS n FROM instances") == [{"n": 200}]
+    one.close()
+    other.close()
