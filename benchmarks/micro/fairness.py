@@ -29,7 +29,8 @@ from benchmarks.scu import Association, Proposal
 _INTERVAL: Final = 0.02  # s between two images of the CT, about what a scanner makes at its best
 _FLOODS: Final = ("dx:200", "huge:2", "ct:200")
 _WARM_UP: Final = "dx:16"
-_SETTLE: Final = 3.0  # s until a flood is under way
+_UNDER_WAY: Final = 500_000_000  # bytes that a flood has sent when it counts
+_PATIENCE: Final = 60.0  # s until then
 _SOURCES: Final = """
 [sources.ct]
 ae_titles = ["CT"]
@@ -58,11 +59,15 @@ def _paced(address: tuple[str, int], seconds: float, run: int) -> list[float]:
 
 
 @contextmanager
-def _flood(port: int, flood: str) -> Iterator[None]:
+def _flood(port: int, flood: str, folder: Path) -> Iterator[None]:
+    start = _received(folder)
     command = [sys.executable, "-m", "benchmarks.micro.fairness", "--flood", str(port), flood]
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
-            time.sleep(_SETTLE)
+            deadline = time.monotonic() + _PATIENCE
+            while _received(folder) - start < _UNDER_WAY:
+                assert time.monotonic() < deadline, "the flood does not come"
+                time.sleep(0.1)
             yield
             assert process.poll() is None, "the flood has ended"
         finally:
@@ -102,11 +107,11 @@ def main(seconds: float, floods: tuple[str, ...]) -> None:
     try:
         with running(ours, scratch) as receiver, Releaser(receiver.folder):
             _paced(receiver.address, 1.0, 1)
-            with _flood(receiver.address[1], _WARM_UP):  # the spool grows to what a flood needs of it
-                time.sleep(_SETTLE)
+            with _flood(receiver.address[1], _WARM_UP, receiver.folder):
+                pass  # the spool grows to what a flood needs of it
             for number, flood in enumerate(floods, 2):
                 before = _paced(receiver.address, seconds, 10 * number)
-                with _flood(receiver.address[1], flood):
+                with _flood(receiver.address[1], flood, receiver.folder):
                     start, begun = _received(receiver.folder), time.monotonic()
                     time.sleep(seconds / 2)
                     alone = (_received(receiver.folder) - start) / (time.monotonic() - begun)

@@ -68,7 +68,9 @@ class ReceiverSettings(Section):
         1000, ge=1, description="Open associations; more are rejected as local-limit-exceeded (PS3.8 9.3.4)."
     )
     maximum_connections: int = Field(
-        4096, ge=1, description="TCP connections, at most what RLIMIT_NOFILE leaves; more are closed at once."
+        4096,
+        ge=1,
+        description="TCP connections, at most what RLIMIT_NOFILE leaves; beyond, one that has asked for nothing for a second gives way, or the new one.",
     )
     maximum_connections_per_address: int = Field(
         0, ge=0, description="Of these, from one address; 0: no limit, since a facility may come from one."
@@ -88,7 +90,7 @@ class ReceiverSettings(Section):
         description="Instance bytes in memory, all associations together; at the budget reading stops.",
     )
     fair_window: int = Field(
-        4 * MiB,
+        2 * MiB,
         ge=1 * MiB,
         json_schema_extra={"unit": "bytes"},
         description="Of them, what sources share by priority while several send: one waits for little more of the others.",

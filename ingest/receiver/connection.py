@@ -168,6 +168,11 @@ class Connection(asyncio.BufferedProtocol):
 
     # What the server calls
 
+    @property
+    def address(self) -> str:
+        """The peer's; empty when it is gone."""
+        return "" if self._transport is None else address_of(self._transport)
+
     def watch(self, now: float) -> None:
         """Abort a peer that is silent or slow beyond its limits; ARTIM watches the rest."""
         limits = self._server.settings
@@ -297,6 +302,7 @@ class Connection(asyncio.BufferedProtocol):
             self.established = True
             self._begun_at = self._window_start = self._last_byte
             admission.established(grant)
+            self._server.associated(self)
         self._association.answer(answer)
 
     def _fragment(self, fragment: Fragment) -> None:

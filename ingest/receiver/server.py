@@ -28,6 +28,10 @@ from ingest.receiver.unknown import UnknownQuota
 WATCH_INTERVAL = 0.5  # s
 
 
+# A peer that means well asks for its association at once: at the limit of connections, one that has not for so long gives
+# way to a new one.
+GIVES_WAY = 1.0  # s
+
 # For the log's segments and marks, the listener, the event loop and the standard streams.
 _OWN_DESCRIPTORS = 64
 
@@ -84,6 +88,9 @@ class Server:
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
         self.connections: set[Connection] = set()
+        self._silent: dict[
+            Connection, float
+        ] = {}  # those without an association, and since when; the oldest first
         self.unused = asyncio.Event()  # set while there is no connection
         self.unused.set()
         self._addresses: Addresses[Connection] = Addresses(settings.maximum_connections_per_address)
@@ -110,15 +117,31 @@ class Server:
         """A connection was accepted; whether it may stay."""
         self.connections.add(connection)
         self.unused.clear()
+        self._silent[connection] = time.monotonic()
         within = self._addresses.enter(connection, address)
-        return within and len(self.connections) <= self.maximum_connections
+        return within and (len(self.connections) <= self.maximum_connections or self._make_way())
+
+    def associated(self, connection: Connection) -> None:
+        """It has an association."""
+        self._silent.pop(connection, None)
 
     def _has_room(self, handshakes: int) -> bool:
-        return len(self.connections) + handshakes <= self.maximum_connections
+        return len(self.connections) + handshakes <= self.maximum_connections or self._make_way()
+
+    def _make_way(self) -> bool:
+        """Whether a connection could be closed for another: peers that connect and say nothing must not keep others out."""
+        oldest = next(iter(self._silent), None)
+        if oldest is None or time.monotonic() - self._silent[oldest] < GIVES_WAY:
+            return False
+        del self._silent[oldest]
+        self.telemetry.connection_refused(oldest.address)
+        oldest.abort("gave way")
+        return True
 
     def closed(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        self._silent.pop(connection, None)
         self._addresses.leave(connection)
         if not self.connections:
             self.unused.set()

@@ -1,0 +1,134 @@
+"""Associations and connections at their limits: who still gets one."""
+
+import asyncio
+
+import pytest
+
+from ingest.contract.settings import MiB, SourceSettings
+from ingest.receiver import server as server_module
+from tests.support.memory_log import MemoryLog
+from tests.support.receiving import receiver, run, until
+from tests.support.scu import Scu, associate, ct_data_set
+
+
+def sources(**priorities: str) -> dict[str, SourceSettings]:
+    return {
+        name: SourceSettings.model_validate({"ae_titles": (name.upper(),), "priority": priority})
+        for name, priority in priorities.items()
+    }
+
+
+async def answer(port: int, calling: str) -> int:
+    """The type of the PDU that answers: 2 accepted, 3 rejected."""
+    scu = await Scu.connect(port)
+    await scu.send(associate(calling=calling))
+    return (await scu.pdu())[0]
+
+
+def test_the_last_associations_are_for_those_below_their_share() -> None:
+    """One source takes what is free, but not the reserve once it has its part; another still gets in, and a third."""
+
+    async def scenario() -> None:
+        known = sources(greedy="medium", other="medium", third="low")
+        async with receiver(
+            MemoryLog(), sources=known, maximum_associations=20, association_reserve=0.25
+        ) as (port, server):
+            greedy = [await answer(port, "GREEDY") for _ in range(25)]
+            assert greedy == [2] * 20 + [3] * 5  # alone it may have all
+
+            for connection in list(server.connections):
+                connection.abort("test")
+            await until(lambda: server.admission.associations == 0)
+            assert await answer(port, "OTHER") == 2
+            greedy = [await answer(port, "GREEDY") for _ in range(25)]
+            assert greedy.count(2) == 14  # all but the reserve and the other's one
+            assert [await answer(port, "THIRD") for _ in range(2)] == [2, 2]
+            assert await answer(port, "GREEDY") == 3
+            assert await answer(port, "OTHER") == 2
+
+    run(scenario())
+
+
+def test_priority_weighs() -> None:
+    """Of the reserve a source of high priority may have more than one of low."""
+
+    async def scenario() -> None:
+        known = sources(high="high", low="low")
+        async with receiver(MemoryLog(), sources=known, maximum_associations=34, association_reserve=1.0) as (
+            port,
+            _,
+        ):
+            assert await answer(port, "HIGH") == 2
+            assert [await answer(port, "LOW") for _ in range(4)] == [2, 2, 3, 3]  # 34 * 1 / 17
+            assert {await answer(port, "HIGH") for _ in range(31)} == {2}
+            assert await answer(port, "HIGH") == 3
+
+    run(scenario())
+
+
+def test_who_says_nothing_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of connections the oldest without an association goes; associations stay."""
+    monkeypatch.setattr(server_module, "GIVES_WAY", 0.0)
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), maximum_connections=4) as (port, server):
+            good = await Scu.associated(port)
+            silent = [await Scu.connect(port) for _ in range(3)]
+            await until(lambda: len(server.connections) == 4)
+            late = await Scu.associated(port)
+            async with asyncio.timeout(60):
+                assert await silent[0].reader.read() == b""
+            assert (await good.store("1.2.3")).status == 0
+            assert (await late.store("1.2.4")).status == 0
+            assert not silent[1].reader.at_eof()
+
+    run(scenario())
+
+
+def test_who_has_just_come_does_not_give_way() -> None:
+    """Within the first second the new one is closed instead, so that a burst does not turn all out."""
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), maximum_connections=2) as (port, server):
+            first = [await Scu.associated(port) for _ in range(2)]
+            late = await Scu.connect(port)
+            async with asyncio.timeout(60):
+                assert await late.reader.read() == b""
+            assert {(await scu.store(f"1.2.{number}")).status for number, scu in enumerate(first)} == {0}
+            assert len(server.connections) == 2
+
+    run(scenario())
+
+
+def test_a_flood_with_all_it_wants_leaves_another_a_chunk() -> None:
+    """While both send, the flood's waiting associations hold nothing, and all of both are stored whole."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        known = sources(flood="medium", small="medium")
+        async with receiver(log, sources=known, buffer_budget=8 * MiB) as (port, server):
+            small = await Scu.associated(port, calling="SMALL")
+            assert (await small.store("1.3.0")).status == 0  # it is active
+            log.hold = True
+            flood = [await Scu.associated(port, calling="FLOOD") for _ in range(20)]
+            sending = [
+                asyncio.create_task(scu.store(f"1.2.{number}", ct_data_set(f"1.2.{number}", 2 * MiB)))
+                for number, scu in enumerate(flood)
+            ]
+            share = server.shares.of("flood")
+            await until(lambda: len(share.waiting) == 20 - len(share.filling) and share.queued > 0)
+            assert share.queued <= 2 * MiB
+            assert server.pool.free
+            waiting = asyncio.create_task(small.store("1.3.1", ct_data_set("1.3.1", 500_000)))
+            await until(lambda: server.shares.of("small").queued > 0)
+            log.hold = False
+            log.acknowledge()
+            assert (await waiting).status == 0
+            assert {(await one).status for one in sending} == {0}
+            found = log.instances()
+            assert all(
+                found[f"1.2.{number}"][1] == ct_data_set(f"1.2.{number}", 2 * MiB) for number in range(20)
+            )
+            assert server.shares.waiting == 0
+
+    run(scenario())
