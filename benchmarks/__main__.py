@@ -13,7 +13,9 @@ import click
 
 from benchmarks import guard, machine, tables
 from benchmarks.arms import Comparison
+from benchmarks.messages import DEFAULT_PDU_LENGTH
 from benchmarks.micro import run as run_micro
+from benchmarks.peers import OURS
 from benchmarks.scenarios import PROFILE, SCENARIOS, Scale
 
 _FULL = (5.0, 5)  # gigabytes an arm, rounds
@@ -71,6 +73,8 @@ def main(
         shutil.rmtree(scratch, ignore_errors=True)
     settings = {
         "volume": f"{volume:g} GB an arm in {times} rounds, arms alternating; less where a table says so",
+        "PDUs": f"{DEFAULT_PDU_LENGTH} bytes",
+        "our settings": f"the defaults, but {OURS.settings.partition(' python')[0]}; others where a table says so",
         "took": f"{time.monotonic() - begun:.0f} s",
     }
     print(tables.markdown(facts, settings, comparisons))
