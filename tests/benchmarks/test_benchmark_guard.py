@@ -53,25 +53,31 @@ def test_a_bad_figure_fails_and_a_good_one_passes(rate: float, cost: float, pass
     assert all(one.passed for one in guard.judge([comparison(rate, cost)], BASELINE)) is passed
 
 
-@pytest.mark.parametrize(("rate", "code"), [(2.0, 0), (1.0, 1)])
+@pytest.mark.parametrize(
+    ("rates", "code"), [((2.0,), 0), ((1.0, 1.1), 1), ((1.0, 2.0), 0)], ids=["good", "bad twice", "bad once"]
+)
 def test_the_command_fails_with_the_guard(
-    rate: float, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rates: tuple[float, ...], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`make bench` ends with exit code 1 after a regression, and says which; without one, with 0."""
+    """`make bench` ends with exit code 1 after a regression that was measured twice, and says which; else with 0."""
+    left = list(rates)
 
-    def measured(_scale: Scale, _names: tuple[str, ...]) -> list[Comparison]:
-        return [comparison(rate, 1.0)]
+    def measured(_scale: Scale) -> list[Comparison]:
+        return [comparison(left.pop(0), 1.0)]
 
-    monkeypatch.setattr(command, "run", measured)
+    monkeypatch.setattr(command, "SCENARIOS", {"micro": measured})
     monkeypatch.setattr(guard, "read_baseline", lambda: BASELINE)
-    result = CliRunner().invoke(command.main, ["--quick", "--folder", str(tmp_path)])
+    result = CliRunner().invoke(command.main, ["--quick", "--only", "micro", "--folder", str(tmp_path)])
     assert result.exit_code == code
-    assert ("REGRESSION: Receive: ours / theirs: 1.00" in result.stderr) is bool(code)
+    assert not left
+    assert ("\nREGRESSION: Receive: ours / theirs: 1.00" in result.stderr) is bool(code)
+    assert "Receive: cost: 1.00" in result.stdout
 
 
 def test_a_guarded_ratio_cannot_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole run that no longer has a ratio of the baseline fails: a new name is no way round."""
-    monkeypatch.setattr(command, "run", lambda _scale, _names: [])
+    monkeypatch.setattr(command, "_NAMES", ("micro",))
+    monkeypatch.setattr(command, "SCENARIOS", {"micro": lambda _scale: []})
     monkeypatch.setattr(guard, "read_baseline", lambda: BASELINE)
     result = CliRunner().invoke(command.main, ["--quick", "--folder", str(tmp_path)])
     assert result.exit_code == 1
