@@ -22,6 +22,11 @@ _JPEG_2000_LOSSLESS: Final = "1.2.840.10008.1.2.4.90"
 _TIMESTAMP: Final = 0.004  # s: how finely the kernel tells a file's time
 
 
+def settings_line(environment: Mapping[str, str]) -> str:
+    """For reports: variables as a shell takes them."""
+    return " ".join(f"{name}={value}" for name, value in environment.items())
+
+
 @contextmanager
 def receiver(
     data: Path, environment: Mapping[str, str] | None = None, under: Sequence[str] = ()

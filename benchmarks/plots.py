@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from benchmarks.arms import Comparison
 
@@ -76,7 +77,7 @@ def _throughput(family: str, members: Sequence[Comparison]) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks([one.senders for one in members], [str(one.senders) for one in members])
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=7)
     return figure
 
 
@@ -88,6 +89,8 @@ def _latency(comparison: Comparison) -> Figure:
         axes.plot(*zip(*shown, strict=True), label=arm, linewidth=2.5 if arm.startswith("ours") else 1.0)
     axes.set_xticks([-math.log10(1 - tick) for tick in _TICKS], [f"{tick:.1%}" for tick in _TICKS])
     axes.set_yscale("log")
+    for which in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        which(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axes.legend()
     return figure
 

@@ -4,6 +4,7 @@
 `benchmarks.scenarios.profile` runs the receiver under, says at least where the event loop's Python time goes.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -70,13 +71,15 @@ def child_processes(pid: int) -> Use:
 
 def _use(task: Path) -> Use:
     try:
-        # schedstat has nanoseconds on a processor; stat only ticks of 10 ms.
-        nanoseconds = int((task / "schedstat").read_text().split()[0])
         status = (task / "status").read_text()
-    except (OSError, IndexError):
-        return Use(0, 0)
-    waits = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary")), 0)
-    return Use(nanoseconds / 1e9, waits)
+        waits = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("voluntary"))
+        schedule = task / "schedstat"
+        if schedule.exists():  # nanoseconds on a processor
+            return Use(int(schedule.read_text().split()[0]) / 1e9, waits)
+        ticks = (task / "stat").read_text().rpartition(")")[2].split()[11:13]  # utime, stime
+        return Use(sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), waits)
+    except OSError:
+        return Use(0, 0)  # it is gone
 
 
 @dataclass

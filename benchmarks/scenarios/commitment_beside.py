@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.arms import Arm, Comparison, Sample, alternate
 from benchmarks.data import KINDS
 from benchmarks.load import Load, send
-from benchmarks.pipeline import receiver, wait_stored, workers
+from benchmarks.pipeline import receiver, settings_line, wait_stored, workers
 from benchmarks.processes import ChildProcess, python
 from benchmarks.scenarios.network import load_of, next_run, sample_of
 from benchmarks.scenarios.scale import Scale
@@ -65,6 +65,7 @@ def receive_beside(scale: Scale) -> Comparison:
         f"Beside it {committed:.0f} instances a second are proved by reading and reported; the last of what was sent is "
         f"in the store after {slower:.2f} times as long (median)."
     )
+    comparison.settings = {"receiver and worker": settings_line(ENVIRONMENT)}
     return comparison
 
 

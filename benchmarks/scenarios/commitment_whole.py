@@ -12,7 +12,7 @@ from typing import Final
 from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import KINDS, template
 from benchmarks.load import Load, send
-from benchmarks.pipeline import receiver, stored, wait_settled, workers
+from benchmarks.pipeline import receiver, settings_line, stored, wait_settled, workers
 from benchmarks.scenarios.commitment_beside import ENVIRONMENT
 from benchmarks.scenarios.network import next_run
 from benchmarks.scenarios.scale import Scale
@@ -49,6 +49,7 @@ def request_whole(scale: Scale, count: int, read_all: Callable[[list[Path]], Non
     comparison.notes.append(
         "Ours includes the request, its fences in the log, the proofs and the report, made durable one after the other."
     )
+    comparison.settings = {"receiver and worker": settings_line(ENVIRONMENT)}
     return comparison
 
 

@@ -113,7 +113,7 @@ def _compare(scale: Scale, started: list[Running], disk: Disk, kind: str, sender
         if peer in peers:
             comparison.add_ratio(OURS.name, peer.name, aims.get(peer.name))
     if kind in KINDS:
-        comparison.add_ratio(OURS.name, DISK)
+        comparison.add_ratio(OURS.name, DISK, guarded=False)
     if senders == 1:
         comparison.add_serial_limit(SERIAL_LIMIT, OURS_WITHOUT_LOG.name, DISK)
         comparison.add_ratio(OURS.name, SERIAL_LIMIT, _SERIAL_AIM if kind == "ct" else None)

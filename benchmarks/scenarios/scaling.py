@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.arms import RATE, Comparison, Ratio, Sample
 from benchmarks.data import KINDS
 from benchmarks.load import Load, Sent, send
-from benchmarks.pipeline import receiver, wait_settled, workers
+from benchmarks.pipeline import receiver, settings_line, wait_settled, workers
 from benchmarks.processes import ChildProcess, cpu_seconds, resident
 from benchmarks.releaser import Releaser
 from benchmarks.scenarios.network import next_run
@@ -61,7 +61,9 @@ def _store(scale: Scale) -> Comparison:
             sample = bench.store(count)
             samples[f"{objects:,} objects before"] = [sample]
             scale.progress(f"{objects}: {sample[RATE]:.0f} µs")
-    return _law(title, samples, _AIM)
+    comparison = _law(title, samples, _AIM)
+    comparison.settings = {"receiver and worker": settings_line(_ENVIRONMENT)}
+    return comparison
 
 
 def _law(title: str, samples: dict[str, list[Sample]], aim: float | None) -> Comparison:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import tracing
 from benchmarks.arms import RATE, Comparison, Ratio
-from benchmarks.report_folder import write_report
+from benchmarks.report_folder import main, read_results, write_report, write_results
 from benchmarks.scenarios.soak import fit
 from benchmarks.tracing import Samples, SystemCalls
 
@@ -58,6 +58,20 @@ def test_the_report_folder_is_complete(tmp_path: Path) -> None:
     (tmp_path / "old.svg").touch()
     write_report(tmp_path, {"CPU": "x"}, {"volume": "1 GB"}, comparisons())
     assert {path: path.read_bytes() for path in tmp_path.glob("*.svg")} == first
+
+
+def test_one_report_is_made_of_several_runs(tmp_path: Path) -> None:
+    """What a run kept is read again without loss, and the report of two has the comparisons of both."""
+    facts = {"CPU": "x", "load before": "0.1"}
+    every = comparisons()
+    paths = [tmp_path / "one.json", tmp_path / "other.json"]
+    for path, part in zip(paths, (every[:2], every[2:]), strict=True):
+        write_results(path, facts, {"volume": "5 GB"}, part)
+    assert read_results(json.loads(paths[1].read_text())) == every[2:]
+    main(tmp_path / "report", paths)
+    text = (tmp_path / "report" / "README.md").read_text()
+    assert all(f"## {one.title}\n" in text for one in every)
+    assert len(list((tmp_path / "report").glob("*.svg"))) == 4
 
 
 def test_system_calls_are_counted_by_name() -> None:
