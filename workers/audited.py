@@ -53,7 +53,14 @@ class AuditedPipeline(Pipeline):
 
 
 def pipeline_of(stores: Stores, codec: Codec, settings: Settings, scratch: Path, trail: Trail) -> Pipeline:
-    """As the settings want it."""
+    """As the settings want it, ready to announce.
+
+    Raises:
+        OSError: the key of the ledger's hashes cannot be read or made: told at the start, not at an upload.
+    """
     if trail.is_on:
-        return AuditedPipeline(stores, codec, settings, scratch, trail)
-    return Pipeline(stores, codec, settings, scratch)
+        pipeline: Pipeline = AuditedPipeline(stores, codec, settings, scratch, trail)
+    else:
+        pipeline = Pipeline(stores, codec, settings, scratch)
+    pipeline.outcomes.load_key()
+    return pipeline

@@ -118,7 +118,7 @@ class Pipeline:
         self._codec = codec
         self._settings = settings
         self._scratch = scratch
-        self._outcomes = Outcomes(settings)
+        self.outcomes = Outcomes(settings)
         self.stages: tuple[Stage, ...] = (
             self._wait_for_the_store,
             self._give_up,
@@ -140,7 +140,7 @@ class Pipeline:
         work = Work(upload, tries)
         settled = await self.settle(work)
         findings = work.examined.findings if work.examined is not None else ()
-        outcome = self._outcomes.of(work.manifest, settled, await work.subject(), findings)
+        outcome = self.outcomes.of(work.manifest, settled, await work.subject(), findings)
         return msgspec.structs.replace(outcome, end_position=upload.end_position)
 
     async def settle(self, work: Work) -> Settled:

@@ -44,6 +44,15 @@ class Pseudonyms:
         self._names = {title: name for name, one in settings.sources.items() for title in one.ae_titles}
         self._key: bytes | None = None
 
+    def load_key(self) -> None:
+        """Read the key, or make it, before it is needed.
+
+        Raises:
+            OSError: the key cannot be read or made.
+        """
+        if self._key is None:
+            self._key = _read_key(self._settings)
+
     def patient(self, patient_id: str, issuer: str, calling_ae_title: str) -> Patient:
         """Of a Patient ID that a sender of this AE title used; ``issuer``: of the data set.
 
@@ -109,8 +118,7 @@ class Pseudonyms:
         return "" if name is None else self._settings.sources[name].issuer
 
     def _digest(self, what: bytes, within: str, value: str, scope: str) -> str:
-        if self._key is None:
-            self._key = _read_key(self._settings)
+        self.load_key()
         if not self._key:
             return ""
         # What it is within may be called like a source: the kind of the scope is hashed, too.
@@ -121,8 +129,7 @@ class Pseudonyms:
         return hashlib.blake2b(parts, key=self._key, digest_size=_SIZE, person=what).hexdigest()
 
     def _require_key(self) -> None:
-        if self._key is None:
-            self._key = _read_key(self._settings)
+        self.load_key()
         if not self._key:
             raise NoKey("there is no ledger.key, so patients and accession numbers are not in the ledger")
 

@@ -66,6 +66,25 @@ def test_stop_is_clean(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_child_that_is_not_vital_holds_nobody_up(tmp_path: Path) -> None:
+    """It cannot run, as with an exit code that gives up for others: nobody waits for it, and the others go on."""
+    folder = Folder(tmp_path)
+
+    async def scenario() -> None:
+        useless = folder.child("useless", "sys.exit(2)")
+        useless.vital = False
+        supervisor = Supervisor([folder.child("a", WAIT)], [useless])
+        running = await run_until_ready(supervisor)
+        await until(lambda: bool(folder.starts("useless")) and gone(folder.starts("useless")))
+        assert not running.done()
+        assert not gone(folder.starts("a"))
+        supervisor.stop()
+        assert await running == 0
+        assert gone(folder.starts("a") + folder.starts("useless"))
+
+    asyncio.run(scenario())
+
+
 def test_stop_during_the_start(tmp_path: Path) -> None:
     """A stop at any moment of the start ends it, and no child is left."""
     folder = Folder(tmp_path)

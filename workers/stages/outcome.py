@@ -20,6 +20,14 @@ class Outcomes:
         self._sources = Sources(settings)
         self._pseudonyms = Pseudonyms(settings)
 
+    def load_key(self) -> None:
+        """Read the key of the hashes, or make it, before the first upload needs it.
+
+        Raises:
+            OSError: it cannot be read or made.
+        """
+        self._pseudonyms.load_key()
+
     def of(
         self,
         manifest: Manifest,
