@@ -61,14 +61,22 @@ class Association:
 
     Without ``request`` it is an acceptor; with one, a requestor that will send it.
 
+    ``maximum_associate`` is the PDU-length of an A-ASSOCIATE that is still taken.
+
     Raises:
         LocalProtocolError: ``request`` sets no maximum length, so a PDU of any length would have to be taken.
     """
 
-    def __init__(self, request: AssociateRequest | None = None) -> None:
+    def __init__(
+        self,
+        request: AssociateRequest | None = None,
+        *,
+        maximum_associate: int = pdus.MAX_ASSOCIATE_LENGTH,
+    ) -> None:
         if request is not None and not request.user_information.maximum_length:
             raise LocalProtocolError("a request must announce a maximum length, and not 0")
         self._request = request
+        self._maximum_associate = maximum_associate
         self._state = State.IDLE
         self._buffer = ReceiveBuffer()
         self._events: deque[Event] = deque()
@@ -232,9 +240,10 @@ class Association:
             self._fire(evt, fault=self._unexpected(evt))
             return True
         if kind <= pdus.ASSOCIATE_AC:
-            if length > pdus.MAX_ASSOCIATE_LENGTH:
+            if length > self._maximum_associate:
                 raise RemoteProtocolError(
-                    "an A-ASSOCIATE PDU is longer than 1 MiB", AbortReason.INVALID_PDU_PARAMETER_VALUE
+                    f"an A-ASSOCIATE PDU is longer than {self._maximum_associate} bytes",
+                    AbortReason.INVALID_PDU_PARAMETER_VALUE,
                 )
         elif length != pdus.SHORT_LENGTH:
             raise RemoteProtocolError(

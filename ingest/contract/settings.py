@@ -64,6 +64,20 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "bytes"},
         description="Announced in the A-ASSOCIATE-AC (PS3.8 D.1); larger PDUs mean fewer headers a megabyte.",
     )
+    maximum_associate_length: int = Field(
+        1 * MiB,
+        ge=4 * KiB,
+        le=16 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of an A-ASSOCIATE PDU, which is kept until it is whole; 128 contexts of 64 syntaxes need half of it.",
+    )
+    maximum_command_length: int = Field(
+        64 * KiB,
+        ge=1 * KiB,
+        le=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of a command set (PS3.7 6.3.1), which is kept until it is whole; real ones have a few hundred bytes.",
+    )
     maximum_associations: int = Field(
         1000, ge=1, description="Open associations; more are rejected as local-limit-exceeded (PS3.8 9.3.4)."
     )
@@ -164,6 +178,11 @@ class ReceiverSettings(Section):
     )
     unknown_priority: Priority = Field(
         "low", description="Of all unknown sources, which share as one; see sources.NAME.priority."
+    )
+    unknown_associations: int = Field(
+        0,
+        ge=0,
+        description="Open at a time, of all unknown sources together; more are rejected; 0: no limit of their own.",
     )
     unknown_bytes: int = Field(
         1 * GiB,

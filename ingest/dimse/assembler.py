@@ -26,12 +26,13 @@ class MessageBegun(NamedTuple):
 class MessageAssembler:
     """Puts the messages of one association together, one at a time, as they are sent.
 
-    ``wanted`` are the messages whose data sets are handed on.
+    ``wanted`` are the messages whose data sets are handed on; a command set has at most ``maximum_command`` bytes.
     """
 
-    __slots__ = ("_command", "_context_id", "_data_set", "_drained", "_wanted")
+    __slots__ = ("_command", "_context_id", "_data_set", "_drained", "_maximum_command", "_wanted")
 
-    def __init__(self, *wanted: type[Message]) -> None:
+    def __init__(self, *wanted: type[Message], maximum_command: int = MAX_COMMAND_SET) -> None:
+        self._maximum_command = maximum_command
         self._wanted = wanted or (CStoreRequest,)
         self._context_id = 0  # of the message in progress; 0 between messages
         self._command = bytearray()
@@ -92,8 +93,8 @@ class MessageAssembler:
             raise RemoteProtocolError(
                 "a fragment is not of the message in progress", AbortReason.UNEXPECTED_PDU_PARAMETER
             )
-        if len(self._command) + len(data) > MAX_COMMAND_SET:
-            raise malformed(f"a command set is longer than {MAX_COMMAND_SET} bytes")
+        if len(self._command) + len(data) > self._maximum_command:
+            raise malformed(f"a command set is longer than {self._maximum_command} bytes")
         self._command += data
         return self._end_command() if is_last else None
 

@@ -35,7 +35,7 @@ class Share:
     def __init__(self, shares: "Shares", pool: ChunkPool, weight: int) -> None:
         self._shares = shares
         self._pool = pool
-        self.used = pool.used
+        self.used, self._acquire, self._submitted = pool.used, pool.acquire, pool.submitted
         self.weight = weight
         self.active = False
         self.asked = False  # for a chunk, since it was last looked whether it is active
@@ -70,16 +70,16 @@ class Share:
             self.called -= 1
         if not self.active:
             self._shares.activate(self)
-        if not self.has_room:
+        if self.chunks != _ALL and not self.has_room:
             return None
-        chunk = self._pool.acquire(holder)
+        chunk = self._acquire(holder)
         if chunk is not None:
             self.filling[holder] = _NEW
         return chunk
 
     def submitted(self, holder: Holder, size: int = 0) -> None:
         """See `ChunkPool`; ``size`` bytes of the chunk go to the log."""
-        self._pool.submitted(holder)
+        self._submitted(holder)
         if self.filling.pop(holder, None) is not None:
             self._queue.append(size)
             self.queued += size

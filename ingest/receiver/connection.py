@@ -74,8 +74,11 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._loop = asyncio.get_running_loop()
-        self._association = Association()
-        self._assembler = MessageAssembler(CStoreRequest, NActionRequest)
+        limits = server.settings
+        self._association = Association(maximum_associate=limits.maximum_associate_length)
+        self._assembler = MessageAssembler(
+            CStoreRequest, NActionRequest, maximum_command=limits.maximum_command_length
+        )
         self._spare = memoryview(b"")
         self._spared = 0  # bytes waiting in the spare buffer
         self._held: int = Held.NOT

@@ -39,7 +39,8 @@ REJECTIONS: Final = {
     ),
     Rejection.TEMPORARY_CONGESTION: CONGESTED,
     Rejection.LOCAL_LIMIT_EXCEEDED: Reason(
-        "too-many-associations", "receiver.maximum_associations, sources.NAME.maximum_associations"
+        "too-many-associations",
+        "receiver.maximum_associations, receiver.unknown_associations, sources.NAME.maximum_associations",
     ),
     Rejection.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED: Reason("application-context", _SENDER),
     Rejection.PROTOCOL_VERSION_NOT_SUPPORTED: Reason("protocol-version", _SENDER),

@@ -19,6 +19,7 @@ _APPLIED_OF_RECEIVER = frozenset(
     {
         "unknown_sources",
         "unknown_priority",
+        "unknown_associations",
         "unknown_bytes",
         "unknown_instances",
         "unknown_period",

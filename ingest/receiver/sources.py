@@ -122,6 +122,7 @@ class Sources:
         """Take these, and what is for all, from now on. A source that keeps its rate keeps what it has used of it."""
         before = self._sources
         self._unknown = settings.unknown_sources
+        self._unknown_associations = settings.unknown_associations
         self._unknown_priority = settings.unknown_priority
         self.quota.reload(settings)
         self._sizes = settings.maximum_instance_size, settings.maximum_association_size
@@ -148,13 +149,7 @@ class Sources:
         size, room = self._sizes
         source = self._sources.get(name)
         if source is None:
-            if self._unknown == "refuse":
-                return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "unknown")
-            held = self._unknown == "quarantine"
-            policy = self._strangers if held else self._general
-            share = self._shares.of(UNKNOWN, WEIGHTS[self._unknown_priority])
-            quota = self.quota if held else None
-            return policy, Grant(UNKNOWN, share, size=size, room=room, quota=quota)
+            return self._admit_unknown(request, origin)
         if why := source.why_not(origin):
             return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, why, name)
         limits = source.settings
@@ -167,6 +162,19 @@ class Sources:
         share = self._shares.of(name, WEIGHTS[limits.priority])
         size = limits.maximum_instance_size or size
         return source.policy, Grant(name, share, meter=source.meter, size=size, room=room)
+
+    def _admit_unknown(
+        self, request: AssociateRequest, origin: Origin
+    ) -> tuple[Rejection, None] | tuple[AcceptorPolicy, Grant]:
+        if self._unknown == "refuse":
+            return self._refused(request, origin, Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED, "unknown")
+        if self._unknown_associations and self._open.get(UNKNOWN, 0) >= self._unknown_associations:
+            return self._refused(request, origin, Rejection.LOCAL_LIMIT_EXCEEDED, "associations")
+        size, room = self._sizes
+        held = self._unknown == "quarantine"
+        policy = self._strangers if held else self._general
+        share = self._shares.of(UNKNOWN, WEIGHTS[self._unknown_priority])
+        return policy, Grant(UNKNOWN, share, size=size, room=room, quota=self.quota if held else None)
 
     def is_below_its_share(self, grant: Grant, maximum: int) -> bool:
         """Whether a source has fewer associations than its part, by weight, of ``maximum`` among all that have any."""

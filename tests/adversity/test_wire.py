@@ -32,7 +32,7 @@ from tests.support.scu import (
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240), pytest.mark.xdist_group("wire")]
 
-# The reject and garbage loops; `make crash` takes the 10^5 of the long form.
+# The reject and garbage loops; ATTACKS=100000 is the long form.
 ATTACKS = int(os.environ.get("ATTACKS", "2000"))
 GROWTH = 24.0  # MiB that all attacks of this module together may add to the receiver's resident memory
 ASSOCIATIONS = 300

@@ -1,6 +1,7 @@
 """Associations and connections at their limits: who still gets one."""
 
 import asyncio
+import struct
 
 import pytest
 
@@ -8,7 +9,7 @@ from ingest.contract.settings import MiB, SourceSettings
 from ingest.receiver import server as server_module
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
-from tests.support.scu import Scu, associate, ct_data_set
+from tests.support.scu import Scu, associate, ct_data_set, pdv
 
 
 def sources(**priorities: str) -> dict[str, SourceSettings]:
@@ -130,5 +131,25 @@ def test_a_flood_with_all_it_wants_leaves_another_a_chunk() -> None:
                 found[f"1.2.{number}"][1] == ct_data_set(f"1.2.{number}", 2 * MiB) for number in range(20)
             )
             assert server.shares.waiting == 0
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent"), [("maximum_associate_length", 4096), ("maximum_command_length", 1024)]
+)
+def test_what_is_kept_until_it_is_whole_has_its_limit(setting: str, sent: int) -> None:
+    """An A-ASSOCIATE PDU and a command set: one byte more than the setting is an abort, before it has come."""
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), **{setting: sent}) as (port, _):
+            if setting == "maximum_associate_length":
+                scu = await Scu.connect(port)
+                await scu.send(struct.pack(">BxI", 1, sent + 1))
+            else:
+                scu = await Scu.associated(port)
+                await scu.send(pdv(bytes(sent + 2), command=True, last=False))
+            assert (await scu.pdu())[0] == 7
+            assert (await (await Scu.associated(port)).store("1.2.3")).status == 0
 
     run(scenario())

@@ -14,7 +14,7 @@ from ingest.receiver.telemetry import Telemetry
 from ingest.receiver.unknown import UnknownQuota
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
-from tests.support.scu import Scu, c_store, ct_data_set
+from tests.support.scu import Scu, associate, c_store, ct_data_set
 
 KNOWN = {"known": SourceSettings.model_validate({"ae_titles": ("KNOWN",)})}
 UID = "1.2.826.9"
@@ -141,6 +141,21 @@ def test_strangers_may_not_ask_for_commitment() -> None:
         async with receiver(MemoryLog(), sources=KNOWN, unknown_sources="quarantine") as (_, server):
             sources = server.admission.sources
             assert not sources._strangers.commitment_scp
+
+    run(scenario())
+
+
+def test_strangers_have_so_many_associations() -> None:
+    """Of all AE titles together; those of the settings are not counted."""
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), sources=KNOWN, unknown_associations=2) as (port, _):
+            kinds = []
+            for title in ("ONE", "TWO", "THREE", "KNOWN"):
+                scu = await Scu.connect(port)
+                await scu.send(associate(calling=title))
+                kinds.append((await scu.pdu())[0])
+            assert kinds == [2, 2, 3, 2]
 
     run(scenario())
 
