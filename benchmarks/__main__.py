@@ -1,6 +1,7 @@
 """`python -m benchmarks`: run the scenarios, print the report, judge the quick form by the baseline."""
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -58,6 +59,9 @@ def main(
     folder: Path | None,
 ) -> None:
     """Measure this pipeline, what one would use instead, and the machine's own limits, side by side."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # so that what was started ends, and what was written goes
     default = _QUICK if quick else _FULL
     volume, times = gigabytes or default[0], rounds or default[1]
     minutes = (_QUICK_SOAK if quick else _SOAK) if soak is None else soak
@@ -136,4 +140,7 @@ def _own_folder(scale: Scale, name: str) -> Iterator[Scale]:
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(1)
+    )  # so that what was started ends, and what was written goes
     main()

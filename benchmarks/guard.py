@@ -133,8 +133,10 @@ def main(arguments: Sequence[str]) -> None:
         )
     runs = [json.loads(Path(path).read_text()) for path in paths]
     kept = keep(runs)
+    machine = runs[0]["machine"]
+    loads = ", ".join(run["machine"]["load before"] for run in runs)
     document = {
-        "about": f"From {len(runs)} quick runs; see guard.py. CPU: {runs[0]['machine']['CPU']}, {runs[0]['machine']['cores']} cores.",
+        "about": f"From {len(runs)} quick runs, see guard.py; {machine['cores']} cores of {machine['CPU']}, load before them: {loads}.",
         "ratios": {key: vars(one) for key, one in sorted(kept.items())},
     }
     BASELINE.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import machine, tables
-from benchmarks.arms import RATE, Arm, Comparison, Ratio, alternate
+from benchmarks.arms import COST, RATE, Arm, Comparison, Ratio, alternate
 from benchmarks.disk import SEGMENT_SIZE, Disk
 
 
@@ -37,6 +37,14 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert comparison.ratios[0].median == 1
     assert [ratio.reached for ratio in comparison.ratios] == [False, True]
     assert comparison.best("a", "b") == "a"
+
+
+def test_cost_is_compared_where_less_is_better() -> None:
+    """What a byte costs in processor time is a ratio of its own, of the same rounds, and has no aim."""
+    comparison = Comparison("t", "MB/s", {"a": [{RATE: 1, COST: 3.0}], "b": [{RATE: 9, COST: 2.0}]})
+    comparison.add_cost_ratio("a", "b", name="the best")
+    assert comparison.ratios == [Ratio("processor time a byte, a / the best", (1.5,), at_most=True)]
+    assert comparison.ratios[0].reached is None
 
 
 def test_serial_limit_is_that_of_turns() -> None:
