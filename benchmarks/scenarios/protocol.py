@@ -37,11 +37,10 @@ def _compare(scale: Scale, started: list[Running], kind: str, senders: int) -> C
     title = f"Protocol alone, {senders} sender{'s' * (senders > 1)}, {KINDS[kind].label}"
     scale.progress(title)
     comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
-    comparison.add_ratio(
-        OURS_WITHOUT_LOG.name, STORESCP_IGNORE.name, _AIM if kind == "ct" else _AIM_OF_OTHERS
-    )
+    # How fast each is depends on who else is at work on the machine; what a byte costs hardly does.
+    aim = _AIM if kind == "ct" else _AIM_OF_OTHERS
+    comparison.add_ratio(OURS_WITHOUT_LOG.name, STORESCP_IGNORE.name, aim, guarded=False)
     comparison.add_cost_ratio(OURS_WITHOUT_LOG.name, STORESCP_IGNORE.name)
-    # What the machine gives depends on who else wants it; a peer beside us has the same of it.
     comparison.add_ratio(OURS_WITHOUT_LOG.name, CEILING, guarded=False)
     comparison.add_ratio(OURS_WITHOUT_LOG.name, TCP_COPY, guarded=False)
     comparison.family, comparison.senders = f"Protocol alone, {KINDS[kind].label}", senders

@@ -107,11 +107,14 @@ def _compare(scale: Scale, started: list[Running], disk: Disk, kind: str, sender
     peers = [receiver.peer for receiver in started]
     aims = _AIMS.get((kind, senders), {})
     best = comparison.best(STORESCP.name, STORESCP_BIT_PRESERVING.name)
-    comparison.add_ratio(OURS.name, best, aims.get("storescp"), name=f"{OURS.name} / storescp at its best")
+    # How fast peers are depends on who else is at work on the machine; what a byte costs each of them hardly does.
+    comparison.add_ratio(
+        OURS.name, best, aims.get("storescp"), name=f"{OURS.name} / storescp at its best", guarded=False
+    )
     comparison.add_cost_ratio(OURS.name, best, name="storescp at its best")
     for peer in (PYNETDICOM, DICOM_RS, ORTHANC):
         if peer in peers:
-            comparison.add_ratio(OURS.name, peer.name, aims.get(peer.name))
+            comparison.add_ratio(OURS.name, peer.name, aims.get(peer.name), guarded=False)
     if kind in KINDS:
         comparison.add_ratio(OURS.name, DISK, guarded=False)
     if senders == 1:
