@@ -25,6 +25,7 @@ define MORE_PEERS
 	@command -v npm >/dev/null || $(APT) npm
 	@PATH=$$PATH:/usr/sbin; command -v rsyslogd >/dev/null || $(APT) rsyslog rsyslog-openssl
 	@command -v promtool >/dev/null || $(APT) prometheus
+	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(APT) postgresql
 endef
 
@@ -66,6 +67,7 @@ test-all: install
 
 crash: install
 	$(PEERS)
+	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
 	$(BIN)/python -m tests.support.s3_servers minio
 	$(BIN)/pytest tests/crash -m 'not long' $(if $(ROWS),-k '$(ROWS)')
 	$(if $(ROWS),,$(BIN)/pytest -m long)
