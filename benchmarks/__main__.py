@@ -59,9 +59,6 @@ def main(
     folder: Path | None,
 ) -> None:
     """Measure this pipeline, what one would use instead, and the machine's own limits, side by side."""
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(1)
-    )  # so that what was started ends, and what was written goes
     default = _QUICK if quick else _FULL
     volume, times = gigabytes or default[0], rounds or default[1]
     minutes = (_QUICK_SOAK if quick else _SOAK) if soak is None else soak
@@ -140,7 +137,6 @@ def _own_folder(scale: Scale, name: str) -> Iterator[Scale]:
 
 
 if __name__ == "__main__":
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(1)
-    )  # so that what was started ends, and what was written goes
+    # So that what was started ends, and what was written goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main()

@@ -25,6 +25,8 @@ from benchmarks.messages import DEFAULT_PDU_LENGTH, store_message
 from benchmarks.peers import OURS, running
 from benchmarks.releaser import Releaser
 from benchmarks.scu import Association, Proposal
+from ingest.contract.spool.disk import OsDisk
+from ingest.contract.spool.layout import Layout
 
 _INTERVAL: Final = 0.02  # s between two images of the CT, about what a scanner makes at its best
 _FLOODS: Final = ("dx:200", "huge:2", "ct:200")
@@ -88,9 +90,6 @@ def _quantile(latencies: list[float], quantile: float) -> float:
 
 def _received(folder: Path) -> int:
     """Bytes that are durable in the spool."""
-    from ingest.contract.spool.disk import OsDisk  # noqa: PLC0415
-    from ingest.contract.spool.layout import Layout  # noqa: PLC0415
-
     counter = OsDisk().counter(Layout(folder / "spool").durable_end)
     try:
         return counter.load()
