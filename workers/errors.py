@@ -25,9 +25,7 @@ class Reason(enum.StrEnum):
     IDENTITY = "identity"  # SOP Class, SOP Instance, Study or Series UID missing, invalid or ambiguous
     DAMAGED_IN_LOG = "damaged-in-log"  # the log does not have all that was received
     ATTEMPTS = "attempts"  # every process that worked on it died
-    UNKNOWN_SOURCE = (
-        "unknown-source"  # no source of the settings sent it, and receiver.unknown_sources says so
-    )
+    UNKNOWN_SOURCE = "unknown-source"  # of no source in the settings: receiver.unknown_sources
     MISMATCH = "mismatch"  # the command and the data set speak of different instances
 
 

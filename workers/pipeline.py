@@ -179,7 +179,7 @@ class Pipeline:
             work.manifest = received_manifest(work.upload.upload_id, work.upload.instance, work.source_digest)
 
     async def _know_the_source(self, work: Work) -> None:
-        """What a stranger sent is neither read nor compared, so that he learns nothing of what is stored."""
+        """What a stranger sent is not compared, so that he learns nothing of what is stored, nor decoded."""
         if work.upload.instance.unknown_source:
             raise Rejected(Reason.UNKNOWN_SOURCE, 0, "its AE title is of no source in the settings")
 

@@ -80,9 +80,8 @@ class Instance(msgspec.Struct, frozen=True, array_like=True):
     called_ae_title: str
     peer_address: str
     received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock
-    unknown_source: bool = (
-        False  # it goes to quarantine, whatever it holds, until an administrator has decided
-    )
+    # It goes to quarantine, whatever it holds, until an administrator has decided.
+    unknown_source: bool = False
 
 
 class Place(enum.StrEnum):

@@ -88,9 +88,8 @@ class Server:
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
         self.connections: set[Connection] = set()
-        self._silent: dict[
-            Connection, float
-        ] = {}  # those without an association, and since when; the oldest first
+        # Those without an association, and since when (s, monotonic); the oldest first.
+        self._silent: dict[Connection, float] = {}
         self.unused = asyncio.Event()  # set while there is no connection
         self.unused.set()
         self._addresses: Addresses[Connection] = Addresses(settings.maximum_connections_per_address)

@@ -25,7 +25,8 @@ from ingest.instance import ChunkPool, RecordLog, Share, Upload
 logger = structlog.get_logger(__name__)
 
 # Of the quota, what is written ahead: one write and sync of a small file for so much, and at most as much is counted
-# though it never came, at each kill.
+# though it never came, at each kill. The event loop waits for that sync, some sixty times a period at most: what goes
+# on with a count that is not on disk would be more to get wrong than that is worth.
 _STEP: Final = 32
 
 

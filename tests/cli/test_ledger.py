@@ -90,9 +90,8 @@ def test_the_ledger_beside_a_pipeline(tmp_path: Path, monkeypatch: pytest.Monkey
         send(pipeline, *FILES)
         wait_for(pipeline, pipeline.settle())
 
-        os.kill(
-            process(data, "ledger").pid, signal.SIGSTOP
-        )  # as one that is slow: then killed with work undone
+        # As one that is slow: then killed with work undone.
+        os.kill(process(data, "ledger").pid, signal.SIGSTOP)
         stopped = process(data, "ledger").pid
         send(pipeline, *FILES)
         send(pipeline, CT, calling="UNKNOWN")

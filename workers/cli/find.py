@@ -69,9 +69,8 @@ def find(
         raise click.UsageError("--issuer goes with --patient")
     with clear_ledger_failures(settings):
         asked = _Question(settings, study or "", accession or "", patient or "", issuer or "")
-        waiting = waiting_uploads(
-            settings, subjects=True
-        )  # first: what is placed from now on is in the log below
+        # First: what is placed from now on is in the log below.
+        waiting = waiting_uploads(settings, subjects=True)
         with opened_ledger(settings) as ledger:
             fates = asked.answer(ledger, waiting)
         if fates and has_stores(settings):

@@ -61,9 +61,8 @@ def page_of(day: Day) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["count"] = lambda number: f"{number:,}".replace(
-        ",", "\u202f"
-    )  # ISO 80000-1: a thin space
+    # ISO 80000-1: a thin space between thousands.
+    environment.filters["count"] = lambda number: f"{number:,}".replace(",", "\u202f")
     environment.filters["size"] = size_text
     template = environment.get_template("report.html")
     return template.render(

@@ -141,9 +141,8 @@ async def _read(stores: Stores, listed: Listed, outcomes: Outcomes) -> _Read:
     store, key = stores.of(listed.key), listed.key
     start = await store.start(key, HEAD + SUBJECT_HEAD)
     if start is None:
-        return _Read(
-            [], is_readable=True
-        )  # an administrator or a repair has taken it away since it was listed
+        # An administrator or a repair has taken it away since it was listed.
+        return _Read([], is_readable=True)
     try:
         head = decode_head(start.data)
     except UnreadableManifest:
