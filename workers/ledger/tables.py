@@ -1,6 +1,7 @@
 """The tables, the same in SQLite and PostgreSQL, and the few statements that insert.
 
-Times are nanoseconds since 1970-01-01 UTC. `fates` is what questions are put to: each upload as it is now.
+Times are nanoseconds since 1970-01-01 UTC. `fates` is what questions are put to: each upload as it is now. A proof is of
+the content that is stored under a UID, so other content of that UID, in a lane, is not committed by it.
 """
 
 from collections.abc import Sequence
@@ -117,7 +118,7 @@ FATES: Final = text(
            CASE WHEN m.upload_id IS NULL THEN '' ELSE m.source END AS moved_from,
            i.store,
            COALESCE(m.key, i.key) AS key,
-           CASE WHEN EXISTS (
+           CASE WHEN COALESCE(m.target, i.place) IN ('stored', 'duplicate') AND EXISTS (
                SELECT 1 FROM proofs p JOIN transactions t
                    ON t.transaction_id = p.transaction_id AND t.base = p.base
                WHERE p.sop_instance_uid = i.sop_instance_uid AND p.finding = 0

@@ -222,6 +222,17 @@ def test_committed_is_what_was_proved_once_it_is_decided(ledger: Ledger) -> None
     assert (row["closed_how"], row["committed"], row["source"], row["asked_for"]) == ("reported", 2, "ct", 2)
 
 
+def test_other_content_of_a_committed_uid_is_not_committed(ledger: Ledger) -> None:
+    """What was proved is what is stored; a duplicate is the same, a conflict and what is in quarantine are not."""
+    places = (Place.STORED, Place.DUPLICATE, Place.CONFLICT, Place.QUARANTINED)
+    take(ledger, *(outcome(1, place=place) for place in places), numbers=range(1, 5))
+    transaction = Transaction(ledger, "1.2.3.1")
+    transaction.accept()
+    transaction.prove({"1.2.3.1": Finding.PROVED})
+    transaction.decide()
+    assert {row["place"] for row in fates(ledger) if row["committed"]} == {"stored", "duplicate"}
+
+
 def test_proofs_of_a_try_that_failed_are_none_of_the_next(ledger: Ledger) -> None:
     """An N-ACTION that came again has other rounds."""
     take(ledger, outcome(1))
