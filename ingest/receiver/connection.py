@@ -5,7 +5,6 @@ peer sends meanwhile stays in the spare buffer and then in TCP's window.
 """
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Final, cast
 
 import structlog
@@ -39,6 +38,7 @@ from ingest.dimse import (
 from ingest.dimse.status import UNRECOGNIZED_OPERATION
 from ingest.errors import LocalProtocolError, RemoteProtocolError
 from ingest.receiver import commitment, storage
+from ingest.receiver.clock import PeerClock
 from ingest.receiver.rate import RateMeter
 from ingest.receiver.receiving import Peer, Receiving
 from ingest.receiver.reports import Channel, Link, Reports
@@ -56,6 +56,9 @@ logger = structlog.get_logger(__name__)
 RECEIVE_BUFFER = 256 * 1024
 # What may arrive while an answer is on its way: a release or abort, or a pipelined request's beginning.
 SPARE_BUFFER = 4 * 1024
+# Events handled before other connections have their turn. Data comes as runs of many fragments, so this many are a flood
+# of C-ECHOs or of tiny fragments: a buffer full of them is thousands, which would keep all others waiting for seconds.
+EVENTS_A_TURN = 64
 
 
 class Held:
@@ -66,6 +69,7 @@ class Held:
     BUDGET: Final = 2  # no chunk is free
     WRITING: Final = 4  # the peer does not read its answers
     RATE: Final = 8  # its source has sent faster than it may
+    TURN: Final = 16  # others first
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -84,6 +88,9 @@ class Connection(asyncio.BufferedProtocol):
         self._held: int = Held.NOT
         self._paused = False
         self._pumping = False
+        self._small_bites = (
+            False  # it has sent a flood of small messages: no more of them at once than a turn handles
+        )
         self._rest: Fragment | None = None  # what the budget has not let through
         self._transport: asyncio.Transport | None = None
         self._artim: asyncio.TimerHandle | None = None
@@ -93,11 +100,7 @@ class Connection(asyncio.BufferedProtocol):
         self._record: AssociationTelemetry  # since the A-ASSOCIATE-RQ
         self._receiving: Receiving | None = None
         self._context_id = 0
-        self._begun_at = 0.0
-        self._last_byte = time.monotonic()
-        self._window_start = self._last_byte
-        self._window_bytes = 0
-        self._unread_since = 0.0  # the peer leaves its answers unread; 0 while it does not
+        self._clock = PeerClock(limits)
         self._received = 0
         self._refused = 0
         self._grant: Grant | None = None  # while established
@@ -121,7 +124,9 @@ class Connection(asyncio.BufferedProtocol):
         """Where the next bytes go: no more of a data set than there is room for, and held, no more than a few requests."""
         if not self._held:
             if self._receiving is None:
-                return self._server.receive_buffer if self._chunks.free else self._server.small_buffer
+                server = self._server
+                large = self._chunks.free and not (self._small_bites or server.turns)
+                return server.receive_buffer if large else server.small_buffer
             room = self._receiving.room
             if room >= RECEIVE_BUFFER:
                 return self._server.receive_buffer
@@ -132,8 +137,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
-        self._last_byte = time.monotonic()
-        self._window_bytes += nbytes
+        self._clock.heard(nbytes)
         if self._held:
             self._spared += nbytes
             self._pause()
@@ -162,11 +166,11 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The peer does not read: it gets no more to answer."""
         self._held |= Held.WRITING
-        self._unread_since = time.monotonic()
+        self._clock.leaves_unread()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        self._unread_since = 0.0
+        self._clock.reads()
         self._release(Held.WRITING)
 
     # What the server calls
@@ -176,37 +180,29 @@ class Connection(asyncio.BufferedProtocol):
         """The peer's; empty when it is gone."""
         return "" if self._transport is None else address_of(self._transport)
 
-    def watch(self, now: float) -> None:
-        """Abort a peer that is silent or slow beyond its limits; ARTIM watches the rest."""
-        limits = self._server.settings
-        if self._unread_since and now - self._unread_since > limits.stall_timeout:
+    def watch(self, now: float, *, late: bool) -> None:
+        """Abort a peer that is silent or slow beyond its limits; ARTIM watches the rest.
+
+        ``late``: we could not look or read for a while, so what the peer has sent may still wait to be read.
+        """
+        clock = self._clock
+        if late:
+            clock.excuse_reading(now)
+        elif clock.reads_too_late(now):
             self._drop("does not read its answers")
             return
         if self._receiving is not None:
-            self._receiving.keep_alive(now, limits.stall_timeout / 2)
-        if not self.established or self._held:
-            self._last_byte = self._window_start = now
-            self._window_bytes = 0
+            self._receiving.keep_alive(now, self._server.settings.stall_timeout / 2)
+        if late or self._held or not self.established:
+            clock.excuse(now)
             return
-        silence = now - self._last_byte
-        if not self._assembler.in_message:
-            # What begins before the next look is measured from here.
-            self._begun_at = self._window_start = now
-            self._window_bytes = 0
-            if silence > limits.idle_timeout and not self._awaits_report(now):
-                self.abort("idle")
-        elif silence > limits.stall_timeout:
-            self.abort("stalled")
-        elif now - self._begun_at > limits.maximum_upload_duration:
-            self.abort("message takes too long")
-        elif now - self._window_start > limits.stall_timeout:
-            if self._window_bytes < limits.minimum_rate * limits.stall_timeout:
-                self.abort("too slow")
-            self._window_start, self._window_bytes = now, 0
+        why = clock.overdue(now, in_message=self._assembler.in_message)
+        if why and not (why == "idle" and self._awaits_report(now)):
+            self.abort(why)
 
     def drain(self) -> None:
         """No new message: abort now, or when the one in progress is answered."""
-        if not self._assembler.in_message and not self._held & ~Held.RATE:
+        if not self._assembler.in_message and not self._held & ~(Held.RATE | Held.TURN):
             self.abort("shutdown")
 
     def abort(self, why: str) -> None:
@@ -247,7 +243,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def _handle_events(self) -> None:
         association = self._association
+        left = EVENTS_A_TURN
         while not self._held:
+            if not left:
+                self._wait_for_turn()
+                break
+            left -= 1
             event = association.next_event()
             if event is None:
                 if not self._spared:
@@ -260,6 +261,16 @@ class Connection(asyncio.BufferedProtocol):
                 self._run(event)
             else:
                 self._perform(event)
+
+    def _wait_for_turn(self) -> None:
+        self._held |= Held.TURN
+        self._small_bites = True
+        self._server.turns += 1
+        self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._server.turns -= 1
+        self._release(Held.TURN)
 
     def _perform(self, event: Event) -> None:
         if isinstance(event, SendPdu):
@@ -303,7 +314,7 @@ class Connection(asyncio.BufferedProtocol):
             self._peer = Peer(request.calling_ae_title, request.called_ae_title, origin.address)
             self._grant, self._meter, self._chunks = grant, grant.meter, grant.share
             self.established = True
-            self._begun_at = self._window_start = self._last_byte
+            self._clock.begin()
             admission.established(grant)
             self._server.associated(self)
         self._association.answer(answer)
@@ -358,8 +369,7 @@ class Connection(asyncio.BufferedProtocol):
         self, begun: MessageBegun, request: CStoreRequest | NActionRequest, receiving: Receiving
     ) -> None:
         self._request, self._receiving, self._context_id = request, receiving, begun.context_id
-        self._begun_at = self._window_start = self._last_byte
-        self._window_bytes = 0
+        self._clock.begin()
 
     def _action(self, begun: MessageBegun, request: NActionRequest) -> None:
         context = self._association.contexts[begun.context_id]
@@ -410,7 +420,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._received += failure is None
             self._refused += failure is not None
-            self._record.stored(request, receiving, failure, self._begun_at, self._last_byte)
+            self._record.stored(request, receiving, failure, self._clock.begun, self._clock.last_byte)
             self._send(self._context_id, storage.response(request, failure))
         self._release(Held.ANSWERING)
         if self._server.admission.draining:
@@ -441,7 +451,7 @@ class Connection(asyncio.BufferedProtocol):
         self._pump()
 
     def _throttle(self, meter: RateMeter, nbytes: int) -> None:
-        wait = meter.take(nbytes, self._last_byte)
+        wait = meter.take(nbytes, self._clock.last_byte)
         if wait > 0:
             self._held |= Held.RATE
             self._pause()
@@ -454,7 +464,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _artim_expired(self) -> None:
         self._artim = None
-        if self._unread_since:
+        if self._clock.unread:
             self._drop("does not read")
             return
         self._association.artim_expired()

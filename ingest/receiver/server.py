@@ -16,6 +16,7 @@ from ingest.instance import ChunkPool, Shares
 from ingest.log import InstanceLog
 from ingest.receiver.addresses import Addresses
 from ingest.receiver.admission import NO_SOURCES, Admission
+from ingest.receiver.clock import LATE
 from ingest.receiver.commitment import CommitmentService
 from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.listeners import Bound, Listeners
@@ -87,6 +88,8 @@ class Server:
         self.telemetry = telemetry or Telemetry(Settings())
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
+        # Connections that await their turn with bytes unhandled; while there are any, nobody else is given many to keep.
+        self.turns = 0
         self.connections: set[Connection] = set()
         # Those without an association, and since when (s, monotonic); the oldest first.
         self._silent: dict[Connection, float] = {}
@@ -160,9 +163,11 @@ class Server:
             self._watch.cancel()
 
     async def _watch_clocks(self) -> None:
+        now = time.monotonic()
         while True:
+            due = now + WATCH_INTERVAL
             await asyncio.sleep(WATCH_INTERVAL)
             now = time.monotonic()
             self.shares.watch(now)
             for connection in list(self.connections):
-                connection.watch(now)
+                connection.watch(now, late=now - due > LATE)

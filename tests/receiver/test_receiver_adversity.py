@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -148,6 +149,60 @@ def test_fragments_of_no_bytes() -> None:
             assert (await scu.response()).status == 0
             await scu.release()
         assert log.instances()[UID][1] == data_set
+
+    run(scenario())
+
+
+def test_a_flood_of_echoes_leaves_others_their_turn() -> None:
+    """Thousands of C-ECHOs that come at once are answered in turns: an instance that comes after them is stored between."""
+
+    async def scenario() -> None:
+        count = 3000
+        async with receiver(MemoryLog()) as (port, server):
+            flood, other, good = [await Scu.associated(port) for _ in range(3)]
+            echoes = c_echo() * count
+            for scu in (flood, other):
+                scu.writer.write(echoes)
+            good.writer.write(c_store(UID, ct_data_set(UID)))
+            assert (await good.response()).status == 0
+            # What a connection keeps meanwhile is little, whoever else does the same.
+            kept = [c._association._buffer._end - c._association._buffer._at for c in server.connections]
+            assert sorted(kept)[-2] <= SPARE_BUFFER
+            assert server.turns > 0, "the flood was answered before"
+            for scu in (flood, other):
+                for _ in range(count):
+                    assert (await scu.pdu())[0] == 4
+                await scu.release()
+            await until(lambda: not server.turns)
+            assert (await good.store(UID)).status == 0
+
+    run(scenario())
+
+
+async def held_up(rounds: int) -> None:
+    """Keep the event loop from its sockets and timers, as a machine that stands still does."""
+    for _ in range(rounds):
+        time.sleep(0.8)  # noqa: ASYNC251 - the point of it
+        await asyncio.sleep(0)
+
+
+def test_no_peer_pays_for_our_own_lateness() -> None:
+    """What came in time, and was not read because the process stood still, is no silence."""
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), stall_timeout=2.0, idle_timeout=2.0) as (port, _):
+            idle, sending = await Scu.associated(port), await Scu.associated(port)
+            message = c_store(UID, ct_data_set(UID))
+            await sending.send(message[:100])
+            held = asyncio.create_task(held_up(5))
+            # The look at the clocks has become due, and comes before the loop's next look at its sockets.
+            for _ in range(2):
+                await asyncio.sleep(0)
+            idle.writer.write(c_echo())
+            sending.writer.write(message[100:])
+            await held
+            assert (await idle.pdu())[0] == 4
+            assert (await sending.response()).status == 0
 
     run(scenario())
 
