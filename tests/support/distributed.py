@@ -292,13 +292,17 @@ class Distributed:
     def settle(self, timeout: float = 120) -> dict[str, int]:
         """Wait until no received instance is still on its way, and return the status."""
         deadline = time.monotonic() + timeout
-        while (status := self.status())["backlog"]:
-            if time.monotonic() > deadline:
+        while True:
+            began = time.monotonic()
+            status = self.status()
+            ended = time.monotonic()
+            if not status["backlog"]:
+                return status
+            if ended > deadline:
                 raise TimeoutError(
                     f"{status}: " + "".join(host.tail() for host in self.hosts if host.running)
                 )
-            time.sleep(0.3)
-        return status
+            time.sleep(ended - began)  # no more looking than working
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to all that run; their exit codes by name."""
