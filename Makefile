@@ -26,6 +26,7 @@ define MORE_PEERS
 	@PATH=$$PATH:/usr/sbin; command -v rsyslogd >/dev/null || $(APT) rsyslog rsyslog-openssl
 	@command -v promtool >/dev/null || $(APT) prometheus
 	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
+	@command -v dciodvfy >/dev/null || $(APT) dicom3tools
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(APT) postgresql
 endef
 
