@@ -6,6 +6,7 @@ DATA ?= data
 LISTEN ?= 127.0.0.1:11112
 WORKERS ?= 0
 BENCH ?= --quick
+SECONDS ?= 60
 # As root on a Debian-like machine, a missing system package is installed; else the command says which.
 APT := .ci/apt-install
 
@@ -26,10 +27,11 @@ define MORE_PEERS
 	@PATH=$$PATH:/usr/sbin; command -v rsyslogd >/dev/null || $(APT) rsyslog rsyslog-openssl
 	@command -v promtool >/dev/null || $(APT) prometheus
 	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
+	@command -v dciodvfy >/dev/null || $(APT) dicom3tools
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(APT) postgresql
 endef
 
-.PHONY: install serve serve-distributed test test-all check bench bench-full profile crash sbom audit clean
+.PHONY: install serve serve-distributed test test-all check bench bench-full profile crash fuzz sbom audit clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -96,6 +98,12 @@ bench-full: install
 # Where processor time, copies and system calls go, hop by hop; says more with perf and strace.
 profile: install
 	$(BIN)/python -m benchmarks --profile $(PROFILE)
+
+# Every parser of what strangers write, guided by coverage; SECONDS for each, build/fuzz keeps what leads on.
+fuzz: install
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --group fuzz
+	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
+		$(BIN)/python -m tests.fuzz.guided $$target $(SECONDS) build/fuzz || exit; done
 
 # What the image holds, as CycloneDX 1.6: versions, licences and who needs whom, from an environment made of the lock file.
 sbom: build/tools/installed

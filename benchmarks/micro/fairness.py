@@ -1,9 +1,9 @@
 """What a flood of one source costs another: `python -m benchmarks.micro.fairness [SECONDS [FLOOD ...]]`.
 
-A CT sends an image every 20 ms and waits for each answer, first alone, then beside a facility that sends as fast as it can,
-then alone again. Compared are the latencies from the C-STORE request to its response, of one receiver, durable on the spool.
-Printed too is what the facility gets through, alone and beside the CT. FLOOD is a kind of `benchmarks.data` and a number of
-associations, as in dx:200 or huge:2.
+A CT sends an image every 20 ms and waits for each answer, by turns alone and beside a facility that sends as fast as it can,
+SECONDS each in all: of fewer than 1,000 images a 99th percentile says little. Compared are the latencies from the C-STORE
+request to its response, of one receiver, durable on the spool. Printed too is what the facility gets through, alone and beside
+the CT. FLOOD is a kind of `benchmarks.data` and a number of associations, as in dx:200 or huge:2.
 """
 
 import os
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.data import KINDS, UidSeries, template
-from benchmarks.load import Load, send
+from benchmarks.load import Load, quantile_of, send
 from benchmarks.messages import DEFAULT_PDU_LENGTH, store_message
-from benchmarks.peers import OURS, running
+from benchmarks.peers import OURS, Running, running
 from benchmarks.releaser import Releaser
 from benchmarks.scu import Association, Proposal
 from ingest.contract.spool.disk import OsDisk
@@ -31,7 +31,8 @@ from ingest.contract.spool.layout import Layout
 _INTERVAL: Final = 0.02  # s between two images of the CT, about what a scanner makes at its best
 _FLOODS: Final = ("dx:200", "huge:2", "ct:200")
 _WARM_UP: Final = "dx:16"
-_UNDER_WAY: Final = 500_000_000  # bytes that a flood has sent when it counts
+_UNDER_WAY: Final = 300_000_000  # bytes that a flood has sent when it counts
+_ROUNDS: Final = 5
 _PATIENCE: Final = 60.0  # s until then
 _SOURCES: Final = """
 [sources.ct]
@@ -42,7 +43,7 @@ ae_titles = ["FACILITY"]
 
 
 def _paced(address: tuple[str, int], seconds: float, run: int) -> list[float]:
-    """The latencies of the CT."""
+    """The latencies of the CT, in seconds."""
     kind = KINDS["ct"]
     message = store_message(template(kind), DEFAULT_PDU_LENGTH)
     proposal = Proposal("DICOM-INGEST", "CT", [kind.sop_class_uid], [message], DEFAULT_PDU_LENGTH)
@@ -57,7 +58,7 @@ def _paced(address: tuple[str, int], seconds: float, run: int) -> list[float]:
         latencies.append(latency)
         time.sleep(max(0.0, _INTERVAL - latency))
     association.release()
-    return sorted(latencies)
+    return latencies
 
 
 @contextmanager
@@ -85,7 +86,7 @@ def _send_for_ever(port: int, flood: str) -> None:
 
 
 def _quantile(latencies: list[float], quantile: float) -> float:
-    return latencies[min(len(latencies) - 1, int(quantile * len(latencies)))] * 1e3
+    return quantile_of(tuple(sorted(latencies)), quantile) * 1e3  # ms
 
 
 def _received(folder: Path) -> int:
@@ -97,8 +98,48 @@ def _received(folder: Path) -> int:
         counter.close()
 
 
+def _compared(receiver: Running, flood: str, seconds: float, run: int) -> None:
+    """Alone and beside the flood by turns, so that whatever else the machine does meets both; a line for each quantile."""
+    alone: list[float] = []
+    beside: list[float] = []
+    sole, both = _Rate(receiver.folder), _Rate(receiver.folder)
+    for turn in range(_ROUNDS):
+        alone += _paced(receiver.address, seconds / _ROUNDS, run + 2 * turn)
+        with _flood(receiver.address[1], flood, receiver.folder):
+            with sole:
+                time.sleep(seconds / _ROUNDS / 2)
+            with both:
+                beside += _paced(receiver.address, seconds / _ROUNDS, run + 2 * turn + 1)
+    for quantile in (0.5, 0.99):
+        quiet, pressed = _quantile(alone, quantile), _quantile(beside, quantile)
+        print(
+            f"{flood:<8} p{quantile * 100:.0f}: alone {quiet:.2f} ms, beside {pressed:.2f} ms, ratio {pressed / quiet:.2f} "
+            f"({len(alone)} and {len(beside)} images)"
+        )
+    print(f"{flood:<8} all bytes: {sole} without the CT, {both} beside it", flush=True)
+
+
+class _Rate:
+    """What becomes durable while it is entered."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bytes = 0
+        self._seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._start, self._begun = _received(self._folder), time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._bytes += _received(self._folder) - self._start
+        self._seconds += time.monotonic() - self._begun
+
+    def __str__(self) -> str:
+        return f"{self._bytes / self._seconds / 1e6:.0f} MB/s"
+
+
 def main(seconds: float, floods: tuple[str, ...]) -> None:
-    """Run, and print a line for each arm."""
+    """Run, and print what came of each flood."""
     scratch = Path(tempfile.mkdtemp(prefix="fairness-"))
     config = scratch / "settings.toml"
     config.write_text(_SOURCES)
@@ -108,26 +149,8 @@ def main(seconds: float, floods: tuple[str, ...]) -> None:
             _paced(receiver.address, 1.0, 1)
             with _flood(receiver.address[1], _WARM_UP, receiver.folder):
                 pass  # the spool grows to what a flood needs of it
-            for number, flood in enumerate(floods, 2):
-                before = _paced(receiver.address, seconds, 10 * number)
-                with _flood(receiver.address[1], flood, receiver.folder):
-                    start, begun = _received(receiver.folder), time.monotonic()
-                    time.sleep(seconds / 2)
-                    alone = (_received(receiver.folder) - start) / (time.monotonic() - begun)
-                    start, begun = _received(receiver.folder), time.monotonic()
-                    beside = _paced(receiver.address, seconds, 10 * number + 1)
-                    both = (_received(receiver.folder) - start) / (time.monotonic() - begun)
-                after = _paced(receiver.address, seconds, 10 * number + 2)
-                quiet = sorted(before + after)
-                for quantile in (0.5, 0.99):
-                    ratio = _quantile(beside, quantile) / _quantile(quiet, quantile)
-                    print(
-                        f"{flood:<8} p{quantile * 100:.0f}: alone {_quantile(quiet, quantile):.2f} ms, beside "
-                        f"{_quantile(beside, quantile):.2f} ms, ratio {ratio:.2f} ({len(beside)} images)"
-                    )
-                print(
-                    f"{flood:<8} all bytes: {alone / 1e6:.0f} MB/s without the CT, {both / 1e6:.0f} MB/s beside it"
-                )
+            for number, flood in enumerate(floods, 1):
+                _compared(receiver, flood, seconds, 100 * number)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -136,4 +159,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--flood"]:
         _send_for_ever(int(sys.argv[2]), sys.argv[3])
     else:
-        main(float(sys.argv[1]) if len(sys.argv) > 1 else 10.0, tuple(sys.argv[2:]) or _FLOODS)
+        main(float(sys.argv[1]) if len(sys.argv) > 1 else 25.0, tuple(sys.argv[2:]) or _FLOODS)

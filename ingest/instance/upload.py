@@ -35,8 +35,9 @@ from ingest.instance.shares import Share
 # Parts of one instance with the log at once. Two keep disk and network busy together; four ride out one slow
 # sync, and leave most of the budget to other associations.
 PARTS_IN_FLIGHT = 4
-# What may be put aside, outside the byte budget, of a data set that has not come to its SOP Instance UID. Honest
-# ones come to it within a few hundred bytes.
+# What an upload may put aside, outside the byte budget, while it has no chunk: of a data set that has not come to its SOP
+# Instance UID, to which honest ones come within a few hundred bytes; and where no chunk is free. Else peers that drip, more
+# of them than there are chunks, would take one from another for each few bytes, and a record in the log with it.
 PARKED_MAX = 8 * 1024
 
 
@@ -110,6 +111,9 @@ class Upload:
         while taken < len(data):
             chunk = self._chunk
             if chunk is None:
+                if self._park(data[taken:]):
+                    taken = len(data)
+                    break
                 chunk = self._take_chunk()
                 if chunk is None:
                     break
@@ -167,8 +171,11 @@ class Upload:
         """
         if self._parts != self._parts_seen:
             self._parts_seen, self._seen_at = self._parts, now
-        elif self._parts and self._filled and now - self._seen_at > limit:
-            self._publish_part()
+        elif self._parts and now - self._seen_at > limit:
+            if self._filled:
+                self._publish_part()
+            elif self._parked:
+                self._publish_parked_part()
 
     def yield_chunk(self) -> bool:
         """See `chunks.Holder`."""
@@ -183,6 +190,13 @@ class Upload:
             return True
         if self._failure is None:
             self._publish_part()
+        return True
+
+    def _park(self, data: memoryview) -> bool:
+        """Put little aside where no chunk is free; whether it was."""
+        if self._pool.free or len(self._parked) + len(data) > PARKED_MAX:
+            return False
+        self._parked += data
         return True
 
     def _take_chunk(self) -> memoryview | None:
@@ -228,7 +242,7 @@ class Upload:
         self._check_size()
         if self._failure is not None:
             return
-        if self._chunk is None and self._parked:
+        if self._chunk is None and self._parked and not self._parts:
             self._publish_parked()
             return
         chunk = self._chunk
@@ -242,6 +256,8 @@ class Upload:
             return
         if self._filled:
             self._publish_part()
+        elif self._parked:
+            self._publish_parked_part()
         self._append(Kind.END, self._parts, None, memoryview(b""))
 
     def _publish_parked(self) -> None:
@@ -249,6 +265,11 @@ class Upload:
         self._identify(payload, final=True)
         if self._failure is None:
             self._append(Kind.INSTANCE, 1, None, payload)
+
+    def _publish_parked_part(self) -> None:
+        payload, self._parked = memoryview(self._parked), b""
+        self._parts += 1
+        self._append(Kind.PART, self._parts - 1, None, payload)
 
     def _header(self, kind: Kind, index: int, pieces: Sequence[memoryview]) -> bytes:
         """Take the pieces into the seal, and make the record's head; called in the order of the records."""

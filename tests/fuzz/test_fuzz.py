@@ -1,7 +1,8 @@
-"""No input may bring about anything but the errors that a parser documents; each finding is kept in ``corpus/``.
+"""No input may bring about anything but the errors that a parser documents; what was found is kept in ``corpus/``.
 
-``FUZZ_SECONDS`` is the time of each target (a second each in `make test`); ``FUZZ_SEED`` picks the inputs. A finding
-is cut down to what it needs and shown in hex, to be written into ``corpus/TARGET/`` beside the repair.
+``FUZZ_SECONDS`` is the time of each target (a second each in `make test`); ``FUZZ_SEED`` picks the inputs. They are changed
+from those of ``corpus/TARGET.txt``, a line of hex each: short ones of `make fuzz` that lead where no other does, and every
+finding. A new one is cut down to what it needs and shown in hex, to be added there beside the repair.
 """
 
 import os
@@ -17,7 +18,7 @@ from tests.fuzz.targets import TARGETS, Target
 
 SECONDS: Final = float(os.environ.get("FUZZ_SECONDS", "1"))
 SEED: Final = int(os.environ.get("FUZZ_SEED", "0")) or random.SystemRandom().getrandbits(32)
-CORPUS: Final = Path(__file__).parent / "corpus"  # TARGET/NAME, one input each
+CORPUS: Final = Path(__file__).parent / "corpus"
 
 # What bounds are made of: lengths, signs, delimiters, ends of text.
 _TELLING: Final = [
@@ -77,7 +78,8 @@ def cut_down(feed: Callable[[bytes], object], data: bytes) -> bytes:
 
 
 def kept_of(name: str) -> tuple[bytes, ...]:
-    return tuple(path.read_bytes() for path in sorted((CORPUS / name).glob("*")))
+    path = CORPUS / f"{name}.txt"
+    return tuple(map(bytes.fromhex, path.read_text().split())) if path.exists() else ()
 
 
 @pytest.mark.parametrize("name", TARGETS)

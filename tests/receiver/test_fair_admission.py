@@ -6,10 +6,11 @@ import struct
 import pytest
 
 from ingest.contract.settings import MiB, SourceSettings
+from ingest.dimse import CStoreRequest
 from ingest.receiver import server as server_module
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
-from tests.support.scu import Scu, associate, ct_data_set, pdv
+from tests.support.scu import CT, Scu, associate, ct_data_set, p_data, pdv
 
 
 def sources(**priorities: str) -> dict[str, SourceSettings]:
@@ -131,6 +132,36 @@ def test_a_flood_with_all_it_wants_leaves_another_a_chunk() -> None:
                 found[f"1.2.{number}"][1] == ct_data_set(f"1.2.{number}", 2 * MiB) for number in range(20)
             )
             assert server.shares.waiting == 0
+
+    run(scenario())
+
+
+def test_those_who_drip_take_no_chunks_from_one_another() -> None:
+    """More of them than chunks: what little each sends waits beside the budget, and is no record each time; all are stored whole."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log, buffer_budget=4 * MiB) as (port, server):
+            sent = {f"1.2.{number}": ct_data_set(f"1.2.{number}", 1000) for number in range(20)}
+            assert len(sent) > 2 * server.pool._unmade
+            dripping = [(await Scu.associated(port), uid, data) for uid, data in sent.items()]
+            for scu, uid, data in dripping:
+                await scu.send(p_data(CStoreRequest(1, CT, uid).encode(), command=True))
+                await scu.send(pdv(data[:600], command=False, last=False))
+            for at in range(600, 640, 2):
+                for scu, _, data in dripping:
+                    await scu.send(pdv(data[at : at + 2], command=False, last=False))
+                await until(
+                    lambda at=at: all(
+                        each._receiving is not None and each._receiving.size == at + 2
+                        for each in server.connections
+                    )
+                )
+            assert len(log.records) <= len(sent)
+            for scu, _, data in dripping:
+                await scu.send(p_data(data[640:], command=False))
+                assert (await scu.response()).status == 0
+            assert {uid: found[1] for uid, found in log.instances().items()} == sent
 
     run(scenario())
 
