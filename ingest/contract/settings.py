@@ -71,6 +71,12 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "bytes"},
         description="Of an A-ASSOCIATE PDU, which is kept until it is whole; 128 contexts of 64 syntaxes need half of it.",
     )
+    associate_budget: int = Field(
+        16 * MiB,
+        ge=1 * MiB,
+        json_schema_extra={"unit": "bytes"},
+        description="Of all connections that have no association yet; beyond it, the one that has sent most is closed.",
+    )
     maximum_command_length: int = Field(
         64 * KiB,
         ge=1 * KiB,

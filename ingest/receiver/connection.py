@@ -148,6 +148,8 @@ class Connection(asyncio.BufferedProtocol):
                 self._association.keep_unread()
             if self._meter is not None:
                 self._throttle(self._meter, nbytes)
+            elif not self.established:
+                self._server.requesting(self, nbytes)
 
     def eof_received(self) -> bool:
         """The peer will send no more: close."""

@@ -91,8 +91,11 @@ class Server:
         # Connections that await their turn with bytes unhandled; while there are any, nobody else is given many to keep.
         self.turns = 0
         self.connections: set[Connection] = set()
-        # Those without an association, and since when (s, monotonic); the oldest first.
+        # Those without an association, and since when (s, monotonic); the oldest first. And the bytes that they have sent,
+        # which are kept until a request is whole.
         self._silent: dict[Connection, float] = {}
+        self._requesting: dict[Connection, int] = {}
+        self._requested = 0  # bytes of all of them
         self.unused = asyncio.Event()  # set while there is no connection
         self.unused.set()
         self._addresses: Addresses[Connection] = Addresses(settings.maximum_connections_per_address)
@@ -123,9 +126,20 @@ class Server:
         within = self._addresses.enter(connection, address)
         return within and (len(self.connections) <= self.maximum_connections or self._make_way())
 
+    def requesting(self, connection: Connection, count: int) -> None:
+        """It has sent bytes, and has no association; who has sent most makes room when all have sent too many."""
+        self._requesting[connection] = self._requesting.get(connection, 0) + count
+        self._requested += count
+        while self._requested > self.settings.associate_budget:
+            largest = max(self._requesting, key=self._requesting.__getitem__)
+            self._requested -= self._requesting.pop(largest)
+            self.telemetry.connection_refused(largest.address)
+            largest.abort("its request takes too much room")
+
     def associated(self, connection: Connection) -> None:
         """It has an association."""
         self._silent.pop(connection, None)
+        self._requested -= self._requesting.pop(connection, 0)
 
     def _has_room(self, handshakes: int) -> bool:
         return len(self.connections) + handshakes <= self.maximum_connections or self._make_way()
@@ -144,6 +158,7 @@ class Server:
         """A connection is gone."""
         self.connections.discard(connection)
         self._silent.pop(connection, None)
+        self._requested -= self._requesting.pop(connection, 0)
         self._addresses.leave(connection)
         if not self.connections:
             self.unused.set()

@@ -179,6 +179,28 @@ def test_a_flood_of_echoes_leaves_others_their_turn() -> None:
     run(scenario())
 
 
+def test_requests_that_are_not_whole_have_a_bound_together() -> None:
+    """Who has sent most without an association makes room: an honest request, though slow, is answered."""
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), associate_budget=2 * MiB) as (port, server):
+            honest = await Scu.connect(port)
+            await honest.send(associate()[:-1])
+            await until(lambda: server._requested > 0)
+            greedy = [await Scu.connect(port) for _ in range(8)]
+            for scu in greedy:
+                scu.writer.write(b"\1\0" + (900_000).to_bytes(4, "big") + bytes(800_000))
+            await until(lambda: len(server.connections) == 3)
+            kept = [len(connection._association._buffer._held) for connection in server.connections]
+            assert sum(kept) <= server._requested <= 2 * MiB
+            await honest.send(associate()[-1:])
+            assert (await honest.pdu())[0] == 2
+            assert (await honest.store(UID)).status == 0
+        assert server._requested == 0
+
+    run(scenario())
+
+
 async def held_up(rounds: int) -> None:
     """Keep the event loop from its sockets and timers, as a machine that stands still does."""
     for _ in range(rounds):
