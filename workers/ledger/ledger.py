@@ -32,15 +32,13 @@ _MORE_THAN_ONE: Final = text(
     "SELECT DISTINCT r.kind, r.uid FROM relations r WHERE r.kind = :kind AND r.uid IN :uids "
     "GROUP BY r.kind, r.uid, r.scope HAVING COUNT(*) > 1"
 ).bindparams(bindparam("uids", expanding=True))
-
-
 _UPLOADS: Final = 500  # of one statement
 # Of an unknown source, and an administrator has replayed it: see `relation_entries`.
 _LET_IN: Final = text(
     "SELECT i.upload_id, i.study_instance_uid, i.series_instance_uid, i.patient, i.patient_scope "
     "FROM instances i JOIN moves m ON m.upload_id = i.upload_id "
-    f"WHERE i.reason = '{Reason.UNKNOWN_SOURCE}' AND m.target NOT IN ('quarantined', 'discarded')"
-)
+    "WHERE i.reason = :unknown AND m.target NOT IN ('quarantined', 'discarded')"
+).bindparams(unknown=Reason.UNKNOWN_SOURCE.value)
 
 
 class Alarm(NamedTuple):
