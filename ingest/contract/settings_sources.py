@@ -36,6 +36,8 @@ ENVIRONMENT_PREFIX: Final = "DICOM_INGEST_"
 CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"  # names the file; it is no setting
 
 _MAXIMUM_FILE: Final = 1024 * 1024  # bytes; a settings file has a few KiB
+# What a problem begins with, as `'sources.ct 1' (file …): …`; a name that is none is cut where it stops to be one.
+_KEY: Final = re.compile(r"'?(([a-z_]+)(?:\.[A-Za-z0-9_-]{1,64})*)")
 _USER = re.compile(r"//[^/@\s]*@")  # credentials have no place in a URL, and none in a message
 _NAMED_TABLES: Final = ("sources", "listeners")  # in the file only
 _SHOWN: Final = 80  # characters of a wrong value that a message repeats
@@ -50,6 +52,13 @@ class WrongSettings(ValueError):  # noqa: N818 - named for the fact
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+
+    @property
+    def keys(self) -> list[str]:
+        """The settings that the problems are of, each once, and never what was given for them."""
+        found = (_KEY.match(problem) for problem in self.problems)
+        keys = (match[1] for match in found if match and match[2] in Settings.model_fields)
+        return list(dict.fromkeys(keys))
 
 
 class LoadedSettings(NamedTuple):

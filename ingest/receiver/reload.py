@@ -76,7 +76,8 @@ class Reloading:
         except WrongSettings as error:
             for problem in error.problems:
                 logger.error("settings refused, the old ones stay", problem=problem)  # noqa: TRY400 - it says all
-            audit.settings_reloaded((), "settings refused")
+            wrong = ", ".join(error.keys) or "the file cannot be read"
+            audit.settings_reloaded((), f"settings refused: {wrong}")
             return
         waiting = changed_for_restart(self._settings, settings)
         await self._take(settings)

@@ -93,7 +93,7 @@ class AssociationTelemetry:
     """Of one association, from its request to its end."""
 
     __slots__ = (
-        "_began", "_bytes", "_counts", "_metrics", "_refusals", "_seconds_key", "_success", "id", "peer", "source",
+        "_began", "_bytes", "_contexts", "_counts", "_metrics", "_refusals", "_seconds_key", "_success", "id", "peer", "source",
     )  # fmt: skip
 
     def __init__(self, telemetry: Telemetry, association_id: str, peer: Peer, source: str) -> None:
@@ -105,6 +105,7 @@ class AssociationTelemetry:
         self._success = (source, "acknowledged")
         self._seconds_key = (source,)
         self._counts: Counter[str] = Counter()  # of instances not taken, by reason
+        self._contexts = 0  # not accepted
         self._bytes = 0
         self._began = time.monotonic()
 
@@ -124,6 +125,7 @@ class AssociationTelemetry:
 
     def context_refused(self, abstract_syntax: str, result: int) -> None:
         """A presentation context was not accepted."""
+        self._contexts += 1
         reason = reasons.of_context(abstract_syntax, result)
         if self._metrics is not None:
             self._metrics.contexts_refused.add((self.source, reason.word))
@@ -186,6 +188,7 @@ class AssociationTelemetry:
             received=received,
             bytes=self._bytes,
             refused=refused,
+            contexts_refused=self._contexts,
             seconds=round(time.monotonic() - self._began, 3),
             oversized_pdus=oversized_pdus,
         )

@@ -121,8 +121,11 @@ def test_every_event(tmp_path: Path) -> None:
                 pipeline, "conflicts", "resolve", FIRST, "--prefer", prefer, "--reason", "second is right"
             )
             assert resolved.code == 0
-            settings(title="TWO")
             assert pipeline.process is not None
+            settings(title="ZZ\\\\MARKER")
+            pipeline.process.send_signal(signal.SIGHUP)
+            until(lambda: b"settings refused" in pipeline.log.read_bytes())
+            settings(title="TWO")
             pipeline.process.send_signal(signal.SIGHUP)
             until(lambda: b"settings reloaded" in pipeline.log.read_bytes())
             until(lambda: sum(transfers(list(map(parsed, repository.messages))).values()) == 6)
@@ -141,7 +144,7 @@ def test_every_event(tmp_path: Path) -> None:
         ("110100", "110120"): 2,  # receiver and worker start
         ("110100", "110121"): 2,
         ("110113", "110126"): 3,  # STRANGER, a wrong called AE title, a handshake
-        ("110113", "110131"): 1,
+        ("110113", "110131"): 2,
         ("110103", "commitment"): 1,
         ("110103", "quarantine-discard"): 1,
         ("110103", "quarantine-replay"): 1,
@@ -154,7 +157,13 @@ def test_every_event(tmp_path: Path) -> None:
         "reason": "second is right",
         "source-digest": prefer,
     }
-    assert "sources.late" in (by_kind["110113", "110131"].findtext(".//EventOutcomeDescription") or "")
+    changes = [
+        one for kind, one in zip(kinds(messages), messages, strict=True) if kind == ("110113", "110131")
+    ]
+    assert [change.findtext(".//EventOutcomeDescription") for change in changes] == [
+        "settings refused: sources.late.ae_titles",
+        "settings taken: sources.late",
+    ]
     assert b"4711" not in b"".join(sent)  # the Patient ID is asked for by audit.patient_id only
     assert b"Doe" not in b"".join(sent)
 

@@ -158,6 +158,27 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_keys_are_named_without_values(tmp_path: Path) -> None:
+    """Each once, whatever is wrong with it; a file that cannot be read has none."""
+    config = write(
+        tmp_path,
+        '[receiver]\nport = 0x1FFFF\nZZMARKER = 1\n[sources."ct 1"]\nae_titles = ["ZZ\\\\MARK"]\n'
+        '[sources.mr]\nae_titles = ["ZZ\\\\MARK", "ZZMARKERZZMARKERZ"]\n',
+    )
+    with pytest.raises(WrongSettings) as wrong:
+        load_settings(config)
+    assert len(wrong.value.problems) > len(wrong.value.keys)
+    assert set(wrong.value.keys) == {
+        "receiver.port",
+        "receiver.ZZMARKER",
+        "sources.ct",
+        "sources.mr.ae_titles",
+    }
+    with pytest.raises(WrongSettings) as wrong:
+        load_settings(Path("settings.toml"))
+    assert wrong.value.keys == []
+
+
 def test_long_value_is_cut(tmp_path: Path) -> None:
     """A message stays one short line, whatever was given."""
     (problem,) = problems(write(tmp_path, f"[receiver]\nport = '{'1' * 5000}x'"))

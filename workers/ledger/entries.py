@@ -19,7 +19,8 @@ from ingest.contract.commitments import (
     first_round,
     found_of,
 )
-from ingest.contract.records import Kind, Outcome, Record, outcome_of
+from ingest.contract.records import Kind, Outcome, Place, Record, outcome_of
+from workers.errors import Reason
 from workers.ledger.tables import insert_new, instances, proofs, relations, transactions, upsert
 
 STUDY_OF_TWO_PATIENTS: Final = "study-of-two-patients"
@@ -90,10 +91,25 @@ def outcome_entries(upload_id: str, outcome: Outcome) -> Iterator[Entry]:
             "accession": outcome.accession,
         },
     )
-    study, series = outcome.study_instance_uid, outcome.series_instance_uid
-    if study and outcome.patient:
+    if not (outcome.place is Place.QUARANTINED and outcome.reason == Reason.UNKNOWN_SOURCE):
+        yield from relation_entries(
+            upload_id,
+            outcome.study_instance_uid,
+            outcome.series_instance_uid,
+            outcome.patient,
+            outcome.patient_scope,
+        )
+
+
+def relation_entries(upload_id: str, study: str, series: str, patient: str, scope: str) -> Iterator[Entry]:
+    """What is held against others of the study and of the series.
+
+    Not of what unknown sources sent, before an administrator has let it in: whoever can connect could say anything of
+    any study, and bury an alarm that is true under a thousand that are not.
+    """
+    if study and patient:
         # Digests of different scopes may be of one patient: they are not held against each other.
-        yield _relation(STUDY_OF_TWO_PATIENTS, study, outcome.patient_scope, outcome.patient, upload_id)
+        yield _relation(STUDY_OF_TWO_PATIENTS, study, scope, patient, upload_id)
     if study and series:
         yield _relation(SERIES_IN_TWO_STUDIES, series, "", study, upload_id)
 

@@ -13,8 +13,9 @@ import structlog
 from sqlalchemy import Connection, Engine, bindparam, text
 
 from ingest.contract.records import CorruptRecord, Record
+from workers.errors import Reason
 from workers.ledger.database import clear_errors, reading
-from workers.ledger.entries import ALARMS, INSERT_RELATION, Entry, Row, entries_of
+from workers.ledger.entries import ALARMS, INSERT_RELATION, Entry, Row, entries_of, relation_entries
 from workers.ledger.logs import Batch
 from workers.ledger.tables import alarms, insert_new, moves, positions, upsert
 
@@ -31,6 +32,13 @@ _MORE_THAN_ONE: Final = text(
     "SELECT DISTINCT r.kind, r.uid FROM relations r WHERE r.kind = :kind AND r.uid IN :uids "
     "GROUP BY r.kind, r.uid, r.scope HAVING COUNT(*) > 1"
 ).bindparams(bindparam("uids", expanding=True))
+_UPLOADS: Final = 500  # of one statement
+# Of an unknown source, and an administrator has replayed it: see `relation_entries`.
+_LET_IN: Final = text(
+    "SELECT i.upload_id, i.study_instance_uid, i.series_instance_uid, i.patient, i.patient_scope "
+    "FROM instances i JOIN moves m ON m.upload_id = i.upload_id "
+    "WHERE i.reason = :unknown AND m.target NOT IN ('quarantined', 'discarded')"
+).bindparams(unknown=Reason.UNKNOWN_SOURCE.value)
 
 
 class Alarm(NamedTuple):
@@ -104,6 +112,9 @@ class Ledger:
         if found:
             with clear_errors(), self.engine.begin() as connection:
                 note_moves(connection, found)
+                raised = let_in(connection)
+            for alarm in raised:
+                alarm.tell()
 
     def close(self) -> None:
         """Let go of the database."""
@@ -122,6 +133,16 @@ def take_batch(connection: Connection, batch: Batch) -> list[Alarm] | None:
 def note_moves(connection: Connection, rows: list[Row]) -> None:
     """Within a transaction: enter move records."""
     connection.execute(_MOVE, rows)
+
+
+def let_in(connection: Connection) -> list[Alarm]:
+    """Within a transaction: hold what was let in of unknown sources against others; the alarms that it raises."""
+    uploads = connection.execute(_LET_IN).all()
+    alarms: list[Alarm] = []
+    for first in range(0, len(uploads), _UPLOADS):
+        some = uploads[first : first + _UPLOADS]
+        alarms += enter(connection, [entry for one in some for entry in relation_entries(*one)])
+    return alarms
 
 
 def enter(connection: Connection, entries: list[Entry]) -> list[Alarm]:

@@ -23,7 +23,7 @@ from workers.dataset.subject import Subject, read_subject
 from workers.ledger.consumer import move_rows
 from workers.ledger.database import clear_errors
 from workers.ledger.entries import INSERT_INSTANCE, Entry, outcome_entries
-from workers.ledger.ledger import Alarm, enter, note_moves, read_positions, take_batch
+from workers.ledger.ledger import Alarm, enter, let_in, note_moves, read_positions, take_batch
 from workers.ledger.logs import Logs
 from workers.ledger.tables import ALL
 from workers.stages.deduplicate import stored_reason
@@ -87,6 +87,7 @@ async def rebuild(
         moves = list(move_rows(settings))
         for first in range(0, len(moves), _ROWS):
             note_moves(connection, moves[first : first + _ROWS])
+        alarms += let_in(connection)
         _enter_moved(connection)
     for alarm in alarms:
         alarm.tell()

@@ -109,6 +109,35 @@ def test_a_study_of_two_patients_raises_an_alarm_once(ledger: Ledger) -> None:
     assert "1.2.3" not in str(line)
 
 
+def test_a_stranger_raises_no_alarm_and_buries_none(ledger: Ledger) -> None:
+    """What lies in quarantine as of an unknown source is held against nobody until it is let in; a known source's is."""
+    stranger: dict[str, object] = {
+        "place": Place.QUARANTINED, "reason": "unknown-source", "source": "", "calling_ae_title": "STRANGER",
+        "patient": "cc" * 16,
+    }  # fmt: skip
+    take(
+        ledger,
+        outcome(1, **stranger),
+        outcome(2, **stranger | {"study_instance_uid": "1.2.4"}),
+        outcome(3),
+        outcome(4, place=Place.QUARANTINED, reason="limit"),
+    )
+    assert ledger.counts()[0] == {"study-of-two-patients": 0, "series-in-two-studies": 0}
+    move: dict[str, str | int] = {
+        "upload_id": UploadId.of(1, 1, 1).hex(), "source": "quarantined", "target": "discarded",
+        "key": f"quarantine/0ab/1.2.3.1/{'cd' * 32}", "moved_at": 9,
+    }  # fmt: skip
+    ledger.note_moves([move])
+    assert ledger.counts()[0] == {"study-of-two-patients": 0, "series-in-two-studies": 0}
+    take(ledger, outcome(5, patient="cc" * 16))  # the same claim, of one who may say it
+    assert ledger.counts()[0] == {"study-of-two-patients": 1, "series-in-two-studies": 0}
+    with capture_logs() as lines:
+        for _ in range(2):
+            ledger.note_moves([move | {"upload_id": UploadId.of(1, 1, 2).hex(), "target": "stored"}])
+    assert ledger.counts()[0] == {"study-of-two-patients": 1, "series-in-two-studies": 1}
+    assert [line["alarm"] for line in lines] == ["series-in-two-studies"]
+
+
 def test_a_series_in_two_studies_raises_an_alarm(ledger: Ledger) -> None:
     """Whoever the patient is."""
     take(ledger, outcome(1), outcome(2, study_instance_uid="1.2.4"))
