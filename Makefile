@@ -29,9 +29,10 @@ define MORE_PEERS
 	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
 	@command -v dciodvfy >/dev/null || $(APT) dicom3tools
 	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || $(APT) postgresql
+	@PATH=$$PATH:/usr/sbin; for each in buildah debootstrap runc; do command -v $$each >/dev/null || $(APT) $$each; done
 endef
 
-.PHONY: install serve serve-distributed test test-all check bench bench-full profile crash fuzz sbom audit clean
+.PHONY: install serve serve-distributed test test-all check k8s-check bench bench-full profile crash fuzz sbom audit clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -81,6 +82,17 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest --quiet -m 'not slow' tests/kubernetes
+
+# A real API server (no node) looks at every overlay. Needs root, Go and Maven; builds Kubernetes once, some five minutes.
+k8s-check: install
+	@command -v mvn >/dev/null || $(APT) maven
+	@command -v openssl >/dev/null || $(APT) openssl
+	@command -v etcd >/dev/null || $(APT) etcd-server
+	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
+	tests/cluster/build.sh
+	$(BIN)/python -m tests.support.kustomize
+	$(BIN)/python -m tests.support.strimzi
+	$(BIN)/pytest --quiet tests/cluster/check_api_server.py
 
 bench: install
 	$(PEERS)

@@ -104,6 +104,7 @@ def rights(overlay: Overlay, settings: Settings) -> dict[str, dict[str, set[str]
 def test_each_user_has_what_it_needs_and_no_more(overlay: Overlay, settings: Settings) -> None:
     """As the README's paragraph on access has it."""
     see = {"Describe", "DescribeConfigs"}
+    ledger = {"ledger-user": {"outcomes": {"Read"}, "commitments": {"Read"}}}
     assert rights(overlay, settings) == {
         "receiver": {
             "instances": see | {"Write"},
@@ -118,7 +119,7 @@ def test_each_user_has_what_it_needs_and_no_more(overlay: Overlay, settings: Set
             "group": {"Read"},
         },
         "keda": {"instances": {"Describe"}, "group": {"Describe"}},
-    }
+    } | (ledger if settings.ledger.database else {})
 
 
 def test_the_autoscaler_looks_at_the_workers_backlog(overlay: Overlay, settings: Settings) -> None:

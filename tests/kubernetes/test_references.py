@@ -16,7 +16,8 @@ from tests.support.kustomize import (
 
 walled = pytest.mark.parametrize("overlay", overlays_with("network"), indirect=True)
 
-# Secrets that operators make, with who makes them; the site makes dicom-ingest-store.
+# Secrets that the site makes; operators make the others.
+SITE = {"dicom-ingest-store", "dicom-ingest-ledger", "dicom-ingest-ledger-key"}
 STRIMZI_CLUSTER_CA = "dicom-ingest-cluster-ca-cert"
 
 
@@ -24,7 +25,13 @@ def secrets(overlay: Overlay) -> set[str]:
     """Those that will be there."""
     made = {f"{name}-cluster-ca-cert" for name in overlay.names("Kafka")} | overlay.names("KafkaUser")
     made |= {item["spec"]["secretName"] for item in overlay.of_kind("Certificate")}
-    return made | {"dicom-ingest-store"}
+    assert not made & SITE  # the operator would overwrite it
+    return made | SITE
+
+
+def component(workload: Manifest) -> str:
+    """What its pods are."""
+    return str(pod_labels(workload)["app.kubernetes.io/component"])
 
 
 def labels_of(selector: Manifest) -> dict[str, str]:
@@ -167,7 +174,7 @@ def test_policies_are_about_pods_that_are_there(overlay: Overlay) -> None:
     first = next(item for item in policies if item["metadata"]["name"] == "dicom-ingest-nothing")
     assert {pod_labels(item)["app.kubernetes.io/component"] for item in overlay.selected(
         labels_of(first["spec"]["podSelector"])
-    )} == {"receiver", "worker"}  # fmt: skip
+    )} == {component(item) for item in overlay.workloads}  # fmt: skip
     assert set(first["spec"]) == {"podSelector", "policyTypes"}
 
 
@@ -183,10 +190,20 @@ def test_policies_let_pods_reach_the_brokers(overlay: Overlay) -> None:
     assert port["port"] == listener["port"]
 
 
+@walled
+def test_policies_are_about_components_that_are_there(overlay: Overlay) -> None:
+    """Each of ours has one that lets it do something."""
+    chosen = [
+        overlay.selected(labels_of(item["spec"]["podSelector"])) for item in overlay.of_kind("NetworkPolicy")
+    ]
+    own = {component(found[0]) for found in chosen if len(found) == 1}
+    assert own == {component(item) for item in overlay.workloads}
+
+
 def test_metrics_are_read_from_every_process(overlay: Overlay) -> None:
-    """Receivers and workers."""
+    """Receivers, workers, and the ledger where there is one."""
     for monitor in overlay.of_kind("PodMonitor"):
         selected = overlay.selected(labels_of(monitor["spec"]["selector"]))
-        assert len(selected) == 2
+        assert selected == overlay.workloads
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             assert all(endpoint["port"] in named_ports(item) for item in selected)

@@ -1,7 +1,7 @@
 """Schemas of what manifests hold: Kubernetes' own, bundled with a package; those of KEDA and cert-manager from their Go modules.
 
-Nobody publishes those of Strimzi 1.x and of the Prometheus Operator where tests may fetch them; for these kinds there are shapes
-of our own (`operator_shapes`), which know the fields that we use.
+Those of Strimzi must be generated with a Java that not every machine has (`strimzi`), which `make k8s-check` does; here there are shapes
+of our own for its kinds and the Prometheus Operator's (`operator_shapes`), which know the fields that we use.
 """
 
 from typing import Any, Final

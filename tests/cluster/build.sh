@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds what an API server on one machine is made of, through Go's module proxy, into $CLUSTER; what is there is not built again.
+# kube-apiserver and kubectl. Needs Go 1.26 and some 3 GB; five minutes on two cores, once.
+set -euo pipefail
+CLUSTER=${CLUSTER:-${XDG_CACHE_HOME:-$HOME/.cache}/dicom-ingest/cluster}
+KUBERNETES=1.36.1
+export CGO_ENABLED=0 GOFLAGS="-buildvcs=false -mod=mod"
+mkdir -p "$CLUSTER/bin" "$CLUSTER/kubernetes"
+exec 9>"$CLUSTER/lock"; flock 9   # two builds would write the same files
+
+# A program appears under its name only when it is whole.
+build() { # FOLDER OUTPUT PACKAGE [FLAGS]
+  [ -x "$CLUSTER/bin/$2" ] && return
+  (cd "$1" && go build -ldflags "-s -w ${4:-}" -o "$CLUSTER/bin/.$2" "$3") && mv "$CLUSTER/bin/.$2" "$CLUSTER/bin/$2"
+}
+module_folder() { GOFLAGS= go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",\?$/\1/p'; }
+
+# Kubernetes' own go.mod has its parts in folders that its module does not hold; each is a module of the same release.
+if [ ! -e "$CLUSTER/kubernetes/go.mod" ]; then
+  source=$(module_folder "k8s.io/kubernetes@v$KUBERNETES")
+  { printf 'module cluster\n\ngo 1.26\n\nrequire k8s.io/kubernetes v%s\n' "$KUBERNETES"
+    sed -n "s#^\t\?\(replace \)\?\(k8s.io/[a-z-]*\) => ./staging/.*#replace \2 => \2 v0.${KUBERNETES#1.}#p" "$source/go.mod"
+    [ -e "$source/go.work" ] && sed -n "s#^\t*./staging/src/\(k8s.io/[a-z-]*\)\$#replace \1 => \1 v0.${KUBERNETES#1.}#p" "$source/go.work"; true
+  } | awk '!/^replace/ || !seen[$2]++' >"$CLUSTER/kubernetes/.go.mod"
+  mv "$CLUSTER/kubernetes/.go.mod" "$CLUSTER/kubernetes/go.mod"
+fi
+V=k8s.io/component-base/version
+VERSION="-X $V.gitVersion=v$KUBERNETES -X $V.gitMajor=1 -X $V.gitMinor=${KUBERNETES:2:2}"
+kubernetes() { local name; for name; do build "$CLUSTER/kubernetes" "$name" "k8s.io/kubernetes/cmd/$name" "$VERSION"; done; }
+
+kubernetes kube-apiserver kubectl

@@ -1,0 +1,105 @@
+"""During a rolling upgrade two releases read each other's records: the last one those of the next, and the other way round.
+
+The next release is one with a field more, as the rule of evolution in `ingest.contract.records` lets it have. Golden bytes of past
+releases are in ``tests/contract/``.
+"""
+
+import msgspec
+import pytest
+
+from ingest.contract.records import (
+    CorruptRecord,
+    Instance,
+    Kind,
+    Outcome,
+    Place,
+    decode,
+    encode_header,
+    instance_of,
+    outcome_of,
+)
+
+UPLOAD = bytes(range(16))
+INSTANCE = Instance(
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.3",
+    "1.2.840.10008.1.2.1",
+    2,
+    bytes(16),
+    "CT1",
+    "ARCHIVE",
+    "192.0.2.1",
+    7,
+)
+OUTCOME = Outcome(
+    "1.2.3", Place.STORED, "", "ab" * 32, "main", "0a/1/1.2.3.dcm", 7, 4096, "1.2", "1.2.9", "ct", "CT1", 6, 2
+)
+FIRST_OF_OUTCOME = 7  # fields of the first release; all others came later
+
+
+class NextInstance(Instance, frozen=True, array_like=True):
+    """Of a release to come."""
+
+    station: str = "CT-ROOM-2"
+
+
+class NextOutcome(Outcome, frozen=True, array_like=True):
+    """Of a release to come."""
+
+    notes: tuple[str, ...] = ("one", "two")
+
+
+def record_of(kind: Kind, metadata: msgspec.Struct, payload: bytes = b"") -> bytes:
+    """A whole record."""
+    return encode_header(kind, UPLOAD, 1, metadata, [memoryview(payload)]) + payload
+
+
+def fields(value: msgspec.Struct) -> list[object]:
+    """In their order, as a record has them."""
+    return [getattr(value, name) for name in value.__struct_fields__]
+
+
+def test_this_release_reads_instances_of_the_next() -> None:
+    """Receivers are upgraded before workers, or a worker is rolled back: what it knows is all there, and so is the data set."""
+    record = decode(record_of(Kind.INSTANCE, NextInstance(*fields(INSTANCE)), b"AB"))
+    assert instance_of(record) == INSTANCE
+    assert bytes(record.payload) == b"AB"
+
+
+def test_this_release_reads_outcomes_of_the_next() -> None:
+    """As a ledger or `status` that is older than a worker."""
+    assert outcome_of(decode(record_of(Kind.OUTCOME, NextOutcome(*fields(OUTCOME))))) == OUTCOME
+
+
+def test_the_next_release_reads_instances_of_this() -> None:
+    """Its new field has its default."""
+    record = decode(record_of(Kind.INSTANCE, INSTANCE, b"AB"))
+    assert msgspec.msgpack.decode(record.metadata, type=NextInstance) == NextInstance(*fields(INSTANCE))
+
+
+def test_the_next_release_reads_outcomes_of_this() -> None:
+    """Its new field has its default."""
+    record = decode(record_of(Kind.OUTCOME, OUTCOME))
+    assert msgspec.msgpack.decode(record.metadata, type=NextOutcome) == NextOutcome(*fields(OUTCOME))
+
+
+@pytest.mark.parametrize("known", range(FIRST_OF_OUTCOME, len(Outcome.__struct_fields__)))
+def test_an_outcome_of_each_release_before_is_read(known: int) -> None:
+    """Whatever fields it did not have yet."""
+    Before = msgspec.defstruct("Before", list(Outcome.__struct_fields__[:known]), array_like=True)  # noqa: N806 - a class
+    record = decode(record_of(Kind.OUTCOME, Before(*fields(OUTCOME)[:known])))
+    assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])  # type: ignore[arg-type]
+
+
+def test_an_instance_of_the_release_before_is_of_a_known_source() -> None:
+    """It had no quarantine of unknown ones, and refused these at the door."""
+    Before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:-1]), array_like=True)  # noqa: N806 - a class
+    assert instance_of(decode(record_of(Kind.INSTANCE, Before(*fields(INSTANCE)[:-1])))) == INSTANCE
+
+
+def test_a_new_layout_is_refused_and_not_misread() -> None:
+    """Its version byte says so."""
+    data = bytearray(record_of(Kind.INSTANCE, INSTANCE))
+    data[0] += 1
+    with pytest.raises(CorruptRecord, match="this release reads"):
+        decode(bytes(data))
