@@ -278,8 +278,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     lines = [json.loads(line) for line in pipeline.log.read_text().splitlines() if line.startswith("{")]
     ledger = live(Settings.model_validate({"data": data}))
     fates, transactions, proofs = (
-        rows(ledger, f"SELECT * FROM {table}")
-        for table in ("fates", "transactions", "proofs")
+        rows(ledger, f"SELECT * FROM {table}") for table in ("fates", "transactions", "proofs")
     )
     ledger.close()
     return Told(metrics, retrying, lines, fates, transactions, proofs, data)
