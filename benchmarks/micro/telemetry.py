@@ -1,7 +1,8 @@
-"""What metrics cost the receiver: `python -m benchmarks.micro.telemetry [ROUNDS]`.
+"""What being seen costs the receiver: `python -m benchmarks.micro.telemetry [ROUNDS]`.
 
-Two receivers, one with its admin port and one without, get the same load in turns. Compared is the processor time of the process for each instance, by the
-kernel's own account in nanoseconds, since the wall clock is everybody's.
+Receivers that tell nothing, metrics only, and all they can (metrics, a line of JSON for each association, the audit trail in a
+file) get the same load in turns. Compared is the processor time of the process for each instance, by the kernel's own account
+in nanoseconds, since the wall clock is everybody's. The ledger has no part in it: it reads what workers have published.
 """
 
 import http.client
@@ -24,6 +25,16 @@ _INSTANCES: Final = 500  # a round and receiver
 _PAGE_KEPT: Final = 1.1  # s after which a page of metrics is made anew
 _PAGES: Final = 15
 _KIND: Final = "small"  # 40 KiB: the smaller, the more what is per instance counts
+_ARMS: Final = {
+    "nothing": {},
+    "metrics": {"DICOM_INGEST_ADMIN__LISTEN": "127.0.0.1:{admin}"},
+    "everything": {
+        "DICOM_INGEST_ADMIN__LISTEN": "127.0.0.1:{admin}",
+        "DICOM_INGEST_AUDIT__DESTINATION": "file",
+        "DICOM_INGEST_TELEMETRY__LEVEL": "info",
+        "DICOM_INGEST_TELEMETRY__FORMAT": "json",
+    },
+}
 
 
 class _Arm(NamedTuple):
@@ -36,11 +47,11 @@ class _Arm(NamedTuple):
 
 
 @contextmanager
-def _arm(folder: Path, *, admin: bool) -> Iterator[_Arm]:
-    port, admin_port = free_port(), free_port() if admin else 0
+def _arm(folder: Path) -> Iterator[_Arm]:
+    port, admin_port = free_port(), free_port()
     folder.mkdir()
-    listen = f"127.0.0.1:{admin_port}" if admin else ""
-    environment = {**OURS.environment, "DICOM_INGEST_ADMIN__LISTEN": listen}
+    told = {name: value.format(admin=admin_port) for name, value in _ARMS[folder.name].items()}
+    environment = {**OURS.environment, "DICOM_INGEST_ADMIN__LISTEN": "", **told}
     command = [part.format(port=port, folder=folder) for part in OURS.command]
     with ChildProcess(command, folder.with_suffix(".log"), environment) as process:
         process.wait_listening(port)
@@ -73,25 +84,26 @@ def main(rounds: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="telemetry-"))
     try:
         with ExitStack() as stack:
-            on, off = (stack.enter_context(_arm(folder / name, admin=name == "on")) for name in ("on", "off"))
-            _scrape(on)  # loads what makes the pages
+            arms = {name: stack.enter_context(_arm(folder / name)) for name in _ARMS}
+            seen = arms["everything"]
+            _scrape(seen)  # loads what makes the pages
             for number in range(1, rounds + 2):
-                for arm in (on, off) if number % 2 else (off, on):
+                for arm in list(arms.values()) if number % 2 else reversed(arms.values()):
                     _round(arm, number)
-            page = statistics.median(_scrape(on) for _ in range(_PAGES))
+            page = statistics.median(_scrape(seen) for _ in range(_PAGES))
     finally:
         shutil.rmtree(folder)
-    costs_on, costs_off = on.costs[1:], off.costs[1:]  # the first round warms up
-    differences = sorted(a - b for a, b in zip(costs_on, costs_off, strict=True))
-    base = statistics.median(costs_off)
-    low, middle, high = (differences[len(differences) * part // 4] for part in (1, 2, 3))
     print(f"{rounds} rounds of {_INSTANCES} instances of {_KIND}, load {os.getloadavg()[0]:.1f}")
-    print(f"with metrics    {statistics.median(costs_on):8.1f} µs an instance")
-    print(f"without         {base:8.1f} µs an instance")
-    print(
-        f"difference      {middle:8.1f} µs, {100 * middle / base:+.1f} %; quartiles {low:.1f} and {high:.1f} µs"
-    )
-    print(f"page of metrics {page:8.1f} ms")
+    base = arms["nothing"].costs[1:]  # the first round warms up
+    for name, arm in arms.items():
+        costs = arm.costs[1:]
+        differences = sorted(a - b for a, b in zip(costs, base, strict=True))
+        low, middle, high = (differences[len(differences) * part // 4] for part in (1, 2, 3))
+        print(
+            f"{name:10} {statistics.median(costs):8.1f} µs an instance, {middle:+6.1f} µs "
+            f"({100 * middle / statistics.median(base):+.1f} %), quartiles {low:+.1f} and {high:+.1f}"
+        )
+    print(f"a page of metrics {page:.1f} ms")
 
 
 if __name__ == "__main__":
