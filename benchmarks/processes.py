@@ -16,7 +16,7 @@ from typing import Final, Self
 # what most of them import, which takes longer than a short arm.
 forked: Final = multiprocessing.get_context("forkserver")
 forked.set_forkserver_preload(["benchmarks.scenarios"])
-_CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
+CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _MiB: Final = 1024 * 1024
 
 
@@ -122,7 +122,7 @@ def cpu_seconds(pid: int) -> float:
         except OSError:
             continue
         total += sum(int(field) for field in fields[11:15])  # utime, stime, cutime, cstime
-    return total / _CLOCK_TICKS
+    return total / CLOCK_TICKS
 
 
 def resident(pid: int) -> float:

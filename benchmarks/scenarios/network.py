@@ -8,7 +8,7 @@ from typing import Final
 from benchmarks.arms import COST, RATE, Arm, Sample
 from benchmarks.load import Load, Sent, discard_sink, send
 from benchmarks.peers import Peer, Running, running
-from benchmarks.processes import cpu_seconds, settle_disk
+from benchmarks.processes import CLOCK_TICKS, cpu_seconds, settle_disk
 from benchmarks.releaser import Releaser
 from benchmarks.scenarios.scale import Scale
 
@@ -63,7 +63,8 @@ def peer_arm(scale: Scale, receiver: Running, kind: str, senders: int) -> Arm:
                 stack.enter_context(Releaser(receiver.folder))
             before = cpu_seconds(receiver.process.pid)
             sent = send(receiver.address, load)
-            used = cpu_seconds(receiver.process.pid) - before
+            # The kernel counts in ticks: what a short round shows as nothing was less than one.
+            used = max(cpu_seconds(receiver.process.pid) - before, 1 / CLOCK_TICKS)
         receiver.process.check()
         settle_disk(receiver.folder)
         return sample_of(sent, used)
