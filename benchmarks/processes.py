@@ -103,14 +103,19 @@ def python(*arguments: str) -> list[str]:
 
 def descendants(pid: int) -> Iterator[int]:
     """Process ids of the children of ``pid``, their children and so on, as far as they live."""
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        for child in children:
-            yield child
-            yield from descendants(child)
+    for child in _children(pid):
+        yield child
+        yield from descendants(child)
+
+
+def _children(pid: int) -> list[int]:
+    """What its threads have started; what ends while one looks is passed over."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

@@ -1,5 +1,6 @@
 """The real thing as child processes: `dicom-ingest serve` on a free port and a folder of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -103,13 +104,12 @@ class Pipeline:
         found, queue = [], [self.process.pid]
         while queue:
             parent = queue.pop()
-            for task in Path(f"/proc/{parent}/task").glob("*/children"):
-                try:
-                    pids = [int(pid) for pid in task.read_text().split()]
-                except OSError:
-                    continue
-                found += pids
-                queue += pids
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                for task in Path(f"/proc/{parent}/task").iterdir():
+                    with contextlib.suppress(OSError):
+                        pids = [int(pid) for pid in (task / "children").read_text().split()]
+                        found += pids
+                        queue += pids
         return found
 
     def run_json(self, *arguments: str) -> dict[str, object]:
