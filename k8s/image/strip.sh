@@ -6,6 +6,7 @@ for name in apt apt-get apt-cache apt-config apt-key apt-mark dpkg dpkg-deb dpkg
     dpkg-trigger pip pip3 gcc g++ cc c++ cpp ld as make perl su mount umount passwd chsh chfn newgrp gpasswd chage expiry; do
     rm -f /usr/bin/"$name" /usr/local/bin/"$name" /bin/"$name" /usr/sbin/"$name"
 done
+rm -f /opt/dicom-ingest/bin/pip* # the commands of the module that goes below
 rm -rf /usr/lib/apt /var/lib/apt /var/cache/apt /etc/apt /usr/lib/dpkg /usr/share/dpkg /var/lib/dpkg /etc/dpkg /var/cache/debconf \
     /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale /usr/share/perl /usr/share/perl5 /usr/lib/*-linux-gnu/perl* \
     /usr/lib/gcc /root/.cache /var/log/apt /var/log/dpkg.log

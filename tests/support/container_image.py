@@ -121,8 +121,10 @@ def built_image() -> Iterator[Image]:
         buildah("add", "--quiet", start, base, "/")
         buildah("commit", "--quiet", "--rm", start, _BASE)
         recipe = K8S / "image" / "Dockerfile"
+        # Packages come over TLS, maybe by a proxy that only this machine trusts: the build does, too; none of it stays in the image.
+        trust = ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
         buildah(
-            "bud", "--quiet", "--isolation", "chroot", "--format", "docker", "--build-arg", f"BASE={_BASE}",
+            "bud", "--quiet", "--isolation", "chroot", "--format", "docker", "--build-arg", f"BASE={_BASE}", *trust,
             "--file", recipe, "--tag", "dicom-ingest:1", K8S.parent,
         )  # fmt: skip
         container = buildah("from", "dicom-ingest:1")
