@@ -86,15 +86,15 @@ def test_the_next_release_reads_outcomes_of_this() -> None:
 @pytest.mark.parametrize("known", range(FIRST_OF_OUTCOME, len(Outcome.__struct_fields__)))
 def test_an_outcome_of_each_release_before_is_read(known: int) -> None:
     """Whatever fields it did not have yet."""
-    Before = msgspec.defstruct("Before", list(Outcome.__struct_fields__[:known]), array_like=True)  # noqa: N806 - a class
-    record = decode(record_of(Kind.OUTCOME, Before(*fields(OUTCOME)[:known])))
+    before = msgspec.defstruct("Before", list(Outcome.__struct_fields__[:known]), array_like=True)
+    record = decode(record_of(Kind.OUTCOME, before(*fields(OUTCOME)[:known])))
     assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])  # type: ignore[arg-type]
 
 
 def test_an_instance_of_the_release_before_is_of_a_known_source() -> None:
     """It had no quarantine of unknown ones, and refused these at the door."""
-    Before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:-1]), array_like=True)  # noqa: N806 - a class
-    assert instance_of(decode(record_of(Kind.INSTANCE, Before(*fields(INSTANCE)[:-1])))) == INSTANCE
+    before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:-1]), array_like=True)
+    assert instance_of(decode(record_of(Kind.INSTANCE, before(*fields(INSTANCE)[:-1])))) == INSTANCE
 
 
 def test_a_new_layout_is_refused_and_not_misread() -> None:
