@@ -26,9 +26,8 @@ logger = structlog.get_logger(__name__)
 SUCCESS: Final = 0x0000
 _SLACK: Final = 20.0  # s beside two answers: connect, negotiate, release
 _DOUBLINGS: Final = 40
-_KEPT: Final = (
-    200_000  # instances of verdicts that wait in memory for their report: 50 MB; others are read again
-)
+# Instances of verdicts that wait in memory for their report: 50 MB; others are read again.
+_KEPT: Final = 200_000
 
 
 class NotOurs(Exception):  # noqa: N818 - states what was found

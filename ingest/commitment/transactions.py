@@ -42,9 +42,8 @@ FIRST_LAG: Final = 60.0  # s that a round may take before it is worth a warning;
 _CLOSED_SIZE: Final = 160  # bytes of a COMMIT_CLOSED record
 # What is carried forward while it is closed has its end before its acceptance: the end must not be forgotten by then.
 LEAST_REMEMBERED: Final = 1000
-_UNKNOWN_KEPT: Final = (
-    20_000  # transactions of which only proofs are known, as an N-ACTION that failed leaves
-)
+# Transactions of which only proofs are known, as an N-ACTION that failed leaves.
+_UNKNOWN_KEPT: Final = 20_000
 
 
 class State(enum.StrEnum):

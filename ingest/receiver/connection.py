@@ -88,9 +88,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held: int = Held.NOT
         self._paused = False
         self._pumping = False
-        self._small_bites = (
-            False  # it has sent a flood of small messages: no more of them at once than a turn handles
-        )
+        # After a flood of small messages, no more of them are read at once than a turn handles.
+        self._small_bites = False
         self._rest: Fragment | None = None  # what the budget has not let through
         self._transport: asyncio.Transport | None = None
         self._artim: asyncio.TimerHandle | None = None

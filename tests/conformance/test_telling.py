@@ -310,9 +310,8 @@ def test_instances_are_counted_once_each_and_nothing_else(told: Told) -> None:
     assert counts(told, "cstore_seconds_count") == acknowledged
     assert counts(told, "placed_after_seconds_count") == acknowledged
     assert counts(told, "log_append_seconds_count") == {(): len(placed)}
-    assert counts(told, "ledger_alarms_total") == {
-        ("study-of-two-patients",): 1
-    }  # of `ct_data_set` and `native`
+    # `ct_data_set` and `native` have one study, and two patients.
+    assert counts(told, "ledger_alarms_total") == {("study-of-two-patients",): 1}
 
 
 def test_associations_are_counted_once_each_and_nothing_else(told: Told) -> None:

@@ -42,12 +42,10 @@ class Limits:
     """What one instance may cost. The defaults leave room for every real object we know of."""
 
     depth: int = 32  # nested sequences; functional groups and structured reports stay under 16
-    elements: int = (
-        2_000_000  # elements and items in all: an enhanced object of 20,000 frames has 1.2 million
-    )
-    top_level: int = (
-        65_536  # elements outside sequences, which are kept in memory; real ones stay under 5,000
-    )
+    # Elements and items in all: an enhanced object of 20,000 frames has 1.2 million.
+    elements: int = 2_000_000
+    # Elements outside sequences, which are kept in memory; real ones stay under 5,000.
+    top_level: int = 65_536
     inflated: int = 1024**3  # bytes of a deflated data set once inflated
 
 

@@ -14,9 +14,8 @@ import msgspec
 from ingest.contract.audit.events import Transfer, transferred
 from ingest.contract.audit.message import Message
 
-_MOST: Final = (
-    16_384  # studies at a time, as with a disk that has been full for hours; of more, nothing is kept
-)
+# Studies at a time, as with a disk that has been full for hours; of more, nothing is kept.
+_MOST: Final = 16_384
 
 
 class Gathering(msgspec.Struct):
