@@ -192,8 +192,13 @@ class KafkaPoller:
         While a heartbeat is due and unanswered the client's own wait ends at once and is begun again, thousands of
         times a second, and each leaves something behind at the fetch that is under way (3.0.12). A member that has
         no coordinator, or must join anew, does so within that wait, and needs it.
+
+        A leader that joins because the topic has changed forgets that it must, once it has shared out: when its wait
+        ends just then, nobody asks for what the join gave, and the member stands still for good (3.0.12).
         """
         group = self._consumer._coordinator  # noqa: SLF001 - there is no other way
+        if group.rejoining:
+            group.request_rejoin()
         overdue = (
             group.heartbeat.should_heartbeat()
             and group.stable()

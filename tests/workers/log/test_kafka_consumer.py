@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.identifiers import UploadId
@@ -17,6 +18,7 @@ from ingest.contract.settings import Settings
 from tests.support.kafka_records import Publisher, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from workers.errors import Unavailable
+from workers.log import kafka_poller
 from workers.log.commit_metadata import ForeignCommit, OffsetCheckpoint, decode_metadata
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.kafka_consumer import KafkaReader
@@ -351,6 +353,30 @@ def test_who_was_put_out_of_the_group_claims_nothing(settings: Settings, publish
         await until(lambda: bool(first.dropped), first, second)
         await until(lambda: len(first.owned) == len(second.owned) == 2, first, second)
         assert first.owned.keys() | second.owned.keys() == set(range(4))
+        await first.reader.close()
+        await second.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_that_grows_is_shared_out_anew(
+    settings: Settings, kafka: KafkaServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader finds it, and its join outlasts a poll: no member is left without what the join gave it."""
+    monkeypatch.setattr(kafka_poller, "_POLL", 1)  # else only one join in thirty ends beside a poll
+
+    async def scenario() -> None:
+        first, second = Member(settings), Member(settings)
+        await first.reader.start()
+        await until(lambda: len(first.owned) == 4, first)
+        await second.reader.start()
+        await until(lambda: len(first.owned) == len(second.owned) == 2, first, second)
+        with closing(KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)) as admin:
+            admin.create_partitions({settings.kafka.instance_topic: 8})
+        for member in first, second:
+            # Else it is seen within five minutes.
+            member.reader._poller._consumer._cluster.request_update()
+        await until(lambda: len(first.owned) == len(second.owned) == 4, first, second)
         await first.reader.close()
         await second.reader.close()
 
