@@ -10,6 +10,7 @@ import click
 from ingest.contract.checkpoint import CorruptCheckpoint
 from ingest.contract.command_options import EXIT_USAGE
 from ingest.contract.kafka import KafkaUnreachable, TopicMismatch
+from ingest.contract.records import NewerRecord
 from ingest.contract.settings import Settings
 from ingest.contract.spool.errors import SpoolError, SpoolMismatch
 from ingest.contract.tls import WrongCertificate
@@ -32,7 +33,7 @@ def clear_failures(settings: Settings) -> Iterator[None]:
         for problem in error.problems:
             click.echo(f"dicom-ingest: {problem}", err=True)
         raise click.exceptions.Exit(EXIT_USAGE) from None
-    except (SpoolError, CorruptCheckpoint, KafkaUnreachable) as error:
+    except (SpoolError, CorruptCheckpoint, KafkaUnreachable, NewerRecord) as error:
         raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(_sentence(error, settings)) from None

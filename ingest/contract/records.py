@@ -19,7 +19,8 @@ Layout (integers little-endian; the CRC covers all other bytes of the record):
     32+m    p     payload (INSTANCE, PART; references of COMMIT_ASKED, _REQUESTED, _PROVED), else empty
 
 Evolution: new metadata fields go last and have defaults; types and meanings never change; a new layout
-takes a new version byte. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
+takes a new version byte, and keeps the place and the meaning of the CRC, by which a release that is older
+tells what it cannot read from what is damaged. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
 """
 
 import enum
@@ -66,6 +67,15 @@ class Kind(enum.IntEnum):
 
 class CorruptRecord(ValueError):  # noqa: N818 - states what was found
     """Bytes that are not a record this version can read."""
+
+
+class NewerRecord(CorruptRecord):
+    """A whole record, of a release that has other versions or kinds: whoever acts on the log must not pass over it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} is whole and of another release: upgrade what reads the log before what writes it"
+        )
 
 
 class Instance(msgspec.Struct, frozen=True, array_like=True):
@@ -161,24 +171,31 @@ def decode(buffer: bytes | bytearray | memoryview) -> Record:
     """Decode exactly one record that fills ``buffer``.
 
     Raises:
-        CorruptRecord: wrong length, version, kind or CRC.
+        NewerRecord: its version or kind is not known here, and its CRC is right.
+        CorruptRecord: wrong length, version or CRC.
     """
     view = memoryview(buffer)
     if len(view) < HEADER.size:
         raise CorruptRecord(f"{len(view)} bytes are shorter than a record header")
     version, kind, metadata_size, payload_size, crc, upload_id, index = HEADER.unpack_from(view)
+    if version != VERSION and _fits(view, crc):
+        raise NewerRecord(f"a record of version {version}")
     if version != VERSION:
         raise CorruptRecord(f"record version {version}, this release reads {VERSION}")
     body = HEADER.size + metadata_size
     if metadata_size > MAX_METADATA or payload_size > MAX_PAYLOAD or len(view) != body + payload_size:
         raise CorruptRecord(f"record of {len(view)} bytes claims {body + payload_size}")
-    if crc32c(view[_AFTER_CRC:], crc32c(view[:_CRC_OFFSET])) != crc:
+    if not _fits(view, crc):
         raise CorruptRecord("record fails its CRC-32C")
     try:
         known = Kind(kind)
     except ValueError:
-        raise CorruptRecord(f"record kind {kind} is unknown") from None
+        raise NewerRecord(f"a record of kind {kind}") from None
     return Record(known, UploadId(upload_id), index, view[HEADER.size : body], view[body:])
+
+
+def _fits(view: memoryview, crc: int) -> bool:
+    return crc32c(view[_AFTER_CRC:], crc32c(view[:_CRC_OFFSET])) == crc
 
 
 def instance_of(record: Record) -> Instance:

@@ -175,6 +175,7 @@ class Distributed:
         self.watched = list(watched or urls)
         self.config = folder / "config.toml"
         self.environment = {**os.environ, **(environment or {})}
+        self.release = "ingest"  # of what is started from now on; another is `tests.support.next_release`
         self.hosts: list[Host] = []
         self.orphans: dict[bytes, tuple[int, int]] = {}  # uploads that never end: partition and first offset
         self._numbers = {"receiver": 0, "worker": 0}
@@ -188,9 +189,9 @@ class Distributed:
             )
         )  # fmt: skip
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, release: str = "ingest") -> list[str]:
         """`dicom-ingest` with arguments, in this interpreter."""
-        return [sys.executable, "-m", "ingest", *arguments, "--config", str(self.config)]
+        return [sys.executable, "-m", release, *arguments, "--config", str(self.config)]
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of an administrator to its end."""
@@ -278,7 +279,8 @@ class Distributed:
         data.mkdir(exist_ok=True)
         own = {variable_of(key): str(value) for key, value in (settings or {}).items()}
         whole = {**self.environment, **own, VARIABLE: failpoints, **(environment or {})}
-        host = Host(name, self.command(kind, "--data", str(data), *arguments), self.folder, whole)
+        command = self.command(kind, "--data", str(data), *arguments, release=self.release)
+        host = Host(name, command, self.folder, whole)
         host.data = data
         host.killed = "=kill" in failpoints
         self.hosts.append(host)

@@ -11,6 +11,7 @@ from ingest.contract.records import (
     CorruptRecord,
     Instance,
     Kind,
+    NewerRecord,
     Outcome,
     Place,
     decode,
@@ -18,6 +19,7 @@ from ingest.contract.records import (
     instance_of,
     outcome_of,
 )
+from tests.support.next_release import NextInstance, NextOutcome, newer_record
 
 UPLOAD = bytes(range(16))
 INSTANCE = Instance(
@@ -35,18 +37,6 @@ OUTCOME = Outcome(
     "1.2.3", Place.STORED, "", "ab" * 32, "main", "0a/1/1.2.3.dcm", 7, 4096, "1.2", "1.2.9", "ct", "CT1", 6, 2
 )
 FIRST_OF_OUTCOME = 7  # fields of the first release; all others came later
-
-
-class NextInstance(Instance, frozen=True, array_like=True):
-    """Of a release to come."""
-
-    station: str = "CT-ROOM-2"
-
-
-class NextOutcome(Outcome, frozen=True, array_like=True):
-    """Of a release to come."""
-
-    notes: tuple[str, ...] = ("one", "two")
 
 
 def record_of(kind: Kind, metadata: msgspec.Struct, payload: bytes = b"") -> bytes:
@@ -97,9 +87,19 @@ def test_an_instance_of_the_release_before_is_of_a_known_source() -> None:
     assert instance_of(decode(record_of(Kind.INSTANCE, before(*fields(INSTANCE)[:-1])))) == INSTANCE
 
 
-def test_a_new_layout_is_refused_and_not_misread() -> None:
-    """Its version byte says so."""
+@pytest.mark.parametrize("kind", [0, 255])
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_is_whole_and_unknown_is_not_taken_for_damage(version: int, kind: int) -> None:
+    """Another layout or another kind of record: whoever meets it upgrades, and does not set it aside."""
+    with pytest.raises(NewerRecord, match="upgrade"):
+        decode(newer_record(UPLOAD, version=version, kind=kind))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_flipped_bit_is_no_newer_release(place: int) -> None:
+    """Of version or kind: the CRC says so."""
     data = bytearray(record_of(Kind.INSTANCE, INSTANCE))
-    data[0] += 1
-    with pytest.raises(CorruptRecord, match="this release reads"):
+    data[place] ^= 0x40
+    with pytest.raises(CorruptRecord) as caught:
         decode(bytes(data))
+    assert not isinstance(caught.value, NewerRecord)

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from ingest.contract.records import CorruptRecord, Record, decode
+from ingest.contract.records import CorruptRecord, NewerRecord, Record, decode
 from ingest.contract.spool import (
     Damage,
     Frame,
@@ -113,5 +113,7 @@ class _SpoolLog:
         data = self._opened().read(frame.record_position, frame.size)
         try:
             yield decode(data)
+        except NewerRecord:
+            raise
         except CorruptRecord:
             return  # what is damaged is announced again, or its writer has told of it

@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
-from ingest.contract.records import CorruptRecord, Record, decode
+from ingest.contract.records import CorruptRecord, NewerRecord, Record, decode
 from ingest.contract.settings import Settings
 from workers.ledger.logs import Batch
 
@@ -101,5 +101,9 @@ def _batch(place: TopicPartition, before: int, records: Sequence[Any]) -> Batch:
 
 def _decoded(records: Sequence[Any]) -> Iterator[Record]:
     for record in records:
-        with contextlib.suppress(CorruptRecord):
+        try:
             yield decode(record.value or b"")
+        except NewerRecord:
+            raise
+        except CorruptRecord:
+            continue  # announced again, or its writer has told of it

@@ -28,7 +28,7 @@ from kafka.structs import OffsetAndMetadata
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
 from ingest.contract.kafka_topics import check_topics
-from ingest.contract.records import CorruptRecord, decode
+from ingest.contract.records import CorruptRecord, NewerRecord, decode
 from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.log.commit_metadata import OffsetCheckpoint, Range, decode_metadata, encode_metadata
@@ -450,6 +450,8 @@ def _entry(record: Any) -> Entry:
     position, partition, appended_at = record.offset, record.partition, record.timestamp
     try:
         return LogRecord(position, position + 1, partition, decode(value), appended_at)
+    except NewerRecord:
+        raise
     except CorruptRecord:
         return DamagedRecord(position, position + 1, partition, memoryview(value), appended_at)
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from ingest.contract.records import MAX_RECORD, CorruptRecord, decode
+from ingest.contract.records import MAX_RECORD, CorruptRecord, NewerRecord, decode
 from ingest.contract.spool import (
     PAGE,
     Damage,
@@ -83,6 +83,7 @@ class SpoolReader:
         bytes, since each may have lost something.
 
         Raises:
+            NewerRecord: the next record is of a newer release; it comes after all entries before it, and again each time.
             OSError: the disk's; nothing is lost, and the next read tries the same again. Only after
                 `FAILED_READS` of these in a row are the unreadable pages taken for damage.
         """
@@ -98,6 +99,9 @@ class SpoolReader:
                 passed += not found
                 entries += found
                 self._at = None
+        except NewerRecord:
+            if not entries:
+                raise
         except OSError:
             self._failures += 1
             if not entries:
@@ -187,6 +191,8 @@ class SpoolReader:
         data = self._files.read(found.record_position, found.size)
         try:
             return [LogRecord(found.position, found.end, found.partition, decode(data), self._written_at())]
+        except NewerRecord:
+            raise
         except CorruptRecord:
             return [
                 DamagedRecord(

@@ -13,10 +13,11 @@ from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.identifiers import UploadId
 from ingest.contract.kafka import TopicMismatch
-from ingest.contract.records import Kind, encode_header
+from ingest.contract.records import Kind, NewerRecord, encode_header
 from ingest.contract.settings import Settings
 from tests.support.kafka_records import Publisher, kafka_settings
 from tests.support.kafka_servers import KafkaServers
+from tests.support.next_release import newer_record
 from workers.errors import Unavailable
 from workers.log import kafka_poller
 from workers.log.commit_metadata import ForeignCommit, OffsetCheckpoint, decode_metadata
@@ -281,6 +282,23 @@ def test_a_log_made_anew_stops_the_worker(settings: Settings, publisher: Publish
         with pytest.raises(LogRewound, match="made anew"):
             await until(lambda: False, member)
         await member.reader.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_record_of_a_newer_release_stops_the_worker(settings: Settings, publisher: Publisher) -> None:
+    """It is no damage: nothing of it or behind it is handed out, and it is there for the worker that can read it."""
+
+    async def scenario() -> None:
+        publisher.send(0, newer_record(UploadId.of(1, 1, 1)))
+        publisher.flush()
+        member = Member(settings)
+        await member.reader.start()
+        with pytest.raises(NewerRecord, match="upgrade"):
+            await until(lambda: False, member)
+        assert not member.entries
+        await member.reader.close()
+        assert committed(settings, 0).low_water_mark == 0
 
     asyncio.run(scenario())
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Kind, encode_header
+from ingest.contract.records import Kind, NewerRecord, encode_header
 from ingest.contract.spool import (
     Appended,
     Layout,
@@ -28,6 +28,7 @@ from ingest.contract.spool import (
 )
 from tests.log.simulated_disk import PAGE, SimulatedDisk
 from tests.support.asynchronous import asynchronous
+from tests.support.next_release import newer_record
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.spool_reader import FAILED_READS, MAXIMUM_PASSED, SpoolReader
 
@@ -272,6 +273,20 @@ def test_a_damaged_payload_is_handed_out_to_its_partition(tmp_path: Path) -> Non
     assert isinstance(entries[0], DamagedRecord)
     assert (entries[0].partition, len(entries[0].data)) == (0, 32 + 3 + 1500)
     assert contents(entries[1:]) == written[1:]
+
+
+def test_a_record_of_a_newer_release_is_not_passed_over(tmp_path: Path) -> None:
+    """It is no damage: what comes before it is handed out, and then nothing more, however often it is tried."""
+    with writing(tmp_path, OsDisk()) as log:
+        written = fill(log, 1)
+        log.append([Appended(0, newer_record(UploadId.of(1, 1, 9)), [])])
+        log.append([appended(0, b"behind it", 10)])
+        log.sync()
+    with closing(SpoolReader(tmp_path, {0: 0, 1: 0, 2: 0})) as reader:
+        assert contents(reader.read()) == written
+        for _ in range(2):
+            with pytest.raises(NewerRecord, match="upgrade"):
+                reader.read()
 
 
 def test_a_missing_segment_is_told_to_every_partition(tmp_path: Path) -> None:
