@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.crash.conftest import stop_all
-from tests.support.crash import Run, marks, seeds
+from tests.support.crash import Load, Run, marks, seeds
 from tests.support.distributed import Distributed
 from tests.support.kafka_servers import KafkaNode, KafkaServers
 from tests.support.s3_servers import S3Server
@@ -45,6 +45,32 @@ def test_leaders_killed(pipeline: Distributed, kafka_three: KafkaServers, seed: 
             leader.start()
             kafka_three.wait_complete()
             run.until(lambda: _in_sync(kafka_three, run), "replicas in sync")
+        run.acknowledged(3)
+    run.check()
+
+
+@pytest.mark.slow
+@seeds
+def test_leader_killed_ahead_of_its_followers(
+    pipeline: Distributed, kafka_three: KafkaServers, seed: int
+) -> None:
+    """What only it has dies with it, and was never acknowledged: with acks=1 this loses instances (seen once)."""
+    run = Run(pipeline, seed, 109, load=Load(senders=6, pause=0))
+    run.heal()
+    with run:
+        run.acknowledged(run.random.randint(5, 15))
+        leader = _leader(kafka_three, run)
+        followers = [node for node in kafka_three.nodes if node is not leader]
+        for node in followers:
+            node.pause()
+        run.sleep(0.5, 1.5)
+        leader.kill()
+        for node in followers:
+            node.resume()
+        run.acknowledged(3)
+        leader.start()
+        kafka_three.wait_complete()
+        run.until(lambda: _in_sync(kafka_three, run), "replicas in sync")
         run.acknowledged(3)
     run.check()
 
