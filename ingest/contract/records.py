@@ -19,7 +19,7 @@ Layout (integers little-endian; the CRC covers all other bytes of the record):
     32+m    p     payload (INSTANCE, PART; references of COMMIT_ASKED, _REQUESTED, _PROVED), else empty
 
 Evolution: new metadata fields go last and have defaults; types and meanings never change; a new layout
-takes a new version byte. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
+takes a new version byte. So far `Instance` gained ``unknown_source`` and then ``association_id``. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
 """
 
 import enum
@@ -82,6 +82,8 @@ class Instance(msgspec.Struct, frozen=True, array_like=True):
     received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock
     # It goes to quarantine, whatever it holds, until an administrator has decided.
     unknown_source: bool = False
+    # of the association that brought it, as in the receiver's log lines; an instance of an earlier release has none
+    association_id: str = ""
 
 
 class Place(enum.StrEnum):

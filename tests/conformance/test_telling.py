@@ -332,7 +332,7 @@ def test_associations_are_counted_once_each_and_nothing_else(told: Told) -> None
 
 
 def test_each_association_has_one_line_and_each_exception_one(told: Told) -> None:
-    """Correlated: an instance that is not taken by its association's id, one that is set apart by its digest."""
+    """Correlated by the association's id, an instance that is set apart also by its digest."""
     ended = events(told, "association ended")
     by_id = {line["association"]: line for line in ended}
     assert len(by_id) == len(ended) == len(PATHS) + 4
@@ -352,6 +352,8 @@ def test_each_association_has_one_line_and_each_exception_one(told: Told) -> Non
     )
     lines = events(told, "upload set apart")
     assert Counter((line["place"], line["reason"], line["source_digest"]) for line in lines) == set_apart
+    for line in lines:
+        assert by_id[line["association"]]["calling_ae_title"] == line["calling_ae_title"]
     warnings = {line["event"] for line in told.lines if line["level"] in {"warning", "error", "critical"}}
     assert warnings == {
         "association refused",
