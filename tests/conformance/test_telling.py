@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ingest.contract.commitments import Finding
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.refusals import read_refusals
 from ingest.contract.settings import Settings
@@ -40,7 +41,17 @@ from tests.support.scu import (
     p_data,
     pdv,
 )
-from tests.support.telling import COMMITTED, ROOT, TWICE, counts, events, paths
+from tests.support.telling import (
+    COMMITTED,
+    FIRST,
+    OF_ANOTHER_CLASS,
+    ROOT,
+    ROTTEN,
+    TWICE,
+    counts,
+    events,
+    paths,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.xdist_group("telling")]
 
@@ -121,6 +132,13 @@ async def ask_and_go(port: int) -> None:
     await Scu.close_all()
 
 
+def spoil(path: Path) -> None:
+    """Flip a bit of the last byte."""
+    path.chmod(0o640)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
 def until(condition: Callable[[], object], pipeline: Pipeline) -> None:
     deadline = time.monotonic() + 240
     while not condition():
@@ -169,7 +187,11 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
                 run(pipeline, "commitments", "retry", TransactionId.of("CONSOLE", "2.25.2").hex()).code == 0
             )
             assert console.report() == ({COMMITTED}, {f"{ROOT}.98": 0x0112})
-            until(lambda: pipeline.log.read_text().count('"commitment reported"') == 2, pipeline)
+        spoil(pipeline.objects()[ROTTEN])
+        with console.listening(), console.association(pipeline.port) as association:
+            ask(association, [FIRST, OF_ANOTHER_CLASS, ROTTEN], "2.25.3")
+            assert console.report() == (set(), {FIRST: 0x0110, OF_ANOTHER_CLASS: 0x0119, ROTTEN: 0x0110})
+            until(lambda: pipeline.log.read_text().count('"commitment reported"') == 3, pipeline)
         read = of("ledger_records_total")
         entered = len([path for path in PATHS if path.place])
         until(lambda: parsed(metrics_text(ports["ledger"]))[read] >= entered, pipeline)
@@ -208,7 +230,7 @@ def test_instances_are_counted_once_each_and_nothing_else(told: Told) -> None:
 def test_associations_are_counted_once_each_and_nothing_else(told: Told) -> None:
     """Accepted, refused and why; their contexts; how they ended."""
     accepted = Counter(("accepted", path.source) for path in PATHS)
-    accepted += Counter({("accepted", "narrow"): 1, ("accepted", "ct-1"): 1, ("accepted", "console"): 2})
+    accepted += Counter({("accepted", "narrow"): 1, ("accepted", "ct-1"): 1, ("accepted", "console"): 3})
     refused = Counter((reason, source) for _, reason, source in REFUSED)
     reports = counts(told.metrics, "associations_total")
     assert reports == accepted + refused
@@ -226,7 +248,7 @@ def test_each_association_has_one_line_and_each_exception_one(told: Told) -> Non
     """Correlated by the association's id, an instance that is set apart also by its digest."""
     ended = events(told.lines, "association ended")
     by_id = {line["association"]: line for line in ended}
-    assert len(by_id) == len(ended) == len(PATHS) + 4
+    assert len(by_id) == len(ended) == len(PATHS) + 5
     contexts = Counter(line["contexts_refused"] for line in ended)
     assert (contexts[1], contexts[len(CONTEXTS)]) == (1, 1)
     refused = [path for path in PATHS if not path.place]
@@ -253,6 +275,9 @@ def test_each_association_has_one_line_and_each_exception_one(told: Told) -> Non
         "upload set apart",
         "the ledger raises an alarm",
         "a commitment report was not delivered",
+        "commitment refused: set apart",
+        "damaged object set aside",
+        "stored instances are damaged or set apart and were not committed; see `dicom-ingest commitments show`",
     }
 
 
@@ -261,8 +286,10 @@ def test_each_received_instance_has_one_row(told: Told) -> None:
     expected = Counter(
         (p.sent.uid, p.place, p.reason, p.sent.digest, "" if p.source == "(other)" else p.source, p.calling)
         for p in PATHS
-        if p.place
+        if p.place and p.sent.uid != ROTTEN
     )
+    (rotten,) = (path.sent for path in PATHS if path.sent.uid == ROTTEN)
+    expected[ROTTEN, "quarantined", "", rotten.digest, "ct-1", "TESTER"] += 1  # set aside since
     assert expected == Counter(
         (row["sop_instance_uid"], row["place"], row["reason"], row["source_digest"], row["source"],
          row["calling_ae_title"])
@@ -286,7 +313,7 @@ def test_what_is_refused_is_told_with_the_setting_to_change(told: Told) -> None:
 
 
 def test_a_commitment_is_told_from_request_to_report(told: Told) -> None:
-    """One that succeeds; one that fails in part and waits for its console: state and age, lines, rows, marks."""
+    """One that succeeds, one that fails in part and waits for its console, one that fails: state and age, lines, rows, marks."""
     assert {
         key: value for key, value in told.retrying.items() if key[0] == "dicom_ingest_commitments_open"
     } == {of("commitments_open", state="retrying"): 1}
@@ -294,15 +321,28 @@ def test_a_commitment_is_told_from_request_to_report(told: Told) -> None:
     assert counts(told.metrics, "commitments_open") == {}
     assert told.metrics[of("commitment_oldest_seconds")] == 0
     for event in ("commitment request accepted", "commitment decided", "commitment reported"):
-        assert len(events(told.lines, event)) == 2, event
+        assert len(events(told.lines, event)) == 3, event
     reported = [(line["committed"], line["failed"]) for line in events(told.lines, "commitment reported")]
-    assert reported == [(2, 0), (1, 1)]
+    assert reported == [(2, 0), (1, 1), (0, 3)]
     found = {
         row["transaction_uid"]: (row["source"], row["closed_how"], row["committed"], row["failed"])
         for row in told.transactions
     }
-    assert found == {"2.25.1": ("console", "reported", 2, 0), "2.25.2": ("console", "reported", 1, 1)}
-    findings = Counter((row["sop_instance_uid"], row["finding"] == 0) for row in told.proofs)
-    assert findings == {(TWICE, True): 1, (COMMITTED, True): 2, (f"{ROOT}.98", False): 1}
+    assert found == {
+        "2.25.1": ("console", "reported", 2, 0),
+        "2.25.2": ("console", "reported", 1, 1),
+        "2.25.3": ("console", "reported", 0, 3),
+    }
+    findings = Counter((row["sop_instance_uid"], Finding(row["finding"])) for row in told.proofs)
+    assert findings == {
+        (TWICE, Finding.PROVED): 1,
+        (COMMITTED, Finding.PROVED): 2,
+        (f"{ROOT}.98", Finding.ABSENT): 1,
+        (FIRST, Finding.SET_APART): 1,
+        (OF_ANOTHER_CLASS, Finding.CLASS_MISMATCH): 1,
+        (ROTTEN, Finding.DAMAGED): 1,
+    }
+    # A store that is away, and what is not found out in time: tests/commitment, tests/workers/stages.
+    assert {finding for _, finding in findings} == {*Finding} - {Finding.UNAVAILABLE, Finding.UNDECIDED}
     committed = Counter((row["sop_instance_uid"], row["place"]) for row in told.rows if row["committed"])
     assert committed == {(TWICE, "stored"): 1, (TWICE, "duplicate"): 1, (COMMITTED, "stored"): 1}

@@ -16,7 +16,7 @@ from workers.pixels.form import FrameForm
 
 ROOT = "1.2.826.0.1.3680043.9.11"
 GRAY = FrameForm(40, 48, 1, 16, 12, False)
-FIRST, COMMITTED, TWICE = f"{ROOT}.1", f"{ROOT}.2", f"{ROOT}.3"
+FIRST, COMMITTED, TWICE, ROTTEN, OF_ANOTHER_CLASS = (f"{ROOT}.{number}" for number in (1, 2, 3, 4, 10))
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 
@@ -125,6 +125,7 @@ def paths() -> list[Way]:
     found = [
         kept(first, "small"),
         kept(Sent(CT, COMMITTED, ct_data_set(COMMITTED)), "small"),
+        kept(Sent(CT, ROTTEN, ct_data_set(ROTTEN)), "small"),
         kept(Sent(CT, TWICE, ct_data_set(TWICE)), "small"),
         Way(Sent(CT, TWICE, ct_data_set(TWICE)), place="duplicate"),
         Way(gray(10), place="stored", transcode="transcoded"),
