@@ -29,7 +29,8 @@ class AuditedPipeline(Pipeline):
         try:
             await self._tell(work, settled)
         except Exception:
-            logger.exception("a defect in the audit trail")  # the upload has its place all the same
+            # The upload has its place all the same.
+            logger.exception("a defect in the audit trail", **work.upload.facts)
         return settled
 
     async def _tell(self, work: Work, settled: Settled) -> None:

@@ -190,7 +190,8 @@ async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[
         running.result()
     except Exception as error:  # noqa: BLE001 - whatever it is, a new process is the remedy
         for cause in _leaves(error):
-            _log.error("worker ends", exc_info=cause)
+            upload = worker.blamed.get(cause)
+            _log.error("worker ends", **({} if upload is None else upload.facts), exc_info=cause)
         return _FAILURE
     finally:
         stopper.cancel()

@@ -179,6 +179,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._drained = False
         self._settled = 0  # since the last commit
+        self.blamed: dict[Exception, Upload] = {}  # by the error that ends us: what was in hand then
         for partition in partitions:
             self.add(partition)
 
@@ -403,7 +404,7 @@ class Worker:
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
             if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
-                _log.warning("upload held", partition=upload.partition, reason=str(outcome))
+                _log.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
             while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)
@@ -417,11 +418,11 @@ class Worker:
         if outcome.place in (Place.CONFLICT, Place.QUARANTINED):
             _log.warning(
                 "upload set apart",
+                **upload.facts,
                 place=outcome.place,
                 reason=outcome.reason,
-                sop_instance_uid=outcome.sop_instance_uid,
                 source_digest=outcome.source_digest,
-                calling_ae_title=upload.instance.calling_ae_title,
+                calling_ae_title=outcome.calling_ae_title,
             )
         await self._reassembler.release(upload)
         self._settled += 1
@@ -443,6 +444,9 @@ class Worker:
                 # Anew, without the frames that it has come through: they hold the bytes of the upload, which is
                 # put by so that they are not held.
                 return Unavailable(str(error), error.retry_after)
+            except Exception as error:
+                self.blamed[error] = upload
+                raise
 
     async def _commit_mark(self) -> None:
         if not await self._commit():

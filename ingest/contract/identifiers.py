@@ -18,6 +18,7 @@ IMPLEMENTATION_VERSION_NAME = "DICOM-INGEST"
 # PS3.5 9.1 forbids leading zeros in a component, yet senders produce them: a finding, not a refusal.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*\Z")
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
+_ASSOCIATION_ID = re.compile(r"[0-9a-f]{1,16}-[0-9]{1,20}\Z")
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}\Z")  # ISO 646 without control characters and backslash
 
 
@@ -54,6 +55,16 @@ def check_ae_title(text: str) -> str:
     if not _AE_TITLE.match(text) or not text.strip():
         raise InvalidIdentifier("AE title must be 1 to 16 printable ASCII characters without backslash")
     return text
+
+
+def association_id(started: int, number: int) -> str:
+    """Names one association: when its receiver started, in milliseconds since 1970, and which of its requests it was."""
+    return f"{started:x}-{number}"
+
+
+def is_association_id(text: str) -> bool:
+    """Whether ``text`` has the form of one, so that it may be a log field."""
+    return _ASSOCIATION_ID.match(text) is not None
 
 
 def partition_of(sop_instance_uid: str, partitions: int) -> int:

@@ -20,7 +20,8 @@ Layout (integers little-endian; the CRC covers all other bytes of the record):
 
 Evolution: new metadata fields go last and have defaults; types and meanings never change; a new layout
 takes a new version byte, and keeps the place and the meaning of the CRC, by which a release that is older
-tells what it cannot read from what is damaged. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
+tells what it cannot read from what is damaged. So far `Instance` gained ``unknown_source`` and then
+``association_id``. Golden vectors in ``tests/contract/`` hold yesterday's bytes to this.
 """
 
 import enum
@@ -92,6 +93,8 @@ class Instance(msgspec.Struct, frozen=True, array_like=True):
     received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock
     # It goes to quarantine, whatever it holds, until an administrator has decided.
     unknown_source: bool = False
+    # of the association that brought it, as in the receiver's log lines; an instance of an earlier release has none
+    association_id: str = ""
 
 
 class Place(enum.StrEnum):

@@ -292,6 +292,8 @@ class Upload:
             known.called_ae_title,
             known.peer_address,
             known.received_at,
+            known.unknown_source,
+            known.association_id,
         )
 
     def _append(self, kind: Kind, index: int, chunk: memoryview | None, payload: memoryview) -> None:

@@ -196,7 +196,11 @@ class _Collecting:
         except Refused as refused:
             failure = refused
         except Exception as error:
-            logger.exception("a commitment request failed", calling_ae_title=self._peer.calling_ae_title)
+            logger.exception(
+                "a commitment request failed",
+                association=self._peer.association_id,
+                calling_ae_title=self._peer.calling_ae_title,
+            )
             failure = error
         finally:
             self._drop()
@@ -216,7 +220,12 @@ def response(request: NActionRequest, failure: Exception | None) -> NActionRespo
 
 
 def _log(peer: Peer, failure: Exception | None, references: int = 0) -> None:
-    line = logger.bind(calling_ae_title=peer.calling_ae_title, peer=peer.address, references=references)
+    line = logger.bind(
+        association=peer.association_id,
+        calling_ae_title=peer.calling_ae_title,
+        peer=peer.address,
+        references=references,
+    )
     if failure is None:
         line.info("commitment asked")
     elif isinstance(failure, Refused):

@@ -312,7 +312,9 @@ class Connection(asyncio.BufferedProtocol):
         )
         if isinstance(answer, Accepted):
             assert grant is not None
-            self._peer = Peer(request.calling_ae_title, request.called_ae_title, origin.address)
+            self._peer = Peer(
+                request.calling_ae_title, request.called_ae_title, origin.address, self._record.id
+            )
             self._grant, self._meter, self._chunks = grant, grant.meter, grant.share
             self.established = True
             self._clock.begin()
@@ -432,7 +434,11 @@ class Connection(asyncio.BufferedProtocol):
             self._association.send_command(context_id, command)
         except LocalProtocolError:
             # The peer has released while its last answer was due (Sta8 allows it) or is gone.
-            logger.info("answer without association", peer=self._peer.calling_ae_title)
+            logger.info(
+                "answer without association",
+                association=self._peer.association_id,
+                calling_ae_title=self._peer.calling_ae_title,
+            )
 
     def _budget_freed(self) -> None:
         # Called from within another connection's turn: its own pump must not run inside that one.

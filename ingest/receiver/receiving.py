@@ -14,6 +14,7 @@ class Peer(NamedTuple):
     calling_ae_title: str
     called_ae_title: str
     address: str
+    association_id: str = ""  # as in the log lines of the association
 
 
 class Receiving(Protocol):

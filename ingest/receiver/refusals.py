@@ -54,7 +54,7 @@ class Refusals:
         """Remember one; every text must be fit to be shown."""
         if self._task is None:
             return
-        calling, called, address = peer
+        calling, called, address, _ = peer
         what = _What(refused, calling, called, address, reason.word, subject, reason.remedy)
         _, times = self._gathered.get(what, (0, 0))
         if not times and len(self._gathered) >= _GATHERED:

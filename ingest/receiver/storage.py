@@ -4,8 +4,6 @@ import itertools
 import time
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
 from ingest.association import AcceptedContext
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import Instance
@@ -64,12 +62,13 @@ class StorageService:
             peer.called_ae_title,
             peer.address,
             time.time_ns(),
+            grant.quota is not None,
+            peer.association_id,
         )
         upload_id = UploadId.of(self._log.receiver_id, self._log.epoch, next(self._sequence))
         maximum, quota = grant.maximum_size, grant.quota
         if quota is None:
             return Upload(self._log, grant.share, upload_id, instance, resume, maximum=maximum)
-        instance = replace(instance, unknown_source=True)
         return UnknownUpload(
             self._log, grant.share, upload_id, instance, resume, quota=quota, maximum=maximum
         )

@@ -10,6 +10,7 @@ from ingest.association import Accepted, AssociateRequest
 from ingest.association.negotiation import ACCEPTANCE, Answer
 from ingest.contract import audit
 from ingest.contract.audit import events
+from ingest.contract.identifiers import association_id
 from ingest.contract.monitoring.sources import Sources
 from ingest.contract.refusals import Refused, shown, shown_uid
 from ingest.contract.settings import Settings
@@ -44,7 +45,7 @@ class Telemetry:
         self.metrics = metrics
         self.refusals = Refusals(settings.data)
         self._sources = Sources(settings)
-        self._start = f"{time.time_ns() // 1_000_000:x}"
+        self._started = time.time_ns() // 1_000_000
         self._numbers = count(1)
 
     def take_sources(self, settings: Settings) -> None:
@@ -63,7 +64,7 @@ class Telemetry:
         """An association request is answered; what is returned is told the rest, if it was accepted."""
         record = AssociationTelemetry(
             self,
-            f"{self._start}-{next(self._numbers)}",
+            association_id(self._started, next(self._numbers)),
             Peer(shown(request.calling_ae_title), shown(request.called_ae_title), address),
             self._sources.of(request.calling_ae_title),
         )
@@ -78,7 +79,7 @@ class Telemetry:
         elif reason is not None:
             record.refused(Refused.ASSOCIATION, reason, "")
             if reason in reasons.SECURITY:
-                audit.record(events.refused(*record.peer, f"association refused: {reason.word}"))
+                audit.record(events.refused(*record.peer[:3], f"association refused: {reason.word}"))
             logger.warning(
                 "association refused",
                 **record.facts,

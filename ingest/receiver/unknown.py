@@ -189,9 +189,6 @@ class UnknownUpload(Upload):
             self._quota.give_back(self._counted)
         super()._fail(failure)
 
-    def _sealed(self) -> Instance:
-        return replace(super()._sealed(), unknown_source=True)
-
 
 def _used_up() -> QuotaUsedUp:
     return QuotaUsedUp(OUT_OF_RESOURCES, "quota of unknown sources is used up")

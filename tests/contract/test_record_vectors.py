@@ -21,6 +21,7 @@ from ingest.contract.records import (
     instance_of,
     outcome_of,
 )
+from workers.log.upload import instance_in
 
 UPLOAD = UploadId.of(0x01020304, 0x05060708090A, 7)
 INSTANCE = Instance(
@@ -35,6 +36,7 @@ INSTANCE = Instance(
     received_at=1_700_000_000_000_000_000,
 )
 UNKNOWN = msgspec.structs.replace(INSTANCE, unknown_source=True)
+BROUGHT = msgspec.structs.replace(INSTANCE, association_id="19ac2f5e100-7")
 OUTCOME = Outcome(
     sop_instance_uid="1.2.3.4",
     place=Place.DUPLICATE,
@@ -73,6 +75,75 @@ VECTORS = [
     (Kind.PART, 3, None, b"PART", "0102000004000000754d57250102030405060708090a0000000000070300000050415254"),
     (Kind.ABORT, 0, None, b"", "0104000000000000fc28c4d90102030405060708090a00000000000700000000"),
     (Kind.EPOCH, 0, None, b"", "01050000000000005cbafa870102030405060708090a00000000000700000000"),
+    (
+        Kind.INSTANCE,
+        1,
+        INSTANCE,
+        b"DICOM!",
+        (
+            "0101700006000000ab3e78f70102030405060708090a000000000007010000009bb9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000c2a04449434f4d21"
+        ),
+    ),
+    (
+        Kind.END,
+        2,
+        UNKNOWN,
+        b"",
+        (
+            "01037000000000000708bc400102030405060708090a000000000007020000009bb9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000c3a0"
+        ),
+    ),
+    (
+        Kind.INSTANCE,
+        1,
+        BROUGHT,
+        b"DICOM!",
+        (
+            "01017d00060000006b6b76850102030405060708090a000000000007010000009bb9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000c2ad31396163326635653130302d37444943"
+            "4f4d21"
+        ),
+    ),
+    (
+        Kind.END,
+        2,
+        BROUGHT,
+        b"",
+        (
+            "01037d00000000004e4e7fb30102030405060708090a000000000007020000009bb9312e322e3834"
+            "302e31303030382e352e312e342e312e312e32a7312e322e332e34b3312e322e3834302e31303030"
+            "382e312e322e3106c410000102030405060708090a0b0c0d0e0fa3435431ac4449434f4d2d494e47"
+            "455354a93139322e302e322e31cf17979cfe362a0000c2ad31396163326635653130302d37"
+        ),
+    ),
+    (
+        Kind.OUTCOME,
+        0,
+        FOR_THE_LEDGER,
+        b"",
+        (
+            "0110f90000000000f0a7287e0102030405060708090a00000000000700000000dc0012a7312e322e"
+            "332e34a96475706c6963617465a0d940616261626162616261626162616261626162616261626162"
+            "61626162616261626162616261626162616261626162616261626162616261626162616261626162"
+            "a46d61696eaf3061312f312e322e332e342e64636dcf17979cfe362a0001cd1000a5312e322e33a7"
+            "312e322e332e39a26374a3435431cf17979cfe362a00000691b470617469656e742d756e6964656e"
+            "746966696564d9203066306630663066306630663066306630663066306630663066306630663066"
+            "a6697373756572d92066306630663066306630663066306630663066306630663066306630663066"
+            "30"
+        ),
+    ),
+]
+
+# As they were before an instance said which association had brought it, and before it said whether its source was known.
+OLDER = [
     (
         Kind.INSTANCE,
         1,
@@ -121,26 +192,6 @@ VECTORS = [
             "455354a93139322e302e322e31cf17979cfe362a0000c3"
         ),
     ),
-    (
-        Kind.OUTCOME,
-        0,
-        FOR_THE_LEDGER,
-        b"",
-        (
-            "0110f90000000000f0a7287e0102030405060708090a00000000000700000000dc0012a7312e322e"
-            "332e34a96475706c6963617465a0d940616261626162616261626162616261626162616261626162"
-            "61626162616261626162616261626162616261626162616261626162616261626162616261626162"
-            "a46d61696eaf3061312f312e322e332e342e64636dcf17979cfe362a0001cd1000a5312e322e33a7"
-            "312e322e332e39a26374a3435431cf17979cfe362a00000691b470617469656e742d756e6964656e"
-            "746966696564d9203066306630663066306630663066306630663066306630663066306630663066"
-            "a6697373756572d92066306630663066306630663066306630663066306630663066306630663066"
-            "30"
-        ),
-    ),
-]
-
-# As they were before an instance said whether its source was known.
-OLDER = [
     (
         Kind.INSTANCE,
         1,
@@ -191,6 +242,17 @@ def test_golden_records_decode(
         assert outcome_of(record) == metadata
     else:
         assert not record.metadata
+
+
+@pytest.mark.parametrize(
+    "text", ["", "19ac2f5e100-7", "19ac2f5e100-", "Doe^Jane-1", "1-2\n", "a-" + "1" * 21]
+)
+def test_only_the_id_of_an_association_is_told(text: str) -> None:
+    """What is none, as a damaged or foreign record may have it, does not come to a log line; the instance counts all the same."""
+    instance = msgspec.structs.replace(INSTANCE, association_id=text)
+    read = instance_in(decode(encode_header(Kind.INSTANCE, UPLOAD, 1, instance)))
+    expected = text if text == "19ac2f5e100-7" else ""
+    assert read == msgspec.structs.replace(INSTANCE, association_id=expected)
 
 
 def test_an_older_outcome_still_decodes() -> None:

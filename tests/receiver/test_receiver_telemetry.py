@@ -14,8 +14,10 @@ from ingest.contract.monitoring.instruments import Instrument
 from ingest.contract.refusals import Refusal, Refused, read_refusals
 from ingest.contract.settings import Settings, SourceSettings
 from ingest.dimse import CStoreRequest
-from ingest.errors import OutOfResources
+from ingest.errors import LogUnavailable, OutOfResources
+from ingest.receiver import reasons
 from ingest.receiver.metrics import ReceiverMetrics, server_gauges
+from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.admin import Samples, of, parsed
 from tests.support.memory_log import MemoryLog
@@ -34,6 +36,11 @@ from tests.support.scu import (
 )
 
 UID = "1.2.826.1"
+WORDS = {
+    one.word
+    for one in (*vars(reasons).values(), *reasons.REJECTIONS.values())
+    if isinstance(one, reasons.Reason)
+}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 Events = list[dict[str, Any]]
@@ -251,6 +258,116 @@ def test_refused_connections_are_remembered(tmp_path: Path) -> None:
 
     asyncio.run(scenario())
     assert words(read_refusals(tmp_path)) == [(Refused.CONNECTION, "too-many-connections", "")]
+
+
+# What is asked for, on a receiver with `SOURCES`, and the word for why it is refused.
+SOURCES = {
+    "ct-1": SourceSettings(ae_titles=("TESTER",)),
+    "narrow": SourceSettings(
+        ae_titles=("NARROW",),
+        sop_classes=(SECONDARY_CAPTURE,),
+        maximum_associations=1,
+    ),
+    "small": SourceSettings(ae_titles=("SMALL",), maximum_instance_size=1000),
+    "elsewhere": SourceSettings(ae_titles=("ELSEWHERE",), addresses=("192.0.2.1",)),
+}
+ASSOCIATIONS = {
+    "called-ae-title": request("TESTER", "WRONG"),
+    "calling-ae-title": request("ELSEWHERE"),
+    "too-many-associations": request("NARROW"),
+    "application-context": request("TESTER").replace(b"1.2.840.10008.3.1.1.1", b"1.2.840.10008.3.1.1.9"),
+    "protocol-version": request("TESTER")[:6] + b"\0\2" + request("TESTER")[8:],
+    "malformed": associate(maximum_length=1),  # which leaves no room for a fragment
+    "congested": request("TESTER"),
+    "draining": request("TESTER"),
+}
+CONTEXTS = {
+    "transfer-syntax": (CT, ("1.2.3.4",)), "service": (STUDY_ROOT_FIND, (IMPLICIT,)), "sop-class": ("1.2.3.5", (IMPLICIT,)),
+    "commitment-off": (COMMITMENT, (IMPLICIT,)), "sop-class-of-source": (CT, (EXPLICIT,)),
+}  # fmt: skip
+INSTANCES: dict[str, Exception | None] = {
+    "out-of-resources": OutOfResources("disk full"), "log-unavailable": LogUnavailable("the log has failed"),
+    "error": ZeroDivisionError(), "refused": None, "instance-too-long": None, "unknown-quota": None,
+}  # fmt: skip
+
+
+async def refuse_associations(port: int, server: Server, log: MemoryLog) -> None:
+    for word, pdu in ASSOCIATIONS.items():
+        log.away, server.admission.draining = word == "congested", word == "draining"
+        scu = await Scu.connect(port)
+        await scu.send(pdu)
+        assert (await scu.pdu())[0] == (7 if word == "malformed" else 3), word
+        await scu.close()
+    log.away, server.admission.draining = False, False
+
+
+async def refuse_instances(port: int, log: MemoryLog) -> None:
+    for word, failure in INSTANCES.items():
+        log.failure = failure
+        scu = await Scu.associated(
+            port, {"unknown-quota": "STRANGER", "instance-too-long": "SMALL"}.get(word, "TESTER")
+        )
+        if word == "unknown-quota":
+            assert (await scu.store("1.2.1")).status == 0
+        assert (await scu.store("1.x" if word == "refused" else "1.2.2", ct_data_set("1.2.2"))).status != 0, (
+            word
+        )
+        await scu.release()
+
+
+def test_no_refusal_is_left_out(tmp_path: Path) -> None:
+    """Each word that the receiver has for one is driven: counted, in a line of its own, remembered with its remedy."""
+    telemetry = watched(tmp_path)
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        limits = {
+            "unknown_sources": "quarantine",
+            "unknown_instances": 1,
+            "maximum_connections": 2,
+        }
+        async with receiver(log, telemetry=telemetry, sources=SOURCES, **limits) as (port, server):
+            telemetry.refusals.start()
+            *contexts, of_source = CONTEXTS.values()
+            scu = await Scu.connect(port)
+            await scu.send(associate((*contexts, (CT, (EXPLICIT,)))))
+            assert (await scu.pdu())[0] == 2
+            await scu.release()
+            await refuse_instances(port, log)
+            narrow = await Scu.connect(port)
+            await narrow.send(associate((of_source, (SECONDARY_CAPTURE, (EXPLICIT,))), calling="NARROW"))
+            assert (await narrow.pdu())[0] == 2
+            await refuse_associations(port, server, log)
+            last, refused = await Scu.associated(port), await Scu.connect(port)
+            with contextlib.suppress(ConnectionError):
+                assert await refused.reader.read(1) == b""
+            await last.release()
+            await narrow.release()
+            await telemetry.refusals.close()
+
+    events = told(scenario())
+    assert {
+        event["reason"] for event in events if event["event"] == "association refused"
+    } == ASSOCIATIONS.keys()
+    not_taken = {event["reason"]: event for event in events if event["event"] == "instance not taken"}
+    assert not_taken.keys() == INSTANCES.keys()
+    ids = {event["association"] for event in events if event["event"] == "association ended"}
+    assert {event["association"] for event in not_taken.values()} <= ids
+    found = read_refusals(tmp_path)
+    assert {one.reason for one in found} == WORDS
+    assert all(one.remedy for one in found)
+    counts = {
+        name: {dict(labels)[label] for (metric, labels), number in counted(telemetry).items() if number and metric == name}
+        for name, label in (
+            ("dicom_ingest_associations_total", "result"),
+            ("dicom_ingest_presentation_contexts_refused_total", "reason"),
+            ("dicom_ingest_received_instances_total", "outcome"),
+        )
+    }  # fmt: skip
+    assert list(counts.values()) == [
+        {"accepted", *ASSOCIATIONS}, set(CONTEXTS), {"acknowledged", *INSTANCES},
+    ]  # fmt: skip
+    assert counted(telemetry)[of("connections_refused_total")] == 1
 
 
 def test_a_folder_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:

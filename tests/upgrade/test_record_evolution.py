@@ -32,11 +32,14 @@ INSTANCE = Instance(
     "ARCHIVE",
     "192.0.2.1",
     7,
+    False,
+    "19ac2f5e100-7",
 )
 OUTCOME = Outcome(
     "1.2.3", Place.STORED, "", "ab" * 32, "main", "0a/1/1.2.3.dcm", 7, 4096, "1.2", "1.2.9", "ct", "CT1", 6, 2
 )
-FIRST_OF_OUTCOME = 7  # fields of the first release; all others came later
+FIRST_OF_INSTANCE = 9  # fields of the first release; all others came later
+FIRST_OF_OUTCOME = 7
 
 
 def record_of(kind: Kind, metadata: msgspec.Struct, payload: bytes = b"") -> bytes:
@@ -81,10 +84,14 @@ def test_an_outcome_of_each_release_before_is_read(known: int) -> None:
     assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])  # type: ignore[arg-type]
 
 
-def test_an_instance_of_the_release_before_is_of_a_known_source() -> None:
-    """It had no quarantine of unknown ones, and refused these at the door."""
-    before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:-1]), array_like=True)
-    assert instance_of(decode(record_of(Kind.INSTANCE, before(*fields(INSTANCE)[:-1])))) == INSTANCE
+@pytest.mark.parametrize("known", range(FIRST_OF_INSTANCE, len(Instance.__struct_fields__)))
+def test_an_instance_of_each_release_before_is_read(known: int) -> None:
+    """It is of a known source, as others were refused at the door then, and names no association where it had no id of one."""
+    before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:known]), array_like=True)
+    record = decode(record_of(Kind.INSTANCE, before(*fields(INSTANCE)[:known]), b"AB"))
+    assert instance_of(record) == Instance(*fields(INSTANCE)[:known])  # type: ignore[arg-type]
+    assert not instance_of(record).unknown_source
+    assert not instance_of(record).association_id
 
 
 @pytest.mark.parametrize("kind", [0, 255])

@@ -35,7 +35,7 @@ class ListLog:
         upload_id = UploadId.of(1, 1, len(self.records))
         instance = Instance(
             "1.2", uid, "1.2.840.10008.1.2", len(data) * max(parts, 1), xxhash.xxh3_128_digest(data * max(parts, 1)),
-            "A", "B", "::1", 1,
+            "A", "B", "::1", 1, False, f"ab-{len(self.records)}",
         )  # fmt: skip
         for index in range(parts):
             self.records.append(encode_header(Kind.PART, upload_id, index, None, [memoryview(data)]) + data)
@@ -463,8 +463,11 @@ def test_an_upload_that_ends_the_process_has_its_attempts_counted(tmp_path: Path
             log.add(f"1.{number}")
         bench = Bench(tmp_path, log, placer)
         for _ in range(2):
-            with pytest.raises(ExceptionGroup):
-                await bench.worker().run()
+            worker = bench.worker()
+            with pytest.raises(ExceptionGroup) as caught:
+                await worker.run()
+            (defect,) = caught.value.exceptions
+            assert worker.blamed[defect].facts == {"association": "ab-3", "sop_instance_uid": "1.3"}
         worker = bench.worker()
         run = asyncio.create_task(worker.run())
         await until(lambda: bench.progress.checkpoint().count(Place.STORED) == 10, run)

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
+import msgspec
+
+from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid, is_association_id
 from ingest.contract.records import HEADER, VERSION, CorruptRecord, Instance, Kind, Record, instance_of
 from workers.dataset.payload import MemoryPayload, Payload
 from workers.log.entries import DamagedRecord, LogRecord
@@ -26,6 +28,14 @@ class Upload:
     file: ScratchPayload | None = None  # where the payload is, when it is not in memory
     sealed_at: int | None = None  # position of the record that is its end and no other's; None with damage
     replayed: bool = True  # another process, or an earlier try of this one, may have given it its place
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What each log line about it has: never more than checked identifiers."""
+        return {
+            "association": self.instance.association_id,
+            "sop_instance_uid": self.instance.sop_instance_uid,
+        }
 
     @property
     def held(self) -> int:
@@ -76,13 +86,18 @@ def unknown(size: int) -> Instance:
 
 
 def instance_in(record: Record) -> Instance | None:
-    """The metadata, None when it is damaged or, being from a damaged record, holds an unusable UID."""
+    """The metadata, None when it is damaged or, being from a damaged record, holds an unusable UID.
+
+    What is no id of an association is left out: it is for log lines.
+    """
     try:
         instance = instance_of(record)
         check_uid(instance.sop_instance_uid)
     except (CorruptRecord, InvalidIdentifier):
         return None
-    return instance
+    if is_association_id(instance.association_id):
+        return instance
+    return msgspec.structs.replace(instance, association_id="")
 
 
 def legible(data: memoryview) -> Record | None:
