@@ -39,7 +39,15 @@ kubernetes kube-apiserver kubectl
 [ "${1:-}" = nodes ] || exit 0
 kubernetes kube-controller-manager kube-scheduler kubelet kube-proxy
 for name in containerd ctr containerd-shim-runc-v2; do released github.com/containerd/containerd/v2/cmd/$name $CONTAINERD; done
-released github.com/coredns/coredns $COREDNS
+if [ ! -e "$CLUSTER/coredns/go.mod" ]; then # with the few plug-ins that a cluster needs: all of them would bring in each cloud's client
+  source=$(module_folder github.com/coredns/coredns@$COREDNS); mkdir -p "$CLUSTER/coredns"
+  { printf 'package main\n\nimport (\n\t"github.com/coredns/coredns/coremain"\n'
+    printf '\t_ "github.com/coredns/coredns/plugin/%s"\n' cache errors health kubernetes ready
+    printf ')\n\nfunc main() { coremain.Run() }\n'; } >"$CLUSTER/coredns/main.go"
+  sed "s#^module .*#module cluster\n\nrequire github.com/coredns/coredns $COREDNS#" "$source/go.mod" >"$CLUSTER/coredns/.go.mod"
+  cp "$source/go.sum" "$CLUSTER/coredns/go.sum"; mv "$CLUSTER/coredns/.go.mod" "$CLUSTER/coredns/go.mod"
+fi
+build "$CLUSTER/coredns" coredns .
 if [ ! -d "$CLUSTER/keda" ]; then # where it can be built and its manifests rendered
   rm -rf "$CLUSTER/.keda"; cp -r "$(module_folder github.com/kedacore/keda/v2@$KEDA)" "$CLUSTER/.keda"
   chmod -R u+w "$CLUSTER/.keda"; mv "$CLUSTER/.keda" "$CLUSTER/keda"
