@@ -118,9 +118,12 @@ class Deployment:
         (port,) = service["ports"]
         self.modalities = Modalities(_NODES, port["nodePort"], service["healthCheckNodePort"])
         self.ledger = self.modalities.ledger
-        address = self.get("pod", "dicom-ingest-minio-0")["status"]["podIP"]
-        self._bucket = Bucket(url_of(f"s3://images?endpoint=http://{address}:9000"), store_settings())._client
         self.timeline = Timeline(self)
+
+    def _bucket(self) -> Any:
+        """Behind the pipeline's back, at the pod's own address, which changes with the pod."""
+        address = self.get("pod", "dicom-ingest-minio-0")["status"]["podIP"]
+        return Bucket(url_of(f"s3://images?endpoint=http://{address}:9000"), store_settings())._client
 
     def get(self, *arguments: str) -> Manifest:
         """What `kubectl get` says of objects in the namespace."""
@@ -156,7 +159,7 @@ class Deployment:
     def stored(self) -> dict[str, list[str]]:
         """The keys under which each instance is."""
         found: dict[str, list[str]] = {}
-        for chunk in obstore.list(self._bucket):
+        for chunk in obstore.list(self._bucket()):
             for meta in chunk:
                 if is_object(meta["path"]):
                     found.setdefault(uid_of(meta["path"]), []).append(meta["path"])
@@ -177,8 +180,9 @@ class Deployment:
         assert set(stored) <= set(self.ledger.tried), "something that nobody sent"
         twice = {uid: keys for uid, keys in stored.items() if len(keys) > 1}
         assert not twice, f"stored twice: {twice}"
+        bucket = self._bucket()
         for uid, (key,) in stored.items():
-            head = decode_head(bytes(obstore.get_range(self._bucket, key, start=0, length=HEAD)))
+            head = decode_head(bytes(obstore.get_range(bucket, key, start=0, length=HEAD)))
             sent = hashlib.sha256(self.ledger.tried[uid].data_set()).hexdigest()
             assert head.manifest.source_digest == sent, f"{uid} is altered"
 
