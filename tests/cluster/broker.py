@@ -99,7 +99,7 @@ def broker_objects(objects: Sequence[Manifest], folder: Path) -> list[Manifest]:
         _service(_BOOTSTRAP, {}),
         _service(_BROKERS, {"clusterIP": "None", "publishNotReadyAddresses": True}),
         _broker(),
-        _config_map("wanted", {"wanted.json": json.dumps(_wanted(objects)), "operator.py": _OPERATOR}),
+        _config_map("wanted", {"wanted.json": json.dumps(_wanted(objects)), "make.py": _OPERATOR}),
         _operator(),
     ]
 
@@ -207,7 +207,7 @@ def _operator() -> Manifest:
     container = {
         "name": "operator",
         "image": OLD,
-        "command": ["python", "/etc/wanted/operator.py"],
+        "command": ["python", "/etc/wanted/make.py"],
         "securityContext": _CONTAINED,
         "volumeMounts": [
             {"name": "wanted", "mountPath": "/etc/wanted"},

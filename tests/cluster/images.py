@@ -53,7 +53,7 @@ def make_images() -> list[Path]:
     keda = {programs / "keda-operator": "keda", programs / "keda-adapter": "keda-adapter"}
     return [
         _kept("keda", lambda path: write_image(path, ["cluster/keda:1"], _runs("/keda", "65532"), keda)),
-        _kept("minio", lambda path: write_image(path, ["cluster/minio:1"], _runs("/minio", _USER), {binary(MINIO): "minio"})),
+        _kept("minio", _write_minio),
         _kept("kafka", _write_kafka),
         _own(),
     ]  # fmt: skip
@@ -106,8 +106,17 @@ def _compile_pause(path: Path) -> None:
     subprocess.run(["gcc", "-static", "-O2", "-o", str(path), str(HERE / "node" / "pause.c")], check=True)
 
 
+def _c_library() -> dict[Path, str]:
+    """What a program needs that is not linked statically; Debian's."""
+    return {debian() / "usr/lib/x86_64-linux-gnu": "lib/x86_64-linux-gnu", debian() / "usr/lib64": "lib64"}
+
+
+def _write_minio(path: Path) -> None:
+    write_image(path, ["cluster/minio:1"], _runs("/minio", _USER), {**_c_library(), binary(MINIO): "minio"})
+
+
 def _write_kafka(path: Path) -> None:
-    """Java comes from PyPI, and needs a C library and no more."""
+    """Java comes from PyPI."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder) / "bin" / "python"
@@ -120,8 +129,8 @@ def _write_kafka(path: Path) -> None:
             capture_output=True,
             text=True,
         )
-        files = {debian(): ".", Path(found.stdout.strip()): "opt/java", kafka_jars(): "opt/kafka"}
-        files[HERE / "broker.sh"] = "opt/broker.sh"
+        files = {**_c_library(), debian() / "usr/bin/dash": "bin/sh", HERE / "broker.sh": "opt/broker.sh"}
+        files |= {Path(found.stdout.strip()): "opt/java", kafka_jars(): "opt/kafka"}
         write_image(path, [KAFKA], _runs("/opt/broker.sh", _USER), files)
 
 

@@ -1,6 +1,6 @@
 # Nodes of the cluster, for `cluster` to source: each has a network namespace with an address on the cluster's bridge, a containerd, a
 # kubelet and a kube-proxy. What runs in one is in cgroups of its name, by which it is found and ended. Seen to work with cgroup v1.
-HIERARCHIES="cpu cpuacct cpuset memory devices freezer blkio pids systemd"
+HIERARCHIES="cpu cpuacct cpuset memory devices freezer blkio pids systemd unified"
 
 nodes() { # COUNT
   inside ip route add unreachable 10.244.0.0/15   # of pods: what is not there is nowhere
@@ -66,6 +66,11 @@ start_in() { # NODE NAME COMMAND…: in the node's network and cgroup, which its
     "/sys/fs/cgroup/pids/$NS-$node/runtime/cgroup.procs" "$@" >"$RUN/$node-$name.log" 2>&1 </dev/null &
 }
 ctr_of() { local number=$1; shift; CONTAINERD_ADDRESS=$RUN/node$number/containerd.sock ctr -n k8s.io "$@"; }
+load() { # IMAGE.tar…, into all nodes at once
+  local node jobs=()
+  for node in "$RUN"/node?; do load_into "${node##*node}" "$@" & jobs+=($!); done
+  for node in "${jobs[@]}"; do wait "$node"; done
+}
 load_into() { # NUMBER IMAGE.tar…
   local number=$1 image; shift
   for image; do ctr_of "$number" images import "$image" >/dev/null; done
