@@ -176,6 +176,15 @@ class ReceiverSettings(Section):
         json_schema_extra={"unit": "s"},
         description="SIGTERM to abort, for instances in progress.",
     )
+    drain_idle: float = Field(
+        0.0,
+        ge=0,
+        json_schema_extra={"unit": "s"},
+        description=(
+            "After SIGTERM, until drain_timeout, associations go on whose peer is silent for no longer between two messages; "
+            "0: each ends with the instance in progress."
+        ),
+    )
     transfer_syntax_preference: Annotated[tuple[Uid, ...], BeforeValidator(split_list)] = Field(
         (), description="UIDs, most wanted first; empty means the built-in order (native first)."
     )

@@ -62,14 +62,14 @@ class PeerClock:
         """Whether answers have been lying unread for longer than may be."""
         return self.unread and now - self._unread > self._limits.stall_timeout
 
-    def overdue(self, now: float, *, in_message: bool) -> str:
-        """What the peer is to be aborted for, or nothing."""
+    def overdue(self, now: float, *, in_message: bool, idle: float) -> str:
+        """What the peer is to be aborted for, or nothing; ``idle``: s that it may be silent between two messages."""
         limits = self._limits
         silence = now - max(self.last_byte, self._due)
         if not in_message:
             self._window, self._bytes = now, 0  # what begins before the next look is measured from here
             self.begun = now
-            return "idle" if silence > limits.idle_timeout else ""
+            return "idle" if silence > idle else ""
         if silence > limits.stall_timeout:
             return "stalled"
         if now - self.begun > limits.maximum_upload_duration:

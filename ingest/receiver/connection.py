@@ -197,12 +197,16 @@ class Connection(asyncio.BufferedProtocol):
         if late or self._held or not self.established:
             clock.excuse(now)
             return
-        why = clock.overdue(now, in_message=self._assembler.in_message)
+        limits, draining = self._server.settings, self._server.admission.draining
+        idle = limits.drain_idle if draining else limits.idle_timeout
+        why = clock.overdue(now, in_message=self._assembler.in_message, idle=idle)
         if why and not (why == "idle" and self._awaits_report(now)):
-            self.abort(why)
+            self.abort("shutdown" if draining else why)
 
     def drain(self) -> None:
-        """No new message: abort now, or when the one in progress is answered."""
+        """Let the peer come to its end within `receiver.drain_idle`; without one, abort now or when the message in progress is answered."""
+        if self.established and self._server.settings.drain_idle:
+            return  # `watch` ends it
         if not self._assembler.in_message and not self._held & ~(Held.RATE | Held.TURN):
             self.abort("shutdown")
 
@@ -426,7 +430,7 @@ class Connection(asyncio.BufferedProtocol):
             self._record.stored(request, receiving, failure, self._clock.begun, self._clock.last_byte)
             self._send(self._context_id, storage.response(request, failure))
         self._release(Held.ANSWERING)
-        if self._server.admission.draining:
+        if self._server.admission.draining and not self._server.settings.drain_idle:
             self.abort("shutdown")
 
     def _send(self, context_id: int, command: bytes) -> None:

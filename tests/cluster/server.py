@@ -21,10 +21,13 @@ class Refused(Exception):  # noqa: N818 - named for the fact
 
 
 class Cluster:
-    """One API server that checks and keeps objects, up while it is entered."""
+    """An API server that checks and keeps objects, and with nodes also runs pods; up while it is entered."""
+
+    def __init__(self, nodes: int = 0) -> None:
+        self._nodes = nodes
 
     def __enter__(self) -> Self:
-        _run("up")
+        _run("up", str(self._nodes))
         return self
 
     def __exit__(
@@ -39,6 +42,14 @@ class Cluster:
             Refused: It failed.
         """
         return _run("kubectl", *arguments, given=given)
+
+    def load(self, *images: Path) -> None:
+        """Make images known to every node."""
+        _run("load", *map(str, images))
+
+    def apply(self, objects: list[dict[str, Any]]) -> str:
+        """Create or change objects."""
+        return self.kubectl("apply", "--server-side", "-f", "-", given=yaml.safe_dump_all(objects))
 
     def define(self) -> None:
         """Create the definitions of the operators' kinds, as the operators publish them."""

@@ -127,7 +127,10 @@ def test_the_autoscaler_looks_at_the_workers_backlog(overlay: Overlay, settings:
     (scaled,) = overlay.of_kind("ScaledObject")
     (trigger,) = [item for item in scaled["spec"]["triggers"] if item["type"] == "kafka"]
     metadata = trigger["metadata"]
-    assert metadata["bootstrapServers"] == ",".join(settings.kafka.bootstrap_servers)
+    # KEDA's operator, in a namespace of its own, looks the name up: one without a namespace it would look for beside itself.
+    (server,) = settings.kafka.bootstrap_servers
+    name, _, port = server.partition(":")
+    assert metadata["bootstrapServers"] == f"{name}.{scaled['metadata']['namespace']}.svc:{port}"
     assert metadata["topic"] == settings.kafka.instance_topic
     assert metadata["consumerGroup"] == settings.kafka.group
     assert metadata["offsetResetPolicy"] == "earliest"

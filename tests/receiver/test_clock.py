@@ -17,13 +17,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> PeerClock:
 
 
 def test_silence(clock: PeerClock) -> None:
-    assert clock.overdue(1060, in_message=False) == ""
-    assert clock.overdue(1060.5, in_message=False) == "idle"
+    assert clock.overdue(1060, in_message=False, idle=60) == ""
+    assert clock.overdue(1060.5, in_message=False, idle=60) == "idle"
 
 
 def test_silence_within_a_message(clock: PeerClock) -> None:
-    assert clock.overdue(1010, in_message=True) == ""
-    assert clock.overdue(1010.5, in_message=True) == "stalled"
+    assert clock.overdue(1010, in_message=True, idle=60) == ""
+    assert clock.overdue(1010.5, in_message=True, idle=60) == "stalled"
 
 
 def test_a_message_that_drips(clock: PeerClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,22 +32,22 @@ def test_a_message_that_drips(clock: PeerClock, monkeypatch: pytest.MonkeyPatch)
     for second in range(1, 11):
         monkeypatch.setattr(time, "monotonic", lambda second=second: 1000.0 + second)
         clock.heard(999)
-        assert clock.overdue(1000.0 + second, in_message=True) == ""
+        assert clock.overdue(1000.0 + second, in_message=True, idle=60) == ""
     clock.heard(1)
-    assert clock.overdue(1010.1, in_message=True) == "too slow"
+    assert clock.overdue(1010.1, in_message=True, idle=60) == "too slow"
 
 
 def test_a_message_without_end(clock: PeerClock, monkeypatch: pytest.MonkeyPatch) -> None:
     clock.begin()
     monkeypatch.setattr(time, "monotonic", lambda: 2000.5)
     clock.heard(1_000_000)
-    assert clock.overdue(2000.5, in_message=True) == "message takes too long"
+    assert clock.overdue(2000.5, in_message=True, idle=60) == "message takes too long"
 
 
 def test_what_we_were_not_there_to_see_is_no_silence(clock: PeerClock) -> None:
     clock.excuse(1500)
-    assert clock.overdue(1510, in_message=True) == ""
-    assert clock.overdue(1511, in_message=True) == "stalled"
+    assert clock.overdue(1510, in_message=True, idle=60) == ""
+    assert clock.overdue(1511, in_message=True, idle=60) == "stalled"
 
 
 def test_an_excuse_does_not_touch_what_was_measured(clock: PeerClock) -> None:

@@ -10,7 +10,7 @@ from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import LogUnavailable, OutOfResources
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run
+from tests.support.receiving import receiver, run, until
 from tests.support.scu import ABORT, CT, RELEASE_RQ, Scu, associate, c_echo, c_store, ct_data_set, p_data, pdv
 
 UID = "1.2.826.1"
@@ -317,5 +317,25 @@ def test_drain_answers_what_is_in_progress() -> None:
             await busy.close()
             await draining
         assert UID in log.instances()
+
+    run(scenario())
+
+
+def test_drain_lets_associations_come_to_their_end() -> None:
+    """With `receiver.drain_idle` who goes on sending is served until it releases; who does not is aborted before the deadline."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log, drain_idle=2.0, drain_timeout=600.0) as (port, server):
+            idle, busy = await Scu.associated(port), await Scu.associated(port)
+            draining = asyncio.create_task(server.drain())
+            await until(lambda: server.admission.draining)
+            for number in range(3):
+                assert (await busy.store(f"{UID}.{number}")).status == 0
+            await busy.release()
+            assert await idle.pdu(60) == (7, bytes(4))
+            await idle.close()
+            await draining
+        assert set(log.instances()) == {f"{UID}.{number}" for number in range(3)}
 
     run(scenario())

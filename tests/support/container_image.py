@@ -102,10 +102,15 @@ def _debootstrap(root: Path) -> None:
     )  # fmt: skip
 
 
+def debian() -> Path:
+    """The files of a Debian with Python."""
+    return cached("debian-bookworm-python", _debootstrap)
+
+
 @contextmanager
 def built_image() -> Iterator[Image]:
     """The image of this tree, by its recipe."""
-    base = cached("debian-bookworm-python", _debootstrap)
+    base = debian()
     with tempfile.TemporaryDirectory() as folder:
         store = ["buildah", "--root", f"{folder}/store", "--runroot", f"{folder}/run"]
 
