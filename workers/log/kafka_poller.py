@@ -194,7 +194,7 @@ class KafkaPoller:
         no coordinator, or must join anew, does so within that wait, and needs it.
 
         A leader that joins because the topic has changed forgets that it must, once it has shared out: when its wait
-        ends just then, nobody asks for what the join gave, and the member stands still for good (3.0.12).
+        ends just then, nobody asks for what the join gave, and the member stands still for good (3.0.12; KAFKA-9815).
         """
         group = self._consumer._coordinator  # noqa: SLF001 - there is no other way
         if group.rejoining:
