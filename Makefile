@@ -32,7 +32,7 @@ define MORE_PEERS
 	@PATH=$$PATH:/usr/sbin; for each in buildah debootstrap runc; do command -v $$each >/dev/null || $(APT) $$each; done
 endef
 
-.PHONY: install serve serve-distributed test test-all check k8s-check bench bench-full profile crash fuzz sbom audit clean
+.PHONY: install serve serve-distributed test test-all check k8s-check k8s-e2e bench bench-full profile crash fuzz sbom audit clean
 .DELETE_ON_ERROR:
 
 install: .venv/installed
@@ -93,6 +93,23 @@ k8s-check: install
 	$(BIN)/python -m tests.support.kustomize
 	$(BIN)/python -m tests.support.strimzi
 	$(BIN)/pytest --quiet tests/cluster/check_api_server.py
+
+k8s-e2e: install
+	@command -v mvn >/dev/null || $(APT) maven
+	@command -v gcc >/dev/null || $(APT) gcc libc6-dev
+	@command -v openssl >/dev/null || $(APT) openssl
+	@command -v etcd >/dev/null || $(APT) etcd-server
+	@command -v buildah >/dev/null || $(APT) buildah
+	@command -v debootstrap >/dev/null || $(APT) debootstrap
+	@PATH=$$PATH:/usr/sbin; command -v runc >/dev/null || $(APT) runc
+	@PATH=$$PATH:/usr/sbin; command -v iptables >/dev/null || $(APT) iptables
+	@PATH=$$PATH:/usr/sbin; command -v ip >/dev/null || $(APT) iproute2
+	@test -x /usr/lib/cni/ptp || $(APT) containernetworking-plugins
+	tests/cluster/build.sh nodes
+	$(BIN)/python -m tests.support.kustomize
+	$(BIN)/python -m tests.support.strimzi
+	$(BIN)/python -m tests.cluster.images
+	$(BIN)/pytest --verbose --timeout 0 tests/cluster/check_under_load.py
 
 bench: install
 	$(PEERS)

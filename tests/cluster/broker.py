@@ -178,6 +178,7 @@ def _broker() -> Manifest:
         ],
     }
     pod = {
+        "nodeSelector": {"kubernetes.io/hostname": "node1"},  # where its disk is
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "priorityClassName": f"{NAME}-receiver",

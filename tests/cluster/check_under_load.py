@@ -29,14 +29,6 @@ def deployment() -> Iterator[Deployment]:
         found.timeline.draw(_REPORT)
 
 
-@pytest.fixture(autouse=True)
-def account(deployment: Deployment) -> Iterator[None]:
-    """After each scenario."""
-    yield
-    deployment.settle()
-    deployment.check_account()
-
-
 def ends(deployment: Deployment, since: float) -> Counter[str]:
     """How associations ended that did after a time."""
     return Counter(found.end for found in ended(deployment, since))
@@ -96,28 +88,32 @@ def test_a_broker_that_is_restarted_loses_nothing(deployment: Deployment) -> Non
         deployment.acknowledged(100)
 
 
-def test_workers_follow_the_backlog(deployment: Deployment) -> None:
-    """Scenario 2: from one to four while it grows, and none once nothing is left."""
-    with deployment.timeline.event("backlog"):
-        deployment.modalities.begin()
-        deployment.until(lambda: len(deployment.pods("worker")) == 4, "four workers", 600)
-        deployment.settle()
-    with deployment.timeline.event("idle"):
-        deployment.until(lambda: not deployment.pods("worker"), "the end of the last worker", 600)
-    with deployment.timeline.event("first image after the pause"):
-        deployment.modalities.begin()
-        deployment.until(lambda: deployment.ready("worker") > 0, "a worker")
-
-
 def test_a_drained_node_aborts_nobody(deployment: Deployment) -> None:
-    """Scenario 3: the node without the only broker, budgets respected; with the other alone nothing of it comes back."""
-    (node,) = {"node1", "node2"} - {deployment.get("pod", POD)["spec"]["nodeName"]}
+    """Scenario 3: the node without the only broker and store, budgets respected."""
     deployment.modalities.begin()
     deployment.acknowledged(50)
     with deployment.timeline.event("drain of a node") as begun:
-        deployment.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=420s")
+        deployment.kubectl(
+            "drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=420s"
+        )
         deployment.acknowledged(50)
         deployment.modalities.rest()
     assert set(ends(deployment, begun)) == {"released"}
-    deployment.kubectl("uncordon", node)
+    deployment.kubectl("uncordon", "node2")
     deployment.until(lambda: deployment.ready("receiver") == 2, "both receivers")
+
+
+def test_workers_follow_the_backlog(deployment: Deployment) -> None:
+    """Scenario 2: up to four while it grows, none once nothing is left, and up again; the account is that of all scenarios."""
+    with deployment.timeline.event("backlog"):
+        deployment.modalities.begin()
+        deployment.until(lambda: len(deployment.pods("worker")) == 4, "four workers", 600)
+    deployment.settle()
+    deployment.check_account()
+    with deployment.timeline.event("idle"):
+        deployment.until(lambda: not deployment.pods("worker"), "the end of the last worker", 600)
+    with deployment.timeline.event("images after the pause"):
+        deployment.modalities.begin()
+        deployment.until(lambda: deployment.ready("worker") > 0, "a worker")
+        deployment.settle()
+    deployment.check_account()

@@ -70,7 +70,7 @@ class Deployment:
             "-n", NAME, "create", "secret", "generic", "dicom-ingest-store",
             "--from-literal=AWS_ACCESS_KEY_ID=trial", f"--from-literal=AWS_SECRET_ACCESS_KEY={key}",
         )  # fmt: skip
-        os.environ |= {"AWS_ACCESS_KEY_ID": "trial", "AWS_SECRET_ACCESS_KEY": key}
+        self._credentials = {"AWS_ACCESS_KEY_ID": "trial", "AWS_SECRET_ACCESS_KEY": key}
         with tempfile.TemporaryDirectory() as folder:
             stand_in = broker.broker_objects(objects, Path(folder))
         self._cluster.apply([found for found in objects if found["kind"] == "PriorityClass"])
@@ -122,6 +122,7 @@ class Deployment:
 
     def _bucket(self) -> Any:
         """Behind the pipeline's back, at the pod's own address, which changes with the pod."""
+        os.environ |= self._credentials  # which each test begins without
         address = self.get("pod", "dicom-ingest-minio-0")["status"]["podIP"]
         return Bucket(url_of(f"s3://images?endpoint=http://{address}:9000"), store_settings())._client
 

@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 from tests.support.crash.senders import Sent, status_of
 from tests.support.scu import RELEASE_RQ, Scu, associate, c_store
 
-# Most of them small, so that there are many records; the largest has parts.
-SIZES: Final = (3000, 3000, 20_000, 20_000, 140_000, 140_000, 600_000, 1_500_000)
+# Most are small, so that there are many records; the largest has parts.
+SIZES: Final = (*(3000,) * 16, *(20_000,) * 8, *(140_000,) * 5, 1_100_000)
 _PATIENCE: Final = 60.0  # s that one waits for any answer
 _NETWORK: Final = 0x40000000  # CLONE_NEWNET
 
