@@ -44,6 +44,7 @@ REJECTIONS: Final = {
     ),
     Rejection.APPLICATION_CONTEXT_NAME_NOT_SUPPORTED: Reason("application-context", _SENDER),
     Rejection.PROTOCOL_VERSION_NOT_SUPPORTED: Reason("protocol-version", _SENDER),
+    Rejection.NO_REASON_GIVEN: Reason("no-reason", _SENDER),
 }
 # A peer that is not whom we know, or not made as one: for auditors, too (PS3.15 A.5.3.11).
 SECURITY: Final = frozenset(

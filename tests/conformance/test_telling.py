@@ -52,6 +52,7 @@ from tests.support.telling import (
     events,
     paths,
 )
+from workers.ledger.entries import ALARMS
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.xdist_group("telling")]
 
@@ -224,7 +225,9 @@ def test_instances_are_counted_once_each_and_nothing_else(told: Told) -> None:
     assert counts(told.metrics, "placed_after_seconds_count") == acknowledged
     assert counts(told.metrics, "log_append_seconds_count") == {(): len(placed)}
     # `ct_data_set` and `native` have one study, and two patients.
-    assert counts(told.metrics, "ledger_alarms_total") == {("study-of-two-patients",): 1}
+    assert counts(told.metrics, "ledger_alarms_total") == {(kind,): 1 for kind in ALARMS}
+    alarms = Counter(line["alarm"] for line in events(told.lines, "the ledger raises an alarm"))
+    assert alarms == dict.fromkeys(ALARMS, 1)
 
 
 def test_associations_are_counted_once_each_and_nothing_else(told: Told) -> None:

@@ -130,6 +130,8 @@ def paths() -> list[Way]:
         Way(Sent(CT, TWICE, ct_data_set(TWICE)), place="duplicate"),
         Way(gray(10), place="stored", transcode="transcoded"),
         Way(gray(10), place="duplicate"),
+        # Of another study, and of the series of the one before.
+        Way(gray(11, x0020000D=El(0x0020_000D, "UI", ui("1.2.3.9"))), place="stored", transcode="transcoded"),
         Way(first, place="duplicate"),
         apart(first._replace(data=pixels), "conflict", "pixels"),
         apart(first._replace(data=first.data.replace(b"Doe^Jane", b"Doe^John")), "conflict", "identity"),

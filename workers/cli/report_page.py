@@ -10,6 +10,7 @@ _WIDTH: Final = 720  # of a plot, in its own units
 _HEIGHT: Final = 160
 _ROW: Final = 24  # of a source's bar
 _GAP: Final = 1.0
+_LEAST: Final = 3.0  # of a bar: two in quarantine are to be seen beside thirty thousand
 _MARKS: Final = 4  # lines of the scale
 
 # Stored first; what needs a person is warm. Told apart without colour by order and legend, and by each bar's title.
@@ -111,7 +112,7 @@ def sources_plot(day: Day) -> Plot:
         labels.append(Label(-6, number * _ROW + _ROW / 2 + 4, one.source))
         for place, colour in PLACES:
             count: int = getattr(one, place)
-            width = count / most * _WIDTH
+            width = max(count / most * _WIDTH, _LEAST) if count else 0.0
             if count:
                 title = f"{one.source}: {count} {place.replace('_', ' ')}"
                 bars.append(Bar(x, number * _ROW + 3, width, _ROW - 6, colour, title))

@@ -24,11 +24,18 @@ from workers.cli.rejected import refusal_row
 from workers.cli.status import Report, read_offsets, read_report
 
 ADMIN_PATIENCE: Final = 1.0  # s, for the page of one process
-_REFUSALS: Final = 5  # shown, the newest
+_REFUSALS: Final = 3  # shown, the newest
+_CLOCK: Final = len("12:34:56")
 _RECEIVER: Final = "receiver"
 _WORKER: Final = "worker-"
 _PLACES: Final = ("received", "stored", "duplicates", "conflicts", "quarantined", "discarded", "backlog")
 _ACKNOWLEDGED: Final = "acknowledged"
+
+Row = tuple[str, ...]
+_SOURCE: Final = ("source", "acknowledged", "a second", "MB/s", "mean ms", "not taken", "associations")
+_WORKERS: Final = ("worker", "pid", "partitions", "a second", "MB/s", "in work", "oldest s", "codec restarts")
+_OTHER_LINES: Final = 6  # the head, the places, and a head of each table
+_LEAST_ROWS: Final = 2  # of either table, however low the terminal is
 
 
 class Samples:
@@ -75,7 +82,7 @@ def watch(settings: Settings, console: Console, interval: float) -> None:
         while True:
             time.sleep(interval)
             now = look(settings)
-            shown = view(before, now)
+            shown = view(before, now, console.height if console.is_terminal else None)
             if console.is_terminal:
                 live.update(shown, refresh=True)
             else:
@@ -99,17 +106,24 @@ def look(settings: Settings) -> Look:
     return Look(time.monotonic(), counts, report.reasons, waits, report.notes, processes, pages, refusals)
 
 
-def view(before: Look, now: Look) -> RenderableType:
-    """What happened between two looks."""
+def view(before: Look, now: Look, height: int | None = None) -> RenderableType:
+    """What happened between two looks, in ``height`` lines: what may need somebody is not cut off, sources and workers are."""
     seconds = max(now.at - before.at, 1e-3)
-    head = Text(f"dicom-ingest  {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC  {now.waits}", style="bold")
-    parts: list[RenderableType] = [head, _places(before, now, seconds)]
+    head = f"dicom-ingest  {datetime.now(UTC):%H:%M:%S} UTC  {now.waits}"
+    exceptions = list(_exceptions(before, now))
     sources, workers = _sources(before, now, seconds), _workers(before, now, seconds)
+    if height is not None:
+        room = max(height - _OTHER_LINES - len(exceptions), 2 * _LEAST_ROWS)
+        workers = _cut(workers, max(room - len(sources), room // 3, _LEAST_ROWS))
+        sources = _cut(sources, room - len(workers))
     silent = "nothing has come yet" if _RECEIVER in now.pages else "no receiver's admin port answers here"
-    parts.append(sources if sources.row_count else Text(silent))
-    parts.append(workers if workers.row_count else Text("no worker's admin port answers here"))
-    parts += [Text(line) for line in _exceptions(before, now)]
-    return Group(*parts)
+    return Group(
+        _line(head, "bold"),
+        _places(before, now, seconds),
+        _table(_SOURCE, sources) if sources else Text(silent),
+        _table(_WORKERS, workers) if workers else Text("no worker's admin port answers here"),
+        *map(_line, exceptions),
+    )
 
 
 def _page(settings: Settings, process: Running) -> Samples | None:
@@ -141,15 +155,16 @@ def _waits(report: Report) -> str:
 
 
 def _places(before: Look, now: Look, seconds: float) -> Table:
-    table = _table("place", "instances", "a second")
-    for name, count in now.counts.items():
-        rate = (count - before.counts.get(name, 0)) / seconds
-        _row(table, name, f"{count}", f"{rate:+.1f}" if name == "backlog" else f"{rate:.1f}")
-    return table
+    rates = [
+        f"{(count - before.counts.get(name, 0)) / seconds:{'+.1f' if name == 'backlog' else '.1f'}}"
+        for name, count in now.counts.items()
+    ]
+    return _table(("", *now.counts), [("instances", *map(str, now.counts.values())), ("a second", *rates)])
 
 
-def _sources(before: Look, now: Look, seconds: float) -> Table:
-    table = _table("source", "acknowledged", "a second", "MB/s", "mean ms", "not taken", "associations")
+def _sources(before: Look, now: Look, seconds: float) -> list[Row]:
+    """Those that have sent most first."""
+    rows: list[tuple[float, Row]] = []
     page, earlier = now.pages.get(_RECEIVER, Samples()), before.pages.get(_RECEIVER, Samples())
     names = page.labels("associations_total", "source") | page.labels("received_instances_total", "source")
     for source in sorted(names):
@@ -158,8 +173,7 @@ def _sources(before: Look, now: Look, seconds: float) -> Table:
         lasted = _more(earlier, page, "cstore_seconds_sum", source=source)
         moved = _more(earlier, page, "received_bytes_total", source=source, outcome=_ACKNOWLEDGED)
         came = _more(earlier, page, "received_instances_total", source=source, outcome=_ACKNOWLEDGED)
-        _row(
-            table,
+        row = (
             source,
             f"{acknowledged:.0f}",
             f"{came / seconds:.1f}",
@@ -168,20 +182,18 @@ def _sources(before: Look, now: Look, seconds: float) -> Table:
             f"{page.sum('received_instances_total', source=source) - acknowledged:.0f}",
             f"{page.sum('associations_total', source=source):.0f}",
         )
-    return table
+        rows.append((-acknowledged, row))
+    return [row for _, row in sorted(rows)]
 
 
-def _workers(before: Look, now: Look, seconds: float) -> Table:
-    table = _table(
-        "worker", "pid", "partitions", "placed a second", "MB/s", "in work", "oldest s", "codec restarts"
-    )
+def _workers(before: Look, now: Look, seconds: float) -> list[Row]:
+    rows: list[Row] = []
     for process in now.processes:
         page = now.pages.get(process.name)
         if page is None or not process.name.startswith(_WORKER):
             continue
         earlier = before.pages.get(process.name, page)
-        _row(
-            table,
+        row = (
             process.name,
             f"{process.pid}",
             f"{len(process.partitions)}",
@@ -191,7 +203,8 @@ def _workers(before: Look, now: Look, seconds: float) -> Table:
             f"{page.sum('oldest_upload_seconds'):.0f}",
             f"{page.sum('codec_restarts_total'):.0f}",
         )
-    return table
+        rows.append(row)
+    return rows
 
 
 def _exceptions(before: Look, now: Look) -> Iterator[str]:
@@ -204,8 +217,14 @@ def _exceptions(before: Look, now: Look) -> Iterator[str]:
             more = count - before.reasons.get(reason, 0)
             yield f"{reason}: {count}" + (f" (+{more})" if more else "")
     if now.refusals:
-        yield "refused last (all: `status --rejected`)"
-        yield from (f"  {'  '.join(refusal_row(refusal))}" for refusal in now.refusals)
+        yield "refused last (all, and what to change: `status --rejected`)"
+        yield from (f"  {_refusal_line(refusal)}" for refusal in now.refusals)
+
+
+def _refusal_line(refusal: Refusal) -> str:
+    """The reason first: a narrow terminal cuts the rest."""
+    at, times, refused, calling, called, address, reason, subject = refusal_row(refusal)
+    return "  ".join((at[-_CLOCK:], f"{times}x", reason, calling, address, refused, called, subject)).rstrip()
 
 
 def _more(before: Samples, now: Samples, name: str, **labels: str) -> float:
@@ -213,14 +232,20 @@ def _more(before: Samples, now: Samples, name: str, **labels: str) -> float:
     return max(0.0, now.sum(name, **labels) - before.sum(name, **labels))
 
 
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
+def _cut(rows: list[Row], most: int) -> list[Row]:
+    """No more rows than that, the last of them telling how many there are besides."""
+    return rows if len(rows) <= most else [*rows[: most - 1], (f"and {len(rows) - most + 1} more",)]
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _table(headings: Row, rows: Sequence[Row]) -> Table:
+    """Cells as they are: what stands in brackets is no markup."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for name in headings:
+        table.add_column(name, justify="right" if name and name is not headings[0] else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
-
-
-def _row(table: Table, *cells: str) -> None:
-    """As it is: what stands in brackets is no markup."""
-    table.add_row(*(Text(cell) for cell in cells))

@@ -44,9 +44,9 @@ dicom_ingest_uploads_waiting{state="in-work"} 5
 """
 
 
-def rendered(before: Look, now: Look) -> list[str]:
-    console = Console(file=io.StringIO(), width=160, record=True)
-    console.print(view(before, now))
+def rendered(before: Look, now: Look, width: int = 160, height: int | None = None) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, record=True)
+    console.print(view(before, now, height))
     return console.export_text().splitlines()
 
 
@@ -62,8 +62,9 @@ def looked(at: float, number: int, *, refusing: bool = False, refusals: tuple[Re
 def test_rates_are_of_what_came_between_two_looks() -> None:
     """In 2 s: 100 instances of 0.5 MB in 4 ms each are 50 a second and 25 MB/s."""
     lines = rendered(looked(10.0, 20), looked(12.0, 120))
-    assert next(line for line in lines if line.startswith("received")).split() == ["received", "120", "50.0"]
-    assert next(line for line in lines if line.startswith("backlog")).split() == ["backlog", "60", "+25.0"]
+    places, counts, rates = (line.split() for line in lines[1:4])
+    assert (places[0], counts[1], rates[2]) == ("received", "120", "50.0")
+    assert (places[-1], counts[-1], rates[-1]) == ("backlog", "60", "+25.0")
     source = next(line for line in lines if line.startswith("[ct]")).split()
     assert source == ["[ct]", "120", "50.0", "25.0", "4.0", "3", "7"]
     worker = next(line for line in lines if line.startswith("worker-0")).split()
@@ -79,6 +80,40 @@ def test_a_log_without_room_and_refusals_are_shown() -> None:
     lines = rendered(looked(0, 0), looked(1, 0, refusing=True, refusals=(refusal,)))
     assert any("refuses instances" in line for line in lines)
     assert any("called-ae-title" in line and "192.0.2.1" in line for line in lines)
+
+
+def test_a_small_terminal_shows_what_may_need_somebody() -> None:
+    """80 by 24, with more sources and workers than it has lines: these are cut, and say so; nothing else is."""
+
+    def crowded(at: float) -> Look:
+        small = looked(at, 0, refusing=True, refusals=(refusal,) * 3)
+        page = "# TYPE dicom_ingest_received_instances_total counter\n" + "".join(
+            f'dicom_ingest_received_instances_total{{source="ct-{number:017}",outcome="acknowledged"}} {number}\n'
+            for number in range(30)
+        )
+        workers = [
+            Running(name=f"worker-{number}", pid=99_999, started=1, partitions=(0,)) for number in range(16)
+        ]
+        pages = {
+            "receiver": Samples(
+                page + "# TYPE dicom_ingest_log_refusing gauge\ndicom_ingest_log_refusing 1\n"
+            )
+        }
+        pages |= {worker.name: Samples(WORKER % 9) for worker in workers}
+        reasons = {f"quarantined/{word}": 1 for word in ("identity", "limit", "seal")}
+        return small._replace(processes=workers, pages=pages, reasons=reasons)
+
+    refusal = Refusal(
+        0, Refused.ASSOCIATION, "A" * 16, "B" * 16, "2001:db8:1:2:3:4:5:6", "too-many-associations", "", "", 3
+    )
+    lines = rendered(crowded(0), crowded(1), 80, 24)
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    assert sum("too-many-associations" in line for line in lines) == 3
+    assert all(f"quarantined/{word}: 1" in lines for word in ("identity", "limit", "seal"))
+    assert any("refuses instances" in line for line in lines)
+    assert lines[5].startswith("ct-00000000000000029")  # that has sent most
+    assert [line.strip() for line in lines if line.startswith("and ")] == ["and 25 more", "and 14 more"]
 
 
 def test_a_process_that_started_anew_gives_no_negative_rate() -> None:
