@@ -21,6 +21,7 @@ from ingest.contract.spool.format import (
     is_whole,
 )
 from ingest.contract.spool.group_writer import GroupWriter
+from ingest.contract.spool.layout import Meta
 from tests.log.simulated_disk import SimulatedDisk
 
 LOG_ID = 0x1122334455667788
@@ -36,9 +37,10 @@ def appended(partition: int, payload: bytes, sequence: int = 1) -> Appended:
 
 def encode_group(log_id: int, header: GroupHeader, group: Sequence[Appended]) -> bytes:
     """What a group leaves on the disk."""
+    meta = Meta(log_id=log_id, receiver_id=1, segment_size=8 * PAGE, partitions=1)
     disk = SimulatedDisk(1)
     fd = disk.open(Path("/segment"), write=True, create=True)
-    writer = GroupWriter(disk, fd, log_id, header.position, 0, 1 << 20)
+    writer = GroupWriter(disk, fd, meta, header.position, room=8 * PAGE, piece=8 * PAGE)
     for record in group:
         assert writer.fits(record)
         writer.add(record)

@@ -72,6 +72,7 @@ class File:
     def forget(self) -> None:
         """Only what the disk has is left."""
         self.dirty.clear()
+        self.failed = False
         self.cache = dict(self.durable)
         self.size = self.durable_size
 

@@ -1,7 +1,5 @@
 """One group on its way to the disk: pieces of it while its records still come, its header last."""
 
-from typing import Final
-
 from ingest.contract.spool.disk import IOV_MAX, Buffer, Disk, cut, write_all
 from ingest.contract.spool.format import (
     FRAME,
@@ -15,28 +13,25 @@ from ingest.contract.spool.format import (
     framed_size,
     page_ceiling,
 )
-
-# From so much on the disk is given work before the group is complete: it writes while the records behind are hashed
-# and copied (measured: 2 of 16 MiB gain a half over one write and one sync). What one sender of 512 KiB waits with is
-# one write and one sync as before, with no call more.
-PIECE: Final = 1 << 20
+from ingest.contract.spool.layout import Meta
 
 
 class GroupWriter:
-    """Writes one group at ``position`` of the stream, ``offset`` of the segment open at ``fd``.
+    """Writes one group at ``position`` of the stream, in the segment open at ``fd``.
 
     Each page is written once, and the first page, with the header, after all others: until then nothing of the group
     can be found, and a page that the disk has begun to write is not changed again.
     """
 
-    def __init__(self, disk: Disk, fd: int, log_id: int, position: int, offset: int, room: int) -> None:
-        """The group takes at most ``room`` bytes."""
+    def __init__(self, disk: Disk, fd: int, meta: Meta, position: int, *, room: int, piece: int) -> None:
+        """It takes ``room`` bytes at most; each ``piece`` bytes, at least two pages, are written while records come."""
         self._disk = disk
         self._fd = fd
-        self._log_id = log_id
+        self._log_id = meta.log_id
         self._position = position
-        self._offset = offset
+        self._offset = position % meta.segment_size
         self._room = room
+        self._piece = piece
         self._buffers: list[Buffer] = [bytes(GROUP.size)]  # of the group's end, not written
         self._written = 0  # bytes before them, whole pages
         self._first_page: list[Buffer] = []  # kept back of those
@@ -60,7 +55,7 @@ class GroupWriter:
         self._length = start + FRAME.size + record.size
         self._records += 1
         self._iov_left -= 1 + len(record.payload)
-        if self._length - self._written >= PIECE:
+        if self._length - self._written >= self._piece:
             self._write_piece()
 
     def finish(self, header: GroupHeader) -> int:
