@@ -1,6 +1,6 @@
-"""The log on one machine: whatever waits is one group, one write, one sync, in a thread of its own.
+"""The log on one machine: whatever waits is one group and one sync, in a thread of its own.
 
-Steps of a group: 1. appended, 2. synced, 3. its end published to readers, 4. its publishers told. So a
+Steps of a group: 1. each record hashed and appended, 2. synced, 3. its end published to readers, 4. its publishers told. So a
 reader never sees what a power cut can take back, and a publisher never hears of what is not durable.
 """
 

@@ -43,7 +43,7 @@ class Appended(NamedTuple):
 
 
 class GroupHeader(NamedTuple):
-    """What one write to the log says of itself. Positions are bytes of the stream."""
+    """What a group says of itself. Positions are bytes of the stream."""
 
     records: int
     position: int
