@@ -1,6 +1,6 @@
-"""The log on one machine: whatever waits is one group, one write, one sync, in a thread of its own.
+"""The log on one machine: whatever waits is one group and one sync, in a thread of its own.
 
-Steps of a group: 1. appended, 2. synced, 3. its end published to readers, 4. its publishers told. So a
+Steps of a group: 1. each record hashed and appended, 2. synced, 3. its end published to readers, 4. its publishers told. So a
 reader never sees what a power cut can take back, and a publisher never hears of what is not durable.
 """
 
@@ -10,7 +10,7 @@ import errno
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from queue import SimpleQueue
 from typing import Final
@@ -88,6 +88,7 @@ class SpoolWriter:
         self._writing = threading.Lock()  # held by whoever writes a group
         self._waking = threading.Lock()  # and by whoever wakes its readers
         self._on_their_way = 0  # records published and not yet answered; the event loop's thread alone counts
+        self._closing = False
         self._ready = False  # the start is in every partition
         self._slow_until = 0.0
         self.publishers = 2  # how many may publish; whoever knows that there is one only says so
@@ -261,11 +262,11 @@ class SpoolWriter:
         self._started.set()
 
     def _write_groups(self, waiting: deque[_Waiting]) -> None:
-        closing = False
-        while waiting or not closing:
-            closing = self._gather(waiting, closing=closing)
+        while True:
+            while not waiting and not self._closing:
+                self._take(waiting)
             if not waiting:
-                continue
+                break
             with self._writing:
                 group = self._write_group(waiting)
             if group:
@@ -273,7 +274,7 @@ class SpoolWriter:
                 self._wake(group)
             else:
                 time.sleep(_AFTER_ERROR)
-                if closing:
+                if self._closing:
                     break
         self._started.set()
 
@@ -282,20 +283,28 @@ class SpoolWriter:
         header = encode_header(Kind.EPOCH, UploadId.of(self.receiver_id, self.epoch, 0))
         return [Appended(partition, header, ()) for partition in range(self.partitions)]
 
-    def _gather(self, waiting: deque[_Waiting], *, closing: bool) -> bool:
-        """Add all that is published; wait for it when there is nothing to do. True when the end has come."""
-        while not closing and len(waiting) < _GROUP_GATHER and (not waiting or not self._queue.empty()):
-            item = self._queue.get()
-            if item is None:
-                return True
-            try:
-                made = self._made(item)
-            except Exception:
-                self._tell([item[-1]], LogUnavailable("the log has failed"))  # it waits nowhere any more
-                raise
-            if made is not None:
-                waiting.append(made)
-        return closing
+    def _records(self, waiting: deque[_Waiting]) -> Iterator[Appended]:
+        """What waits, and all that is published meanwhile: hashed just before it is written, and so read from the cache."""
+        for record, _ in tuple(waiting):
+            yield record
+        while not self._closing and len(waiting) < _GROUP_GATHER and not self._queue.empty():
+            if self._take(waiting):
+                yield waiting[-1][0]
+
+    def _take(self, waiting: deque[_Waiting]) -> bool:
+        """Take one that is published, or wait for it; whether there is one more to write."""
+        item = self._queue.get()
+        if item is None:
+            self._closing = True
+            return False
+        try:
+            made = self._made(item)
+        except Exception:
+            self._tell([item[-1]], LogUnavailable("the log has failed"))  # it waits nowhere any more
+            raise
+        if made is not None:
+            waiting.append(made)
+        return made is not None
 
     def _made(self, published: _Published) -> _Waiting | None:
         """The record with its header; None when it is refused, since its upload has lost another."""
@@ -314,10 +323,12 @@ class SpoolWriter:
         """Make the first records durable and return them; when they could not be written none, and all are told."""
         log = self._log
         begun = time.monotonic()
+        records = self._records(waiting)
         try:
-            count = log.append([record for record, _ in waiting])
+            count = log.append(records)
             log.sync()
         except (SpoolFull, WriteFailed, SyncFailed, OSError) as error:
+            deque(records, 0)  # none waits behind those that are refused, for the same again
             self._refuse(waiting, error)
             return []
         ended = time.monotonic()

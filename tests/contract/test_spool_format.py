@@ -1,5 +1,8 @@
 """The spool's bytes: golden groups, and what makes stale, foreign and torn ones fail."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +17,12 @@ from ingest.contract.spool.format import (
     GroupHeader,
     decode_frame,
     decode_group_header,
-    encode_group,
     frame_ceiling,
     is_whole,
 )
+from ingest.contract.spool.group_writer import GroupWriter
+from ingest.contract.spool.layout import Meta
+from tests.log.simulated_disk import SimulatedDisk
 
 LOG_ID = 0x1122334455667788
 HEADER = GroupHeader(
@@ -28,6 +33,19 @@ HEADER = GroupHeader(
 def appended(partition: int, payload: bytes, sequence: int = 1) -> Appended:
     pieces = [memoryview(payload)] if payload else []
     return Appended(partition, encode_header(Kind.PART, UploadId.of(1, 2, sequence), 0, None, pieces), pieces)
+
+
+def encode_group(log_id: int, header: GroupHeader, group: Sequence[Appended]) -> bytes:
+    """What a group leaves on the disk."""
+    meta = Meta(log_id=log_id, receiver_id=1, segment_size=8 * PAGE, partitions=1)
+    disk = SimulatedDisk(1)
+    fd = disk.open(Path("/segment"), write=True, create=True)
+    writer = GroupWriter(disk, fd, meta, header.position, room=8 * PAGE, piece=8 * PAGE)
+    for record in group:
+        assert writer.fits(record)
+        writer.add(record)
+    size = writer.finish(header)
+    return disk.pread(fd, size + 1, 0)
 
 
 GROUP_OF_TWO = [appended(5, b"one"), appended(300, b"")]
@@ -45,14 +63,14 @@ GOLDEN_GROUP = (
 
 def test_golden_group() -> None:
     """A group has these bytes: header, frame, record, gap to the next eighth byte, frame, record, gap to a page."""
-    data = b"".join(encode_group(LOG_ID, HEADER, GROUP_OF_TWO))
+    data = encode_group(LOG_ID, HEADER, GROUP_OF_TWO)
     assert len(data) == PAGE
     assert data.hex() == GOLDEN_GROUP + "00" * (PAGE - 168)
 
 
 def test_a_group_reads_back() -> None:
     """Header, frames and records are found where they were put."""
-    data = b"".join(encode_group(LOG_ID, HEADER, GROUP_OF_TWO))
+    data = encode_group(LOG_ID, HEADER, GROUP_OF_TWO)
     header = decode_group_header(data, LOG_ID, HEADER.position)
     assert header is not None
     assert (header.records, header.previous, header.synced) == (2, 7 * PAGE, 6 * PAGE)
@@ -72,7 +90,7 @@ def test_a_group_reads_back() -> None:
 @given(position=st.integers(0, 2**40), log_id=st.integers(0, 2**64 - 1))
 def test_bytes_of_another_place_or_log_do_not_pass(position: int, log_id: int) -> None:
     """A group or record is valid at its own position of its own log: a recycled segment's is stale elsewhere."""
-    data = b"".join(encode_group(LOG_ID, HEADER, GROUP_OF_TWO))
+    data = encode_group(LOG_ID, HEADER, GROUP_OF_TWO)
     frame = data[GROUP.size : GROUP.size + FRAME_AND_HEAD]
     own = HEADER.position + GROUP.size
     if position not in (HEADER.position, own):
@@ -86,7 +104,7 @@ def test_bytes_of_another_place_or_log_do_not_pass(position: int, log_id: int) -
 @given(bit=st.integers(0, GROUP.size * 8 - 1))
 def test_every_flipped_bit_of_a_header_is_found(bit: int) -> None:
     """One wrong bit makes a group's header invalid."""
-    data = bytearray(b"".join(encode_group(LOG_ID, HEADER, GROUP_OF_TWO)))
+    data = bytearray(encode_group(LOG_ID, HEADER, GROUP_OF_TWO))
     data[bit // 8] ^= 1 << bit % 8
     assert decode_group_header(data, LOG_ID, HEADER.position) is None
 
@@ -94,15 +112,15 @@ def test_every_flipped_bit_of_a_header_is_found(bit: int) -> None:
 @given(bit=st.integers(0, FRAME_AND_HEAD * 8 - 1))
 def test_every_flipped_bit_of_a_frame_is_found(bit: int) -> None:
     """The frame's CRC covers the record's head: a frame never vouches for another record of the same size."""
-    data = bytearray(b"".join(encode_group(LOG_ID, HEADER, GROUP_OF_TWO))[GROUP.size :])
+    data = bytearray(encode_group(LOG_ID, HEADER, GROUP_OF_TWO)[GROUP.size :])
     data[bit // 8] ^= 1 << bit % 8
     assert decode_frame(data[:FRAME_AND_HEAD], LOG_ID, HEADER.position + GROUP.size) is None
 
 
 def test_a_whole_stale_record_behind_a_new_frame_does_not_pass() -> None:
     """A torn write may leave the frame new and the record old, of the same size and sound in itself."""
-    new = b"".join(encode_group(LOG_ID, HEADER, [appended(5, bytes(8000), 1)]))
-    old = b"".join(encode_group(LOG_ID, HEADER, [appended(5, bytes(8000), 2)]))
+    new = encode_group(LOG_ID, HEADER, [appended(5, bytes(8000), 1)])
+    old = encode_group(LOG_ID, HEADER, [appended(5, bytes(8000), 2)])
     cut = GROUP.size + FRAME.size
     torn = new[:cut] + old[cut:]
     assert is_whole(torn[cut : cut + 8032])

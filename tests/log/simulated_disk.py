@@ -30,6 +30,7 @@ class File:
         self.durable_size = 0
         self.durable: dict[int, bytes] = {}
         self.dirty: dict[int, list[bytes]] = {}
+        self.failed = False  # a write in the background did, and nobody has been told
 
     def write(self, data: bytes, position: int) -> None:
         end = position + len(data)
@@ -58,17 +59,20 @@ class File:
         self.dirty.clear()
         self.durable_size = self.size
 
-    def write_back(self, rng: random.Random) -> None:
-        """Some of the dirty pages reach the disk, each at some value that it has had."""
-        for number, versions in self.dirty.items():
+    def write_back(self, rng: random.Random, pages: range | None = None, *, clean: bool = False) -> None:
+        """Some of the dirty pages reach the disk, each at some value that it has had, or its last if it is clean then."""
+        for number in [number for number in self.dirty if pages is None or number in pages]:
             if rng.random() < 0.5:
-                self.durable[number] = rng.choice(versions)
+                self.durable[number] = self.cache[number] if clean else rng.choice(self.dirty[number])
+                if clean:
+                    del self.dirty[number]
         if self.size > self.durable_size and rng.random() < 0.5:
             self.durable_size = rng.randint(self.durable_size, self.size)
 
     def forget(self) -> None:
         """Only what the disk has is left."""
         self.dirty.clear()
+        self.failed = False
         self.cache = dict(self.durable)
         self.size = self.durable_size
 
@@ -107,6 +111,7 @@ class SimulatedDisk:
         self.countdown: int | None = None
         self.fail_next_sync = False
         self.short_writes = 0.0
+        self.fail_writeback = 0.0
         self.refuse_writes = 0.0
         self.refuse_after: int | None = None  # pages that are written before the disk is full
         self.unreadable: set[tuple[File, int]] = set()  # pages that give EIO
@@ -165,13 +170,26 @@ class SimulatedDisk:
             raise OSError(errno.ENOSPC, "no space")
         file.size = max(file.size, size)
 
+    def start_writeback(self, fd: int, length: int, position: int) -> None:
+        """Nothing, or some of it; what fails on the way counts as clean and is told by the next sync."""
+        file = self.descriptors[fd]
+        pages = range(position // PAGE, (position + length) // PAGE)
+        if self.tick(final=False):
+            file.write_back(self.rng, pages)
+            raise PowerCut
+        file.write_back(self.rng, pages, clean=True)
+        if self.rng.random() < self.fail_writeback and any(number in file.dirty for number in pages):
+            file.failed = True
+            for number in pages:
+                file.dirty.pop(number, None)
+
     def fdatasync(self, fd: int) -> None:
         file = self.descriptors[fd]
         if self.tick(final=False):
             file.write_back(self.rng)
             raise PowerCut
-        if self.fail_next_sync and file.dirty:
-            self.fail_next_sync = False
+        if file.failed or (self.fail_next_sync and file.dirty):
+            self.fail_next_sync = file.failed = False
             file.write_back(self.rng)
             file.dirty.clear()  # "clean" from now on, whatever the disk has
             raise OSError(errno.EIO, "sync failed")

@@ -49,6 +49,7 @@ class Machine:
         self.synced_to = 0  # at the last acknowledgement or start
         self.count = 0
         self.log: SegmentLog | None = None
+        self.piece = self.rng.choice([2 * PAGE, 3 * PAGE, 4 * PAGE, SEGMENT])
         self.expect_damage = False
 
     # -- what processes do
@@ -60,6 +61,7 @@ class Machine:
         self.log, self.pool, recovered = open_log(
             self.disk, self.layout, meta, LIMITS, low_water_mark=lambda: self.mark, committed=self.mark
         )
+        self.log.piece = self.piece
         assert self.log.end >= max([0, *self.acknowledged]), "an acknowledged record is behind the log's end"
         return recovered
 
@@ -189,6 +191,7 @@ def run(seed: int, steps: int = 40) -> Machine:
     machine.recover()
     machine.disk.short_writes = rng.choice([0, 0, 0.3])
     machine.disk.refuse_writes = rng.choice([0, 0, 0, 0.1])
+    machine.disk.fail_writeback = rng.choice([0, 0, 0.02])
     actions = [machine.append, machine.append, machine.sync, machine.sync, machine.read, machine.commit]
     for _ in range(steps):
         machine.disk.fail_next_sync = rng.random() < 0.03
@@ -303,6 +306,44 @@ def test_a_failed_sync_is_cut_where_the_durable_end_was() -> None:
     machine.disk.power_cut()
     machine.recover_quietly()
     assert machine.contents() == [first, third]
+
+
+def test_a_write_that_failed_early_is_told_by_the_sync() -> None:
+    """The hint says nothing; what the disk lost behind it is never acknowledged, and not shown after a start."""
+    machine = Script()
+    first = machine.write(100)
+    machine.sync_quietly()
+    assert machine.log is not None
+    machine.log.piece = 2 * PAGE
+    machine.disk.fail_writeback = 1.0
+    machine.write(3 * PAGE)
+    machine.disk.fail_writeback = 0.0
+    with pytest.raises(SyncFailed):
+        machine.sync_quietly()
+    assert machine.log.durable_end == PAGE
+    machine.disk.kill()
+    recovered = machine.recover_quietly()
+    assert (recovered.retired, recovered.end) == (0, PAGE)
+    assert machine.contents() == [first]
+
+
+def test_a_group_refused_between_its_pieces_is_taken_back() -> None:
+    """Of what is written by then nothing is found; and the group has no header yet that could be."""
+    machine = Script()
+    first = machine.write(100)
+    machine.sync_quietly()
+    assert machine.log is not None
+    machine.log.piece = 2 * PAGE
+    machine.disk.refuse_after = 1
+    with pytest.raises(WriteFailed):
+        machine.write(4 * PAGE)
+    machine.disk.refuse_after = None
+    second = machine.write(5 * PAGE)
+    machine.sync_quietly()
+    machine.lose_durable_end()
+    machine.disk.kill()
+    assert not machine.recover_quietly().torn
+    assert machine.contents() == [first, second]
 
 
 def test_torn_groups_are_kept_and_damage_is_told_from_them() -> None:

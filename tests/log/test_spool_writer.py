@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import random
@@ -256,6 +257,71 @@ async def test_one_slow_partition_keeps_its_segments(tmp_path: Path) -> None:
         write_checkpoint(checkpoint_path(checkpoints, 0), Checkpoint(partition=0, low_water_mark=end))
         assert not await taken_by(writer)
         assert payloads(read_all(tmp_path, [1])) == [b"slow"]
+
+
+class ToldDisk(OsDisk):
+    """Notes each write of a group, and refuses them when told to."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+        self.refuse = False
+
+    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
+        if len(buffers) > 1:
+            self.calls.append("write")
+            if self.refuse:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().pwritev(fd, buffers, position)
+
+    def start_writeback(self, fd: int, length: int, position: int) -> None:
+        self.calls.append("begin")
+        super().start_writeback(fd, length, position)
+
+
+async def publish_together(writer: SpoolWriter, calls: list[str], count: int) -> list[asyncio.Future[None]]:
+    """So many large records that are all in the queue before the first is made."""
+    payload = [memoryview(bytes(700_000))]
+    together = threading.Event()
+
+    def made(number: int) -> bytes:
+        together.wait()
+        calls.append("make")
+        return part(number, payload)
+
+    futures = [writer.publish(0, functools.partial(made, number), payload) for number in range(count)]
+    together.set()
+    await asyncio.wait(futures)
+    return futures
+
+
+@asynchronous
+async def test_the_disk_has_begun_before_the_last_record_is_hashed(tmp_path: Path) -> None:
+    """Each record is written right behind its hashing, and a group that is large is on its way by then."""
+    calls: list[str] = []
+    config = Settings(data=tmp_path, log=LogSettings(partitions=1, segment_size=8 * MiB, reserve=0))
+    async with running(config, ToldDisk(calls)) as writer:
+        calls.clear()
+        for future in await publish_together(writer, calls, 4):
+            future.result()
+    assert calls == ["make", "make", "write", "begin", "make", "make", "write", "begin", "write", "write"]
+    assert len(payloads(read_all(tmp_path, [0]))) == 4
+
+
+@asynchronous
+async def test_all_that_wait_are_refused_with_the_first(tmp_path: Path) -> None:
+    """Who waits behind a group that was refused half way does not wait for the same refusal again."""
+    calls: list[str] = []
+    disk = ToldDisk(calls)
+    config = Settings(data=tmp_path, log=LogSettings(partitions=1, segment_size=8 * MiB, reserve=0))
+    async with running(config, disk) as writer:
+        calls.clear()
+        disk.refuse = True
+        for future in await publish_together(writer, calls, 5):
+            assert isinstance(future.exception(), OutOfResources)
+        disk.refuse = False
+        assert calls.count("write") == 1
+        await publish(writer, 0, b"later")
+    assert payloads(read_all(tmp_path, [0])) == [b"later"]
 
 
 class SmallDisk(OsDisk):

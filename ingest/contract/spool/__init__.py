@@ -21,7 +21,7 @@ integers are little-endian; CRC is CRC-32C.
 A slot is 128 bytes overwritten in place, so that it can be set on a full disk: decimal numbers, their CRC in
 hex, spaces, a line feed.
 
-Group: what one write holds. It starts on a page (4096), is padded with zeros to a page, never crosses a
+Group: the records of one sync. It starts on a page (4096), is padded with zeros to a page, never crosses a
 segment, and the first group of a segment is at its start.
 
     offset  size  field
@@ -51,8 +51,9 @@ Frame: a record in a group.
 The frame's CRC covers the record's head, and so the record's CRC: a torn write that left the frame new and
 the record old is seen. A record is skipped by reading its frame and head only.
 
-Writing (`SegmentLog`, `open_log`): append, sync, then publish the durable end. A segment is synced before
-the next one is written. A group that the disk refused is blanked, and that is synced before another segment
+Writing (`SegmentLog`, `open_log`): append, sync, then publish the durable end. A large group is written in
+pieces while its records come (`GroupWriter`), its header last, and the disk is given each piece at once; durable
+it is by the sync alone. A segment is synced before the next one is written. A group that the disk refused is blanked, and that is synced before another segment
 is begun. After a failed sync the log is broken: position and segment go to ``cut``, and only `open_log` of a
 new process goes on.
 

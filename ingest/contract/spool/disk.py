@@ -1,15 +1,36 @@
 """The few file system calls that the log stands on, behind an interface that a simulated disk can take."""
 
+import ctypes
 import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, cast
 
 IOV_MAX: Final = os.sysconf("SC_IOV_MAX")  # buffers of one pwritev; 1024 on Linux
 _COUNTER_SIZE: Final = 4096
+
+Buffer = bytes | memoryview
+
+# With this flag alone it only begins to write: it neither waits nor takes an error from the fdatasync that follows,
+# as the flags that wait do (sync_file_range(2)).
+_SYNC_FILE_RANGE_WRITE: Final = 2
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """The C library's, called without the interpreter's lock; None where it has none, as outside Linux."""
+    try:
+        function = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    function.restype = ctypes.c_int
+    return cast("Callable[[int, int, int, int], int]", function)
+
+
+_sync_file_range: Final = _find_sync_file_range()
 
 
 class Space(NamedTuple):
@@ -50,7 +71,7 @@ class Disk(Protocol):
         """At most ``length`` bytes; less only at the end of the file."""
         ...
 
-    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
         """Write, at most `IOV_MAX` buffers; the number of bytes written may be less than given."""
         ...
 
@@ -58,8 +79,12 @@ class Disk(Protocol):
         """Give the file its blocks, so that writing its first ``size`` bytes never lacks space."""
         ...
 
+    def start_writeback(self, fd: int, length: int, position: int) -> None:
+        """Have the disk begin with what was written there; a hint, which raises nothing and promises nothing."""
+        ...
+
     def fdatasync(self, fd: int) -> None:
-        """Make the file's data durable."""
+        """Make the file's data durable, or tell that any of it was not since the last time."""
         ...
 
     def sync_folder(self, path: Path) -> None:
@@ -132,13 +157,18 @@ class OsDisk:
         """See `Disk`."""
         return os.pread(fd, length, position)
 
-    def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
+    def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
         """See `Disk`."""
         return os.pwritev(fd, buffers, position)
 
     def allocate(self, fd: int, size: int) -> None:
         """See `Disk`."""
         os.posix_fallocate(fd, 0, size)
+
+    def start_writeback(self, fd: int, length: int, position: int) -> None:
+        """See `Disk`."""
+        if _sync_file_range is not None:
+            _sync_file_range(fd, position, length, _SYNC_FILE_RANGE_WRITE)
 
     def fdatasync(self, fd: int) -> None:
         """See `Disk`."""
@@ -200,7 +230,7 @@ class OsDisk:
             os.close(fd)
 
 
-def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
+def write_all(disk: Disk, fd: int, buffers: Sequence[Buffer], position: int) -> int:
     """Write every byte, going on after short writes; returns the position behind them.
 
     Raises:
@@ -212,14 +242,23 @@ def write_all(disk: Disk, fd: int, buffers: Sequence[bytes | memoryview], positi
         if written == 0 and any(map(len, rest)):
             raise OSError(errno.EIO, "nothing was written")
         position += written
-        done = 0
-        while done < len(rest) and written >= len(rest[done]):
-            written -= len(rest[done])
-            done += 1
-        del rest[:done]
-        if written:
-            rest[0] = memoryview(rest[0])[written:]
+        cut(rest, written)
     return position
+
+
+def cut(buffers: list[Buffer], size: int) -> list[Buffer]:
+    """Take the first ``size`` bytes, and empty buffers behind them, out of ``buffers``; nothing is copied."""
+    count = 0
+    while count < len(buffers) and size >= len(buffers[count]):
+        size -= len(buffers[count])
+        count += 1
+    taken = buffers[:count]
+    del buffers[:count]
+    if size:
+        last = memoryview(buffers[0])
+        taken.append(last[:size])
+        buffers[0] = last[size:]
+    return taken
 
 
 def read_file(disk: Disk, path: Path, limit: int = 1 << 20) -> bytes | None:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from crc32c import crc32c
 
 from ingest.contract import records
+from ingest.contract.spool.disk import Buffer
 
 # A group starts on a page of its own, so writing it never touches a page with acknowledged bytes, and never
 # makes the kernel read a page back before it is changed.
@@ -27,8 +28,6 @@ _GROUP_BODY: Final = struct.Struct("<IQQQQQQ")
 _FRAME_COVERED: Final = struct.Struct(f"<QQ4sIHH{HEAD_SIZE}s")
 _FRAME_PLACE: Final = struct.Struct("<QQ")
 
-Buffer = bytes | memoryview
-
 
 class Appended(NamedTuple):
     """One record on its way into the log: all of it but the payload, and the payload in pieces."""
@@ -44,7 +43,7 @@ class Appended(NamedTuple):
 
 
 class GroupHeader(NamedTuple):
-    """What one write to the log says of itself. Positions are bytes of the stream."""
+    """What a group says of itself. Positions are bytes of the stream."""
 
     records: int
     position: int
@@ -92,27 +91,13 @@ def framed_size(record_size: int) -> int:
     return frame_ceiling(FRAME.size + record_size)
 
 
-def encode_group(log_id: int, header: GroupHeader, group: Sequence[Appended]) -> list[Buffer]:
-    """The buffers of one group, padded to whole pages; payloads are passed on uncopied.
-
-    ``header`` gives position, previous, synced and written_at; records and length are found here.
-    """
-    buffers: list[Buffer] = [b""]
-    position = header.position + GROUP.size
-    gap = 0
-    for partition, head, payload in group:
-        size = len(head)
-        for piece in payload:
-            size += len(piece)
-        buffers.append(b"\0" * gap + encode_frame(log_id, position, partition, size, head) + head)
-        buffers.extend(payload)
-        end = position + FRAME.size + size
-        position = frame_ceiling(end)
-        gap = position - end
-    length = position - gap - header.position
-    buffers.append(b"\0" * (page_ceiling(header.position + length) - header.position - length))
-    buffers[0] = encode_group_header(log_id, header._replace(records=len(group), length=length))
-    return buffers
+def encode_record(log_id: int, position: int, gap: int, record: Appended) -> list[Buffer]:
+    """The buffers of one record whose frame is at ``position``, behind ``gap`` zeros; the payload is passed on uncopied."""
+    head = record.header
+    return [
+        b"\0" * gap + encode_frame(log_id, position, record.partition, record.size, head) + head,
+        *record.payload,
+    ]
 
 
 def encode_group_header(log_id: int, header: GroupHeader) -> bytes:

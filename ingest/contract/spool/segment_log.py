@@ -2,24 +2,24 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, ParamSpec, TypeVar
 
-from ingest.contract.spool.disk import IOV_MAX, Disk, write_all
+from ingest.contract.spool.disk import Disk, write_all
 from ingest.contract.spool.errors import SyncFailed, WriteFailed
-from ingest.contract.spool.format import (
-    GROUP,
-    PAGE,
-    Appended,
-    GroupHeader,
-    encode_group,
-    framed_size,
-)
+from ingest.contract.spool.format import GROUP, PAGE, Appended, GroupHeader, framed_size
+from ingest.contract.spool.group_writer import GroupWriter
 from ingest.contract.spool.layout import Layout, Meta
 from ingest.contract.spool.slots import write_slot
 
 # Twice what sixteen senders of 512 KiB wait with; more would gain nothing and let the first record wait longer.
-MAX_GROUP: Final = 16 << 20
+MAX_GROUP: Final = 16 << 20  # bytes
+# From so much on the disk is given work before the group is complete: it writes while the records behind are hashed and
+# copied. What one sender of 512 KiB waits with is one write and one sync, with no call more.
+PIECE: Final = 1 << 20  # bytes
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class SegmentLog:
@@ -37,6 +37,7 @@ class SegmentLog:
         self._layout = layout
         self.meta = meta
         self.take_segment = take_segment
+        self.piece = PIECE  # of a group that is being written
         self._number = number
         self._fd = fd
         self._end = end
@@ -64,10 +65,12 @@ class SegmentLog:
 
     def fits(self, record: Appended) -> bool:
         """Whether the segment at hand has room, so that appending never waits for another."""
-        return self._fitting([record]) == 1
+        return self._fd is not None and GROUP.size + framed_size(record.size) <= self._room()
 
-    def append(self, waiting: Sequence[Appended]) -> int:
+    def append(self, waiting: Iterable[Appended]) -> int:
         """Write one group of the first records of ``waiting``; returns how many it took, at least one.
+
+        They are written as they come; the one that is taken out of ``waiting`` last may not fit any more.
 
         Raises:
             SpoolFull: the segment is full and there is no other.
@@ -75,13 +78,19 @@ class SegmentLog:
             SyncFailed: the log is broken, see `sync`.
         """
         self._check()
-        count = self._fitting(waiting)
-        if count == 0:
-            self._roll()
-            count = self._fitting(waiting)
-            assert count, "a record is smaller than a segment"
-        header = GroupHeader(0, self._next, 0, self._end, self._durable_end, time.time_ns())
-        self._write(encode_group(self.meta.log_id, header, waiting[:count]))
+        group: GroupWriter | None = None
+        count = 0
+        for record in waiting:
+            if group is None:
+                group = self._group_for(record)
+            elif not group.fits(record):
+                break
+            self._write(group.add, record)
+            count += 1
+        assert group is not None, "no record waits"
+        header = GroupHeader(0, 0, 0, self._end, self._durable_end, time.time_ns())
+        self._next += self._write(group.finish, header)
+        self._end = self._next
         return count
 
     def sync(self) -> int:
@@ -111,18 +120,17 @@ class SegmentLog:
         if self._broken:
             raise SyncFailed("an earlier sync failed, or the log is closed")
 
-    def _fitting(self, waiting: Sequence[Appended]) -> int:
-        """How many of the first records fit in one group in the rest of the segment."""
-        if self._fd is None:
-            return 0
-        space = min((self._number + 1) * self.meta.segment_size - self._next, MAX_GROUP) - GROUP.size
-        buffers = IOV_MAX - 2
-        for count, record in enumerate(waiting):
-            space -= framed_size(record.size)
-            buffers -= 1 + len(record.payload)
-            if space < 0 or (buffers < 0 and count):
-                return count
-        return len(waiting)
+    def _room(self) -> int:
+        """Bytes that a group may take: no more than the rest of the segment."""
+        return min((self._number + 1) * self.meta.segment_size - self._next, MAX_GROUP)
+
+    def _group_for(self, record: Appended) -> GroupWriter:
+        """A group that has room for the record, in the next segment where this one has none."""
+        if not self.fits(record):
+            self._roll()
+            assert self.fits(record), "a record is smaller than a segment"
+        assert self._fd is not None
+        return GroupWriter(self._disk, self._fd, self.meta, self._next, room=self._room(), piece=self.piece)
 
     def _roll(self) -> None:
         """Go to the start of the next segment.
@@ -137,23 +145,21 @@ class SegmentLog:
         self._number += 1
         self._next = self._number * self.meta.segment_size
 
-    def _write(self, buffers: Sequence[bytes | memoryview]) -> None:
-        fd = self._fd
-        assert fd is not None
-        offset = self._next % self.meta.segment_size
+    def _write(self, write: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Have a group write, and take it back when the disk refuses."""
         self._dirty = True
         try:
-            written = write_all(self._disk, fd, buffers, offset)
+            return write(*arguments, **named)
         except OSError as error:
             # The next group may start elsewhere, and then this one's header must not stand.
+            fd = self._fd
+            assert fd is not None
             try:
-                write_all(self._disk, fd, [bytes(PAGE)], offset)
+                write_all(self._disk, fd, [bytes(PAGE)], self._next % self.meta.segment_size)
             except OSError:
                 self._fail()
                 raise SyncFailed(f"cannot take a group back: {error}") from error
             raise WriteFailed(f"write: {error}") from error
-        self._next += written - offset
-        self._end = self._next
 
     def _sync_segment(self) -> None:
         assert self._fd is not None
