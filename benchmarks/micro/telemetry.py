@@ -23,7 +23,9 @@ from benchmarks.processes import ChildProcess, free_port
 
 _INSTANCES: Final = 500  # a round and receiver
 _PAGE_KEPT: Final = 1.1  # s after which a page of metrics is made anew
-_PAGES: Final = 15
+_PAGES: Final = 3  # of each start
+# Each process is a little faster or slower for as long as it lives, by more than what is looked for.
+_STARTS: Final = 6
 _KIND: Final = "small"  # 40 KiB: the smaller, the more what is per instance counts
 _ARMS: Final = {
     "nothing": {},
@@ -79,32 +81,46 @@ def _scrape(arm: _Arm) -> float:
     return (_processor_time(arm.process.pid) - before) * 1e3
 
 
+def _start(folder: Path, rounds: int, costs: dict[str, list[float]], pages: list[float]) -> None:
+    """Start the receivers, and add what each round costs; the first warms up."""
+    with ExitStack() as stack:
+        arms = {name: stack.enter_context(_arm(folder / name)) for name in _ARMS}
+        _scrape(arms["everything"])  # loads what makes the pages
+        for number in range(1, rounds + 2):
+            for arm in list(arms.values()) if number % 2 else reversed(arms.values()):
+                _round(arm, number)
+        pages += [_scrape(arms["everything"]) for _ in range(_PAGES)]
+    for name, arm in arms.items():
+        costs[name] += arm.costs[1:]
+
+
 def main(rounds: int) -> None:
     """Run, and print the medians and the median of the differences of a round."""
+    costs: dict[str, list[float]] = {name: [] for name in _ARMS}
+    pages: list[float] = []
+    each = -(-rounds // _STARTS)
     folder = Path(tempfile.mkdtemp(prefix="telemetry-"))
     try:
-        with ExitStack() as stack:
-            arms = {name: stack.enter_context(_arm(folder / name)) for name in _ARMS}
-            seen = arms["everything"]
-            _scrape(seen)  # loads what makes the pages
-            for number in range(1, rounds + 2):
-                for arm in list(arms.values()) if number % 2 else reversed(arms.values()):
-                    _round(arm, number)
-            page = statistics.median(_scrape(seen) for _ in range(_PAGES))
+        for number in range(_STARTS):
+            (folder / str(number)).mkdir()
+            _start(folder / str(number), each, costs, pages)
     finally:
         shutil.rmtree(folder)
-    print(f"{rounds} rounds of {_INSTANCES} instances of {_KIND}, load {os.getloadavg()[0]:.1f}")
-    base = arms["nothing"].costs[1:]  # the first round warms up
-    for name, arm in arms.items():
-        costs = arm.costs[1:]
-        differences = sorted(a - b for a, b in zip(costs, base, strict=True))
-        low, middle, high = (differences[len(differences) * part // 4] for part in (1, 2, 3))
+    print(
+        f"{_STARTS} starts, {each} rounds of {_INSTANCES} instances of {_KIND} each, load {os.getloadavg()[0]:.1f}"
+    )
+    base = costs["nothing"]
+    for name, found in costs.items():
+        differences = [a - b for a, b in zip(found, base, strict=True)]
+        low, middle, high = (sorted(differences)[len(differences) * part // 4] for part in (1, 2, 3))
+        starts = [statistics.median(differences[at : at + each]) for at in range(0, len(differences), each)]
         print(
-            f"{name:10} {statistics.median(costs):8.1f} µs an instance, {middle:+6.1f} µs "
-            f"({100 * middle / statistics.median(base):+.1f} %), quartiles {low:+.1f} and {high:+.1f}"
+            f"{name:10} {statistics.median(found):8.1f} µs an instance, {middle:+6.1f} µs "
+            f"({100 * middle / statistics.median(base):+.1f} %), quartiles {low:+.1f} and {high:+.1f}; "
+            f"of each start {' '.join(f'{one:+.1f}' for one in starts)}"
         )
-    print(f"a page of metrics {page:.1f} ms")
+    print(f"a page of metrics {statistics.median(pages):.1f} ms")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)

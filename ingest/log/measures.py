@@ -1,5 +1,7 @@
 """What can be read off a log while it runs; for metrics."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -7,6 +9,8 @@ from ingest.contract.checkpoint import checkpoint_path, read_checkpoint
 from ingest.contract.monitoring.instruments import Gauge
 from ingest.contract.settings import Settings
 from ingest.log.interface import Log
+from ingest.log.spool_writer import SpoolWriter
+from ingest.log.waiting import Waiting
 
 
 class _Spool(Protocol):
@@ -34,7 +38,7 @@ def gauges_of(settings: Settings, log: Log) -> list[Gauge]:
         Gauge(
             "log_backlog_bytes",
             "From the oldest record that a worker still needs to the log's end.",
-            lambda: max(0, spool.durable_end - _low_water_mark(folder, settings.log.partitions)),
+            lambda: max(0, spool.durable_end - low_water_mark(folder, settings.log.partitions)),
         ),
         Gauge(
             "log_maximum_bytes", "log.maximum_size; a full log refuses.", lambda: settings.log.maximum_size
@@ -42,7 +46,20 @@ def gauges_of(settings: Settings, log: Log) -> list[Gauge]:
     ]
 
 
-def _low_water_mark(folder: Path, partitions: int) -> int:
+def waiting_of(settings: Settings, log: object, acknowledged: Callable[[], float]) -> Waiting | None:
+    """What tells how many wait in the spool; None for another log."""
+    if not isinstance(log, SpoolWriter):
+        return None
+    mark = partial(low_water_mark, settings.data / "checkpoints", settings.log.partitions)
+    return Waiting(lambda: log.durable_end, mark, acknowledged)
+
+
+def low_water_mark(folder: Path, partitions: int) -> int:
+    """Below it everything is settled.
+
+    Raises:
+        OSError, CorruptCheckpoint: a checkpoint cannot be read.
+    """
     marks = []
     for partition in range(partitions):
         checkpoint = read_checkpoint(checkpoint_path(folder, partition))

@@ -41,6 +41,11 @@ class ReceiverMetrics:
             "log_append_seconds", "From an instance's last byte to its being durable in the log."
         )
 
+    def acknowledged(self) -> float:
+        """Instances so far."""
+        ((_, counts, _),) = self.acknowledge.spreads()
+        return sum(counts)
+
     @property
     def instruments(self) -> list[Instrument]:
         """All of them."""

@@ -224,6 +224,7 @@ def test_instances_are_counted_once_each_and_nothing_else(told: Told) -> None:
     assert counts(told.metrics, "cstore_seconds_count") == acknowledged
     assert counts(told.metrics, "placed_after_seconds_count") == acknowledged
     assert counts(told.metrics, "log_append_seconds_count") == {(): len(placed)}
+    assert told.metrics[of("log_backlog_instances")] == told.metrics[of("log_oldest_seconds")] == 0
     # `ct_data_set` and `native` have one study, and two patients.
     assert counts(told.metrics, "ledger_alarms_total") == {(kind,): 1 for kind in ALARMS}
     alarms = Counter(line["alarm"] for line in events(told.lines, "the ledger raises an alarm"))

@@ -63,6 +63,7 @@ FIRES = {
         'received_instances_total{source="ct-1",outcome="acknowledged"}': "0+9x300 2700+0x10000"
     },
     "DicomIngestOldestUpload": {"oldest_upload_seconds": "1000+60x150"},
+    "DicomIngestLogNotRead": {"log_oldest_seconds": "1000+60x150", "oldest_upload_seconds": "0+0x150"},
     "DicomIngestUploadsPutOff": {"placements_put_off_total": "0+1x150"},
     "DicomIngestQuarantine": {
         'placed_instances_total{source="ct-1",place="quarantined",reason="truncated"}': "0+1x150"
@@ -94,6 +95,7 @@ CALM = {
     "buffer_used_bytes": "10+0x150",
     "buffer_budget_bytes": "100+0x150",
     "oldest_upload_seconds": "3+0x150",
+    "log_oldest_seconds": "3+0x150",
     "placements_put_off_total": "4+0x150",
     'placed_instances_total{source="ct-1",place="stored",reason=""}': "0+9x150",
     'placed_instances_total{source="ct-1",place="quarantined",reason="seal"}': "7+0x150",

@@ -9,6 +9,7 @@ from ingest.contract.monitoring.admin import Admin
 from ingest.contract.monitoring.instruments import Description, Histogram, Instrument
 from ingest.contract.settings import Settings
 from ingest.log.measures import gauges_of
+from ingest.log.waiting import Waiting
 from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver
@@ -29,6 +30,7 @@ def instruments() -> list[Instrument]:
     for kind in ("spool", "kafka"):
         settings = Settings.model_validate({"log": {"kind": kind}})
         found += gauges_of(settings, cast("Log", MemoryLog()))
+    found += Waiting(lambda: 0, lambda: 0, lambda: 0).gauges
     found += commitment_gauges(Engine.__new__(Engine))
     found += Trail(Settings.model_validate({"audit": {"destination": "file"}}), "receiver").instruments
     found += LedgerMetrics().instruments

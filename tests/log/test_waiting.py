@@ -1,0 +1,77 @@
+"""What waits in the spool, told from looks at its end."""
+
+from ingest.log.waiting import Waiting
+
+
+class Log:
+    """A spool of instances of 10 bytes, and its workers."""
+
+    def __init__(self) -> None:
+        self.now, self.end, self.mark, self.acknowledged = 100.0, 70, 70, 0
+        self.waiting = Waiting(
+            lambda: self.end, lambda: self.mark, lambda: self.acknowledged, lambda: self.now
+        )
+
+    def second(self, instances: int, settled: int = 0) -> None:
+        """One second, in which so many come and so many are settled."""
+        self.now += 1
+        self.end += 10 * instances
+        self.mark += 10 * settled
+        self.acknowledged += instances
+        self.waiting.look()
+
+    @property
+    def told(self) -> tuple[float, float]:
+        return self.waiting.instances(), self.waiting.age()
+
+
+def test_instances_wait_until_they_are_settled() -> None:
+    """With every worker down they grow in number and age; then the oldest go first."""
+    log = Log()
+    assert log.told == (0, 0)
+    for _ in range(5):
+        log.second(3)
+    assert log.told == (15, 4)
+    log.second(0, settled=6)
+    assert log.told == (9, 3)
+    log.second(0, settled=9)
+    assert log.told == (0, 0)
+
+
+def test_an_hour_of_quiet_makes_nothing_old() -> None:
+    """What comes after it is as old as its own coming."""
+    log = Log()
+    log.second(1, settled=1)
+    for _ in range(3600):
+        log.second(0)
+    log.second(2)
+    log.now += 5
+    assert log.told == (2, 5)
+
+
+def test_days_of_backlog_take_no_more_room() -> None:
+    """And are told all the same."""
+    log = Log()
+    for _ in range(20_000):
+        log.second(1)
+    assert len(log.waiting._looks) <= 4097
+    assert log.told[0] == 20_000
+    log.second(0, settled=19_990)
+    assert 10 <= log.told[0] <= 10 + 16
+
+
+def test_what_is_no_instance_does_not_wait() -> None:
+    """A record of another kind moves the end, too."""
+    log = Log()
+    log.now, log.end = log.now + 1, log.end + 500
+    log.waiting.look()
+    assert log.told == (0, 0)
+
+
+def test_what_waits_from_before_the_start_is_not_counted() -> None:
+    """Its number is not known; what came since is told, and is older than it is at most."""
+    log = Log()
+    log.end += 1000
+    log.waiting = Waiting(lambda: log.end, lambda: log.mark, lambda: log.acknowledged, lambda: log.now)
+    log.second(2)
+    assert log.told == (2, 0)
