@@ -4,6 +4,7 @@ The scenarios are of one deployment, in this order. What they promise: whatever 
 where pods are told to end, no association ends but by its sender's own release.
 """
 
+import json
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.cluster.deployment import Deployment
 from tests.cluster.images import NEW
 from tests.cluster.modalities import Association
 
-_REPORT: Final = Path("build/k8s-e2e.svg")
+_REPORT: Final = Path("build/k8s-e2e")
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,17 @@ def deployment() -> Iterator[Deployment]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Deployment() as found:
         yield found
-        found.timeline.draw(_REPORT)
+        found.timeline.draw(_REPORT.with_suffix(".svg"))
+        figures = {
+            "acknowledged": len(found.ledger.acknowledged),
+            "refused": found.ledger.refused,
+            "associations": Counter(one.end for one in found.ledger.associations),
+            "events": [
+                {"what": what, "seconds": round(ended - begun)}
+                for begun, ended, what in found.timeline.events
+            ],
+        }
+        _REPORT.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def ends(deployment: Deployment, since: float) -> Counter[str]:

@@ -19,6 +19,7 @@ from tests.support.scu import RELEASE_RQ, Scu, associate, c_store
 
 # Most are small, so that there are many records; the largest has parts.
 SIZES: Final = (*(3000,) * 16, *(20_000,) * 8, *(140_000,) * 5, 1_100_000)
+_ASSOCIATION: Final = (1.0, 30.0)  # s; many outlast the pause before SIGTERM, none receiver.drain_timeout
 _PATIENCE: Final = 60.0  # s that one waits for any answer
 _NETWORK: Final = 0x40000000  # CLONE_NEWNET
 
@@ -144,7 +145,8 @@ class Modalities:
             await scu.send(associate())
             kind, _ = await scu.pdu(_PATIENCE)
             if kind == 2:
-                for _ in range(choice.randint(10, 40)):
+                until = begun + choice.uniform(*_ASSOCIATION)
+                while not stored or (time.monotonic() < until and self._sending.is_set()):
                     stored += await self._store(scu, next(instances))
                 await scu.send(RELEASE_RQ)
                 kind, _ = await scu.pdu(_PATIENCE)
