@@ -1,7 +1,7 @@
 """The log on one machine: whatever waits is one group and one sync, in a thread of its own.
 
-Steps of a group: 1. each record hashed and appended, 2. synced, 3. its end published to readers, 4. its publishers told. So a
-reader never sees what a power cut can take back, and a publisher never hears of what is not durable.
+Steps of a group: 1. each record hashed and appended, 2. synced, 3. its end published to readers, 4. its publishers
+told. So a reader never sees what a power cut can take back, and a publisher never hears of what is not durable.
 """
 
 import asyncio

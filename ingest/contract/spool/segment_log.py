@@ -15,8 +15,9 @@ from ingest.contract.spool.slots import write_slot
 # Twice what sixteen senders of 512 KiB wait with; more would gain nothing and let the first record wait longer.
 MAX_GROUP: Final = 16 << 20  # bytes
 # From so much on the disk is given work before the group is complete: it writes while the records behind are hashed and
-# copied. What one sender of 512 KiB waits with is one write and one sync, with no call more.
-PIECE: Final = 1 << 20  # bytes
+# copied. A part of a large instance (960 KiB) is a piece, so that few of them gain as well; what one sender of 512 KiB
+# waits with is none: one write and one sync, with no call more.
+PIECE: Final = 768 << 10  # bytes
 
 P = ParamSpec("P")
 T = TypeVar("T")
