@@ -23,6 +23,7 @@ from ingest.contract.records import Kind
 from ingest.contract.settings import Settings
 from ingest.errors import IngestError, LogUnavailable
 from ingest.instance import Header, joined
+from ingest.log.kafka_backlog import Backlog
 from ingest.log.kafka_client import KafkaClient, Sent, open_client
 from ingest.log.kafka_retention import RetentionWatch
 
@@ -98,6 +99,11 @@ class KafkaWriter:
     def retention_used(self) -> float:
         """The share of retention that the partition next to loss has used up, as seen last; any thread may ask."""
         return self._retention.used
+
+    @property
+    def backlog(self) -> Backlog:
+        """What waits for workers, as seen last; any thread may ask."""
+        return self._retention.backlog
 
     def refusal(self) -> str | None:
         """Why no new instance should be taken now."""

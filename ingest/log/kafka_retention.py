@@ -20,6 +20,7 @@ from kafka.protocol.consumer import OffsetSpec
 
 from ingest.contract.kafka import client_options
 from ingest.contract.settings import Settings
+from ingest.log.kafka_backlog import Backlog, Oldest
 
 logger = structlog.get_logger(__name__)
 
@@ -41,6 +42,8 @@ class RetentionWatch:
         self._failures = 0  # one after the other
         self.near: bool = False  # more waits than the settings allow
         self.used = 0.0  # of retention, as seen last
+        self.backlog = Backlog()
+        self._oldest = Oldest()
         run = partial(contextvars.copy_context().run, self._run)
         self._thread = threading.Thread(target=run, name="kafka-retention", daemon=True)
 
@@ -53,7 +56,7 @@ class RetentionWatch:
         self._stopping.set()
 
     def look(self) -> float:
-        """The share of retention that the partition next to loss has used up; blocks.
+        """The share of retention that the partition next to loss has used up; blocks. `backlog` is told from it, too.
 
         Raises:
             KafkaError: brokers do not answer, or not us.
@@ -68,16 +71,20 @@ class RetentionWatch:
         first = self._offsets(self._admin, OffsetSpec.EARLIEST)
         ends = self._offsets(self._admin, OffsetSpec.LATEST)
         marks = {**first, **self._marks(self._admin)}
-        used = 0.0
+        waiting = {place: max(0, ends[place] - max(marks[place], first[place])) for place in self._places}
+        used, backlog_size = 0.0, None
         if size >= 0:
             sizes = self._sizes(self._admin)
-            for place in self._places:
-                there = ends[place] - first[place]
-                waiting = ends[place] - max(marks[place], first[place])
-                if waiting > 0:
-                    used = max(used, sizes.get(place.partition, 0) * waiting / there / max(size, 1))
+            shares = {
+                place: count / (ends[place] - first[place]) for place, count in waiting.items() if count
+            }
+            waiting_sizes = [sizes.get(place.partition, 0) * share for place, share in shares.items()]
+            used, backlog_size = max(waiting_sizes, default=0) / max(size, 1), sum(waiting_sizes)
         if age >= 0:
             used = max(used, self._used_of_age(self._admin, age, marks, ends))
+        settled = [ends[place] - waiting[place] for place in self._places]
+        oldest = self._oldest.age(settled, [ends[place] for place in self._places])
+        self.backlog = Backlog(sum(waiting.values()), oldest, backlog_size)
         return used
 
     def close(self) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ingest.contract.checkpoint import checkpoint_path, read_checkpoint
-from ingest.contract.monitoring.instruments import Gauge
+from ingest.contract.monitoring.instruments import Gauge, Labels
 from ingest.contract.settings import Settings
 from ingest.log.interface import Log
+from ingest.log.kafka_backlog import Backlog
 from ingest.log.spool_writer import SpoolWriter
 from ingest.log.waiting import Waiting
 
@@ -19,19 +20,13 @@ class _Spool(Protocol):
 
 class _Kafka(Protocol):
     retention_used: float
+    backlog: Backlog
 
 
 def gauges_of(settings: Settings, log: Log) -> list[Gauge]:
     """Those that this kind of log has; all are cheap."""
     if settings.log.kind == "kafka":
-        kafka = cast("_Kafka", log)
-        return [
-            Gauge(
-                "log_retention_used_ratio",
-                "Of Kafka's retention, by what workers have not read; at kafka.retention_limit nothing new is taken.",
-                lambda: kafka.retention_used,
-            )
-        ]
+        return _gauges_of_kafka(cast("_Kafka", log))
     spool = cast("_Spool", log)
     folder = settings.data / "checkpoints"
     return [
@@ -43,6 +38,27 @@ def gauges_of(settings: Settings, log: Log) -> list[Gauge]:
         Gauge(
             "log_maximum_bytes", "log.maximum_size; a full log refuses.", lambda: settings.log.maximum_size
         ),
+    ]
+
+
+def _gauges_of_kafka(kafka: _Kafka) -> list[Gauge]:
+    def size() -> dict[Labels, float]:
+        found = kafka.backlog.bytes
+        return {} if found is None else {(): found}
+
+    return [
+        Gauge(
+            "log_retention_used_ratio",
+            "Of Kafka's retention, by what workers have not read; at kafka.retention_limit nothing new is taken.",
+            lambda: kafka.retention_used,
+        ),
+        Gauge(
+            "log_backlog_records",
+            "Records of the instance topic that workers have not settled; a large instance is several records.",
+            lambda: kafka.backlog.records,
+        ),
+        Gauge("log_backlog_bytes", "Of them, by their mean size; only where retention.bytes is set.", size),
+        Gauge("log_oldest_seconds", "Age of the oldest of them; 0 without any.", lambda: kafka.backlog.age),
     ]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -11,14 +12,31 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.settings import MiB, Settings
+from ingest.log.kafka_backlog import Backlog
 from ingest.log.kafka_retention import RetentionWatch
+from ingest.log.measures import gauges_of
 from tests.support.kafka_log import kafka_settings
 from tests.support.kafka_servers import KafkaServers
+
+if TYPE_CHECKING:
+    from ingest.log.interface import Log
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
 RECORD = bytes(100_000)
 DAY = 24 * 3_600_000  # ms
+BACKLOG = ("log_backlog_records", "log_oldest_seconds", "log_backlog_bytes")
+
+
+class Telling:
+    """What a log tells of its watch."""
+
+    def __init__(self, watch: RetentionWatch) -> None:
+        self._watch = watch
+
+    @property
+    def backlog(self) -> Backlog:
+        return self._watch.backlog
 
 
 @pytest.fixture
@@ -80,10 +98,12 @@ def test_size_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, w
     publish(kafka, settings, 20)
     whole = 20 * len(RECORD) / (4 * MiB)
     assert watch.look() == pytest.approx(whole, rel=0.02)
+    assert watch.backlog.bytes == pytest.approx(20 * len(RECORD), rel=0.02)
     commit(kafka, settings, 15)
     assert watch.look() == pytest.approx(whole / 4, rel=0.02)
+    assert watch.backlog.bytes == pytest.approx(5 * len(RECORD), rel=0.02)
     commit(kafka, settings, 20)
-    assert watch.look() == 0
+    assert watch.look() == watch.backlog.bytes == 0
 
 
 def test_age_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, watch: RetentionWatch) -> None:
@@ -109,3 +129,27 @@ def test_without_limits_nothing_is_near(
     keep(kafka, settings, ms=-1, bytes=-1)
     publish(kafka, settings, 20)
     assert watch.look() == 0
+
+
+def test_the_backlog_is_told_from_the_same_look(
+    kafka: KafkaServers, settings: Settings, watch: RetentionWatch
+) -> None:
+    """Its records, the age of the oldest, and bytes where they were asked for; also before any worker has come."""
+    told = {gauge.description.name: gauge for gauge in gauges_of(settings, cast("Log", Telling(watch)))}
+
+    def reading(name: str) -> float | None:
+        watch.look()
+        return dict(told[name].values()).get(())
+
+    assert [reading(name) for name in BACKLOG] == [0, 0, None]
+    publish(kafka, settings, 20)
+    assert [reading(name) for name in BACKLOG] == [20, pytest.approx(0, abs=60), None]
+    age = watch.backlog.age
+    commit(kafka, settings, 15)
+    publish(kafka, settings, 1)
+    assert reading("log_backlog_records") == 6
+    assert watch.backlog.age > age  # five of the twenty still wait
+    keep(kafka, settings, bytes=4 * MiB)
+    assert reading("log_backlog_bytes") == pytest.approx(6 * len(RECORD), rel=0.02)
+    commit(kafka, settings, 21)
+    assert [reading(name) for name in BACKLOG] == [0, 0, 0]

@@ -27,10 +27,13 @@ PREFIX: Final = "dicom_ingest_"
 def instruments() -> list[Instrument]:
     """Of all processes; their names, not their values."""
     found: list[Instrument] = [*ReceiverMetrics().instruments, *WorkerMetrics().instruments]
+    logs = Waiting(lambda: 0, lambda: 0, lambda: 0).gauges
     for kind in ("spool", "kafka"):
         settings = Settings.model_validate({"log": {"kind": kind}})
-        found += gauges_of(settings, cast("Log", MemoryLog()))
-    found += Waiting(lambda: 0, lambda: 0, lambda: 0).gauges
+        logs += gauges_of(settings, cast("Log", MemoryLog()))
+    found += {
+        gauge.description.name: gauge for gauge in logs
+    }.values()  # a process has one log: names of both are one
     found += commitment_gauges(Engine.__new__(Engine))
     found += Trail(Settings.model_validate({"audit": {"destination": "file"}}), "receiver").instruments
     found += LedgerMetrics().instruments
