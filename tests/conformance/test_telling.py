@@ -2,7 +2,8 @@
 
 Each has its count in the metrics, its line in the log and its row in the ledger, and there is nothing else in any of the
 three; what was never received has no row. Faults that no sender can bring about (a damaged log, a codec that dies) are driven in
-`test_telling_faults`, which also sees to it that no reason is left out; all refusals in tests/receiver.
+`test_telling_faults`, which also sees to it that no reason is left out; other ends of associations in `test_telling_endings`, of
+commitments in `test_telling_commitments`; all refusals in tests/receiver.
 """
 
 import asyncio
@@ -346,7 +347,7 @@ def test_a_commitment_is_told_from_request_to_report(told: Told) -> None:
         (OF_ANOTHER_CLASS, Finding.CLASS_MISMATCH): 1,
         (ROTTEN, Finding.DAMAGED): 1,
     }
-    # A store that is away, and what is not found out in time: tests/commitment, tests/workers/stages.
+    # A store that is away, and what is not found out in time: `test_telling_commitments`.
     assert {finding for _, finding in findings} == {*Finding} - {Finding.UNAVAILABLE, Finding.UNDECIDED}
     committed = Counter((row["sop_instance_uid"], row["place"]) for row in told.rows if row["committed"])
     assert committed == {(TWICE, "stored"): 1, (TWICE, "duplicate"): 1, (COMMITTED, "stored"): 1}

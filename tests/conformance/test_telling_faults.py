@@ -1,4 +1,4 @@
-"""What no sender can bring about, written into the log by hand, and a codec that fails: told as `test_telling` has it.
+"""What no sender can bring about, written into the log by hand, a codec that fails, and a discard: told as `test_telling` has it.
 
 Of both together no reason may be missing that the product has a word for.
 """
@@ -26,6 +26,8 @@ from ingest.contract.settings import Settings
 from ingest.log import SpoolWriter
 from tests.support.acceptance import QUICK, Sent
 from tests.support.admin import Samples, admin_ports, metrics_text, parsed
+from tests.support.audit_trail import kinds, trail_of
+from tests.support.command import run
 from tests.support.element_trees import El
 from tests.support.faulty_codec import FAILURES, failing
 from tests.support.instances import ui
@@ -96,6 +98,7 @@ FAULTS = [
         for number, failure in enumerate(FAILURES)
     ),
 ]
+DISCARDED = FAULTS[0].way  # by an administrator, afterwards
 # By a worker that is told to leave all as it is.
 LEFT = [Written(kept(gray(300), "disabled"))]
 
@@ -106,6 +109,7 @@ class Told(NamedTuple):
     metrics: Samples
     lines: list[dict[str, Any]]
     rows: list[dict[str, Any]]
+    decisions: list[tuple[str, ...]]  # in the audit trail
 
 
 class Folder:
@@ -187,13 +191,17 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     first = folder.work("tests.support.faulty_codec", len(FAULTS))
     asyncio.run(folder.write(LEFT))
     second = folder.work("ingest", len(LEFT), DICOM_INGEST_TRANSCODE__ENABLED="false")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DICOM_INGEST_AUDIT__DESTINATION", "file")
+        done = run(folder.data, "quarantine", "discard", DISCARDED.sent.uid, "--reason", "a test image")
+        assert done.code == 0, done.err
     metrics = Counter(first)
     metrics.update(second)
     lines = [json.loads(line) for line in folder.log.read_text().splitlines() if line.startswith("{")]
     ledger = live(folder.settings)
     fates = rows(ledger, "SELECT * FROM fates")
     ledger.close()
-    return Told(metrics, lines, fates)
+    return Told(metrics, lines, fates, kinds(trail_of(folder.data)))
 
 
 WAYS = [one.way for one in (*FAULTS, *LEFT)]
@@ -225,9 +233,14 @@ def test_each_exception_has_one_line(told: Told) -> None:
     assert warnings == {"upload set apart": len(expected)}
 
 
+def fate_of(way: Way) -> tuple[str, str]:
+    """Where it is now, and why."""
+    return (Place.DISCARDED, "") if way is DISCARDED else (way.place, way.reason)
+
+
 def test_each_has_one_row(told: Told) -> None:
     """At its place with the reason, of its source, by its digest."""
-    expected = Counter((w.sent.uid, w.place, w.reason, w.sent.digest, w.source, w.calling) for w in WAYS)
+    expected = Counter((w.sent.uid, *fate_of(w), w.sent.digest, w.source, w.calling) for w in WAYS)
     assert expected == Counter(
         (row["sop_instance_uid"], row["place"], row["reason"], row["source_digest"], row["source"],
          row["calling_ae_title"])
@@ -235,10 +248,16 @@ def test_each_has_one_row(told: Told) -> None:
     )  # fmt: skip
 
 
-def test_no_reason_is_left_out() -> None:
+def test_what_is_discarded_was_told_before_and_is_told_of(told: Told) -> None:
+    """Counted and logged as quarantined, as it was; then the decision is in the audit trail, and its row says where it came from."""
+    assert told.decisions == [("110103", "quarantine-discard")]
+    (row,) = [row for row in told.rows if row["sop_instance_uid"] == DISCARDED.sent.uid]
+    assert (row["place"], row["moved_from"]) == (Place.DISCARDED, Place.QUARANTINED)
+
+
+def test_no_reason_is_left_out(told: Told) -> None:
     """Each word for quarantine and each for bytes that stay as they came is driven, here or by bytes on the wire."""
     ways = [*WAYS, *paths()]
     assert {way.reason for way in ways if way.place == "quarantined"} == set(Reason)
     assert {way.transcode for way in ways} == {"", "transcoded", *Passage}
-    # Discarded is what an administrator decides, and no worker: tests/workers/cli.
-    assert {way.place for way in ways} == {"", *Place} - {Place.DISCARDED}
+    assert {row["place"] for row in told.rows} | {way.place for way in paths()} == {"", *Place}
