@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.k8s.test_alerts import GROUPING, MATCHER, METRIC, VALUES
+from tests.monitoring.test_alerts import GROUPING, MATCHER, METRIC, VALUES
 from tests.support.instruments import PREFIX, instruments, sample_names
 
 FILE = Path(__file__).resolve().parents[2] / "k8s" / "components" / "monitoring" / "dashboard.json"

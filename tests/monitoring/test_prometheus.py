@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.k8s.test_alerts import RULES, rules
-from tests.k8s.test_dashboard import SHOWN, expressions
+from tests.monitoring.test_alerts import RULES, rules
+from tests.monitoring.test_dashboard import SHOWN, expressions
 from tests.support.acceptance import QUICK
 from tests.support.admin import admin_ports
 from tests.support.console import Console, ask
