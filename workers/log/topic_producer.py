@@ -5,6 +5,7 @@ Whatever is sent may arrive twice: it is sent again where its fate is not known,
 
 import asyncio
 import contextlib
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -90,11 +91,16 @@ class TopicProducer:
             producer = KafkaProducer(**_options(self._settings))
         except KafkaError as error:
             raise KafkaUnreachable(self._settings, error) from None
-        try:
-            producer.partitions_for(self._topic)
-        except KafkaError as error:
-            _close(producer)
-            raise KafkaUnreachable(self._settings, error) from None
+        # Tries are counted, not seconds: a process that stood still has waited for nobody.
+        for left in reversed(range(math.ceil(self._settings.delivery_timeout / _LONGEST_SEND))):
+            try:
+                producer.partitions_for(self._topic)
+            except KafkaError as error:
+                if left and error.retriable:
+                    continue
+                _close(producer)
+                raise KafkaUnreachable(self._settings, error) from None
+            break
         return producer
 
     def _let_go(self, producer: KafkaProducer) -> None:

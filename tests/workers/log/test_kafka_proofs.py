@@ -106,3 +106,17 @@ def test_a_proof_goes_to_the_home_of_its_transaction(settings: Settings) -> None
     found = found_on(settings)
     assert found == {proof.transaction_id: proof.transaction_id.home(4) for proof in proofs(12)}
     assert len(set(found.values())) > 1
+
+
+def test_a_topic_that_is_known_late_is_waited_for(settings: Settings) -> None:
+    """As by a process that stood still while it connected: one look in vain does not end it."""
+
+    async def scenario() -> None:
+        sender = KafkaProofs(settings)
+        publishing = asyncio.create_task(sender.publish(proofs(2)[1]))
+        await asyncio.sleep(2)  # a look is a second, and there are five
+        await asyncio.to_thread(make_topic, settings)
+        await publishing
+        await sender.close()
+
+    asyncio.run(scenario())
