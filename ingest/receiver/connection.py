@@ -201,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         idle = limits.drain_idle if draining else limits.idle_timeout
         why = clock.overdue(now, in_message=self._assembler.in_message, idle=idle)
         if why and not (why == "idle" and self._awaits_report(now)):
-            self.abort("shutdown" if draining else why)
+            self.abort("shutdown" if draining and why == "idle" else why)
 
     def drain(self) -> None:
         """Let the peer come to its end within `receiver.drain_idle`; without one, abort now or when the message in progress is answered."""

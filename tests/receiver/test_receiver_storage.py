@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import xxhash
+from structlog.testing import capture_logs
 
 from ingest.contract.records import Kind
 from ingest.contract.settings import MiB
@@ -339,3 +340,19 @@ def test_drain_lets_associations_come_to_their_end() -> None:
         assert set(log.instances()) == {f"{UID}.{number}" for number in range(3)}
 
     run(scenario())
+
+
+def test_drain_names_what_a_peer_did() -> None:
+    """Only who is silent between two messages is ended by the shutdown; who stalls within one has stalled."""
+
+    async def scenario() -> None:
+        limits = {"drain_idle": 600.0, "drain_timeout": 600.0, "stall_timeout": 0.3}
+        async with receiver(MemoryLog(), **limits) as (port, server):
+            scu = await Scu.associated(port)
+            await scu.send(c_store(UID, ct_data_set(UID))[:-300])
+            await server.drain()
+            await scu.close()
+
+    with capture_logs() as lines:
+        run(scenario())
+    assert [line["how"] for line in lines if line["event"] == "association ended"] == ["stalled"]
