@@ -71,7 +71,11 @@ class CorruptRecord(ValueError):  # noqa: N818 - states what was found
 
 
 class NewerRecord(CorruptRecord):
-    """A whole record, of a release that has other versions or kinds: whoever acts on the log must not pass over it."""
+    """A whole record, of a release that has other versions or kinds.
+
+    Workers and the ledger must not pass over it, and stop there. Who only reports what others have done, as the
+    commitment log's readers do, may: to them it is a record that says nothing.
+    """
 
     def __init__(self, what: str) -> None:
         super().__init__(

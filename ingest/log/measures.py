@@ -10,8 +10,8 @@ from ingest.contract.monitoring.instruments import Gauge, Labels
 from ingest.contract.settings import Settings
 from ingest.log.interface import Log
 from ingest.log.kafka_backlog import Backlog
+from ingest.log.spool_backlog import SpoolBacklog
 from ingest.log.spool_writer import SpoolWriter
-from ingest.log.waiting import Waiting
 
 
 class _Spool(Protocol):
@@ -62,12 +62,14 @@ def _gauges_of_kafka(kafka: _Kafka) -> list[Gauge]:
     ]
 
 
-def waiting_of(settings: Settings, log: object, acknowledged: Callable[[], float]) -> Waiting | None:
+def spool_backlog_of(
+    settings: Settings, log: object, acknowledged: Callable[[], float]
+) -> SpoolBacklog | None:
     """What tells how many wait in the spool; None for another log."""
     if not isinstance(log, SpoolWriter):
         return None
     mark = partial(low_water_mark, settings.data / "checkpoints", settings.log.partitions)
-    return Waiting(lambda: log.durable_end, mark, acknowledged)
+    return SpoolBacklog(lambda: log.durable_end, mark, acknowledged)
 
 
 def low_water_mark(folder: Path, partitions: int) -> int:

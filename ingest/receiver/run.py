@@ -18,7 +18,7 @@ from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
 from ingest.log import InstanceLog, Log, commitment_log_of, log_of
-from ingest.log.measures import gauges_of, waiting_of
+from ingest.log.measures import gauges_of, spool_backlog_of
 from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
 from ingest.receiver.reload import Reloading
 from ingest.receiver.server import Server
@@ -131,10 +131,10 @@ async def serve(
     if admin is not None and metrics is not None:
         admin.show([*metrics.instruments, *server_gauges(server)])
         admin.ready_unless(partial(_against_ready, server, failed))
-        waiting = waiting_of(settings, log, metrics.acknowledged)
-        if waiting is not None:
-            admin.show(waiting.gauges)
-            watching = asyncio.create_task(waiting.watch())
+        backlog = spool_backlog_of(settings, log, metrics.acknowledged)
+        if backlog is not None:
+            admin.show(backlog.gauges)
+            watching = asyncio.create_task(backlog.watch())
     stop = stop_on_signals()
     if failed is not None:
         failed.add_done_callback(lambda _: stop.set())

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 UID = "1.2.826.1"
 PART = c_store(UID, ct_data_set(UID))[:-300]  # a message that does not come to its end
-Peer = Callable[[Scu, Server], Awaitable[None]]
+Peer = Callable[[Scu, Server], Coroutine[None, None, None]]
 
 
 async def release(scu: Scu, _: Server) -> None:
@@ -115,7 +115,7 @@ class Told(NamedTuple):
 async def one_peer(telemetry: Telemetry, way: Way, log: MemoryLog) -> AsyncIterator[None]:
     async with receiver(log, telemetry=telemetry, artim_timeout=0.5, **way.limits) as (port, server):
         scu = await Scu.associated(port)
-        ending = asyncio.create_task(way.peer(scu, server))  # type: ignore[arg-type]
+        ending = asyncio.create_task(way.peer(scu, server))
         await until(lambda: not server.connections)
         yield
         ending.cancel()
@@ -130,9 +130,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     logs = [MemoryLog() for _ in WAYS]
 
     async def scenario() -> None:
-        async with (
-            AsyncExitStack() as stack
-        ):  # all at once: they mostly wait; no peer is closed before all have ended
+        # All at once: they mostly wait; no peer is closed before all have ended.
+        async with AsyncExitStack() as stack:
             peers = [one_peer(telemetry, way, log) for way, log in zip(WAYS.values(), logs, strict=True)]
             await asyncio.gather(*map(stack.enter_async_context, peers))
 

@@ -31,5 +31,5 @@ async def encode_proved(self: Codec, frame: Data, form: FrameForm, *, transform:
 
 
 if __name__ == "__main__":
-    Codec.encode_proved = encode_proved  # type: ignore[method-assign]
+    Codec.encode_proved = encode_proved  # type: ignore[method-assign]  # in this process alone
     main(sys.argv[1:])

@@ -9,7 +9,7 @@ from ingest.contract.monitoring.admin import Admin
 from ingest.contract.monitoring.instruments import Description, Histogram, Instrument
 from ingest.contract.settings import Settings
 from ingest.log.measures import gauges_of
-from ingest.log.waiting import Waiting
+from ingest.log.spool_backlog import SpoolBacklog
 from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver
@@ -27,7 +27,7 @@ PREFIX: Final = "dicom_ingest_"
 def instruments() -> list[Instrument]:
     """Of all processes; their names, not their values."""
     found: list[Instrument] = [*ReceiverMetrics().instruments, *WorkerMetrics().instruments]
-    logs = Waiting(lambda: 0, lambda: 0, lambda: 0).gauges
+    logs = SpoolBacklog(lambda: 0, lambda: 0, lambda: 0).gauges
     for kind in ("spool", "kafka"):
         settings = Settings.model_validate({"log": {"kind": kind}})
         logs += gauges_of(settings, cast("Log", MemoryLog()))

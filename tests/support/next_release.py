@@ -30,8 +30,8 @@ def newer_record(upload_id: bytes, *, version: int = records.VERSION + 1, kind: 
 
 def _become() -> None:
     """Before anything else takes the names from `records`."""
-    records.Instance = NextInstance  # type: ignore[misc]
-    records.Outcome = NextOutcome  # type: ignore[misc]
+    records.Instance = NextInstance  # type: ignore[misc]  # which is what a release does
+    records.Outcome = NextOutcome  # type: ignore[misc]  # the same
     records._instance_decoder = msgspec.msgpack.Decoder(NextInstance)
     records._outcome_decoder = msgspec.msgpack.Decoder(NextOutcome)
 

@@ -81,7 +81,7 @@ def test_an_outcome_of_each_release_before_is_read(known: int) -> None:
     """Whatever fields it did not have yet."""
     before = msgspec.defstruct("Before", list(Outcome.__struct_fields__[:known]), array_like=True)
     record = decode(record_of(Kind.OUTCOME, before(*fields(OUTCOME)[:known])))
-    assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])  # type: ignore[arg-type]
+    assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])  # type: ignore[arg-type]  # of mixed types
 
 
 @pytest.mark.parametrize("known", range(FIRST_OF_INSTANCE, len(Instance.__struct_fields__)))
@@ -89,7 +89,7 @@ def test_an_instance_of_each_release_before_is_read(known: int) -> None:
     """It is of a known source, as others were refused at the door then, and names no association where it had no id of one."""
     before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:known]), array_like=True)
     record = decode(record_of(Kind.INSTANCE, before(*fields(INSTANCE)[:known]), b"AB"))
-    assert instance_of(record) == Instance(*fields(INSTANCE)[:known])  # type: ignore[arg-type]
+    assert instance_of(record) == Instance(*fields(INSTANCE)[:known])  # type: ignore[arg-type]  # of mixed types
     assert not instance_of(record).unknown_source
     assert not instance_of(record).association_id
 

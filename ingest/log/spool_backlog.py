@@ -14,9 +14,8 @@ from typing import Final, NamedTuple
 from ingest.contract.monitoring.instruments import Gauge
 
 INTERVAL: Final = 1.0  # s between two looks
-_MOST: Final = (
-    4096  # looks kept; beyond, every second one goes: who waits for an hour need not be told to the second
-)
+# Looks kept; beyond, every second one goes: who waits for an hour need not be told to the second.
+_MOST: Final = 4096
 
 
 class _Look(NamedTuple):
@@ -25,7 +24,7 @@ class _Look(NamedTuple):
     instances: float  # acknowledged by then
 
 
-class Waiting:
+class SpoolBacklog:
     """Of one running spool. ``end``: its durable end; ``mark``: below it everything is settled; ``acknowledged``: instances so far."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """What waits in the spool, told from looks at its end."""
 
-from ingest.log.waiting import Waiting
+from ingest.log.spool_backlog import SpoolBacklog
 
 
 class Log:
@@ -8,7 +8,7 @@ class Log:
 
     def __init__(self) -> None:
         self.now, self.end, self.mark, self.acknowledged = 100.0, 70, 70, 0
-        self.waiting = Waiting(
+        self.backlog = SpoolBacklog(
             lambda: self.end, lambda: self.mark, lambda: self.acknowledged, lambda: self.now
         )
 
@@ -18,11 +18,11 @@ class Log:
         self.end += 10 * instances
         self.mark += 10 * settled
         self.acknowledged += instances
-        self.waiting.look()
+        self.backlog.look()
 
     @property
     def told(self) -> tuple[float, float]:
-        return self.waiting.instances(), self.waiting.age()
+        return self.backlog.instances(), self.backlog.age()
 
 
 def test_instances_wait_until_they_are_settled() -> None:
@@ -54,7 +54,7 @@ def test_days_of_backlog_take_no_more_room() -> None:
     log = Log()
     for _ in range(20_000):
         log.second(1)
-    assert len(log.waiting._looks) <= 4097
+    assert len(log.backlog._looks) <= 4097
     assert log.told[0] == 20_000
     log.second(0, settled=19_990)
     assert 10 <= log.told[0] <= 10 + 16
@@ -64,7 +64,7 @@ def test_what_is_no_instance_does_not_wait() -> None:
     """A record of another kind moves the end, too."""
     log = Log()
     log.now, log.end = log.now + 1, log.end + 500
-    log.waiting.look()
+    log.backlog.look()
     assert log.told == (0, 0)
 
 
@@ -72,6 +72,6 @@ def test_what_waits_from_before_the_start_is_not_counted() -> None:
     """Its number is not known; what came since is told, and is older than it is at most."""
     log = Log()
     log.end += 1000
-    log.waiting = Waiting(lambda: log.end, lambda: log.mark, lambda: log.acknowledged, lambda: log.now)
+    log.backlog = SpoolBacklog(lambda: log.end, lambda: log.mark, lambda: log.acknowledged, lambda: log.now)
     log.second(2)
     assert log.told == (2, 0)
