@@ -346,7 +346,7 @@ def test_drain_names_what_a_peer_did() -> None:
     """Only who is silent between two messages is ended by the shutdown; who stalls within one has stalled."""
 
     async def scenario() -> None:
-        limits = {"drain_idle": 600.0, "drain_timeout": 600.0, "stall_timeout": 0.3}
+        limits = {"drain_idle": 600.0, "drain_timeout": 600.0, "stall_timeout": 0.3, "artim_timeout": 0.3}
         async with receiver(MemoryLog(), **limits) as (port, server):
             scu = await Scu.associated(port)
             await scu.send(c_store(UID, ct_data_set(UID))[:-300])
