@@ -19,8 +19,9 @@ from ingest.commitment.interface import ReportChannel
 from ingest.commitment.proving import Proving, facts_of
 from ingest.commitment.reading import aside
 from ingest.commitment.reporting import NotOurs, Report, Reporting, longest_report
+from ingest.commitment.rules import Patience, Rules
 from ingest.commitment.transaction import NEVER, Clock, Transaction
-from ingest.commitment.transactions import Action, Patience, Rules, Step, Transactions
+from ingest.commitment.transactions import Action, Step, Transactions
 from ingest.contract import audit
 from ingest.contract.audit.events import commitment_reported
 from ingest.contract.commitments import (

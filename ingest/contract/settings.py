@@ -255,7 +255,7 @@ class CommitmentSettings(Section):
     maximum_open: int = Field(20_000, ge=1, description="Transactions not yet reported; more get 0213H.")
     remember: int = Field(
         100_000,
-        ge=1000,  # see `LEAST_REMEMBERED` in ingest/commitment/transactions.py
+        ge=1000,  # see `LEAST_REMEMBERED` in ingest/commitment/rules.py
         description="Closed transactions whose UIDs are refused when they come again (0131H).",
     )
     retrieve_ae_title: str = Field(
