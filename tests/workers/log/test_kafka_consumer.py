@@ -22,8 +22,8 @@ from workers.errors import Unavailable
 from workers.log import kafka_poller
 from workers.log.commit_metadata import ForeignCommit, OffsetCheckpoint, decode_metadata
 from workers.log.entries import DamagedRecord, Entry, LogRecord
+from workers.log.kafka_account import LogRewound
 from workers.log.kafka_consumer import KafkaReader
-from workers.log.kafka_poller import LogRewound
 from workers.log.offset_progress import OffsetProgress
 
 pytestmark = [
