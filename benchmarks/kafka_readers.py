@@ -29,9 +29,10 @@ from workers.log.kafka_proofs import KafkaProofs
 from workers.log.offset_progress import CommittedMarks, OffsetProgress
 from workers.log.scratch import ScratchFolder
 from workers.log.upload import Upload
+from workers.partition import OwnedPartition
 from workers.pipeline import Tries
 from workers.stages.seal import check_seal
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 
 class Watch:

@@ -27,10 +27,11 @@ from workers.log.kafka_proofs import KafkaProofs
 from workers.log.offset_progress import CommittedMarks, OffsetProgress
 from workers.log.scratch import ScratchFolder
 from workers.metrics import measured, show_worker
+from workers.partition import OwnedPartition
 from workers.pixels.codec import Codec
 from workers.process import run_until, settle_resolutions, stop_by_signal, stores_or_stopped
 from workers.stages.prove import Prover, refuse_unprovable
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 # A receiver never lets two records of one upload be further apart than its own limit and what Kafka may take
 # to append each; twice that leaves room for every clock and queue on the way.

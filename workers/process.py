@@ -26,12 +26,13 @@ from workers.log.proof_files import ProofFiles
 from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
 from workers.metrics import measured, show_worker
+from workers.partition import OwnedPartition
 from workers.pixels.codec import Codec
 from workers.stages.prove import Prover, refuse_unprovable, wants_checksums
 from workers.storage.in_flight import in_flight
 from workers.storage.resolution import finish_resolutions
 from workers.storage.stores import Stores, open_stores
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
 # A receiver lets two records of an upload be no further apart than its own limit; twice that, by the log's time.
