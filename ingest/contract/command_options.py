@@ -1,4 +1,4 @@
-"""What every command shares: options that load the settings, and how a failure ends.
+"""What every command shares: the options that load the settings, and the exit codes.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or settings, as click has them.
 """

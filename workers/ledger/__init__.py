@@ -7,6 +7,8 @@
     consumer   reads on, for as long as there is more
     rebuild    the same rows from heads of objects, lanes and move records
     questions  what is asked of it
+    day        what is asked for a day's report
+    process    keeps it beside the workers
 
 A patient is in it by keyed hashes alone, see `ingest.contract.pseudonyms`.
 """
