@@ -5,13 +5,10 @@ import structlog
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from ingest.contract.kafka import LogRewound
 from workers.log.commit_metadata import OffsetCheckpoint, Range, decode_metadata, encode_metadata
 
 _log = structlog.get_logger()
-
-
-class LogRewound(Exception):  # noqa: N818 - named for the fact
-    """The topic ends before what was read of it: it was made anew, or brokers have lost what they acknowledged."""
 
 
 def commit_of(checkpoint: OffsetCheckpoint) -> OffsetAndMetadata:

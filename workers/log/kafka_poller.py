@@ -25,14 +25,14 @@ from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.failpoints import Failpoint, reach
-from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
+from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, LogRewound, client_options
 from ingest.contract.kafka_topics import check_topics
 from ingest.contract.records import CorruptRecord, NewerRecord, decode
 from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.log.commit_metadata import OffsetCheckpoint
 from workers.log.entries import DamagedRecord, Entry, LogRecord
-from workers.log.kafka_account import LogRewound, account_of, commit_of, report_loss
+from workers.log.kafka_account import account_of, commit_of, report_loss
 from workers.log.offset_progress import given_back, started
 
 CLOSE: Final = 3.0  # s; without a broker the group is not left, and misses us by itself
