@@ -78,15 +78,11 @@ async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio
         reader, opened = owned
         trail = resources.enter_context(Trail(settings, f"worker-{partitions[0]}"))
         admin.show(trail.instruments)
-        stores = await stores_or_stopped(settings, stop)
-        if stores is None:
+        tools = await open_tools(settings, stop, resources)
+        if tools is None:
             return 0
-        resources.enter_context(stores)
-        await settle_resolutions(stores)
+        stores, codec = tools
         scratch = ScratchFolder(settings.data / "scratch", partitions, settings.log.reserve)
-        codec = await resources.enter_async_context(
-            Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
-        )
         worker = Worker(
             _within_reserve(settings, len(partitions)),
             list(opened.values()),
@@ -118,7 +114,22 @@ def _within_reserve(settings: Settings, partitions: int) -> WorkerSettings:
     return settings.worker.model_copy(update={"memory_limit": share})
 
 
-async def stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores | None:
+async def open_tools(
+    settings: Settings, stop: asyncio.Event, resources: contextlib.AsyncExitStack
+) -> tuple[Stores, Codec] | None:
+    """What any worker works with, whatever its log: the stores and the codec; None when stopped before they answer."""
+    stores = await _stores_or_stopped(settings, stop)
+    if stores is None:
+        return None
+    resources.enter_context(stores)
+    await _settle_resolutions(stores)
+    codec = await resources.enter_async_context(
+        Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
+    )
+    return stores, codec
+
+
+async def _stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores | None:
     """The stores, as soon as they answer; None when stopped before.
 
     A worker that ended instead would be started again and again, until its supervisor gave up.
@@ -158,7 +169,7 @@ async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None
         stopped.cancel()
 
 
-async def settle_resolutions(stores: Stores) -> None:
+async def _settle_resolutions(stores: Stores) -> None:
     """End what an administrator's interrupted command has left half done."""
     try:
         finished = await finish_resolutions(stores)
