@@ -15,6 +15,7 @@ from ingest.contract.commitments import (
     CommitClosed,
     CommitDecided,
     CommitProved,
+    Found,
     commitment_of,
     first_round,
     found_of,
@@ -138,19 +139,7 @@ def _commitment_entries(record: Record) -> Iterator[Entry]:
                 },
             )
         case CommitProved():
-            base = commitment.round - commitment.round % MAX_ROUNDS
-            for found in found_of(record):
-                uid = found.sop_instance_uid
-                yield Entry(
-                    _PROVED,
-                    key
-                    | {
-                        "base": base,
-                        "sop_instance_uid": uid,
-                        "round": commitment.round,
-                        "finding": int(found.finding),
-                    },
-                )
+            yield from _finding_entries(key, commitment.round, found_of(record))
         case CommitDecided():
             yield Entry(
                 _DECIDED, key | {"decided_round": commitment.round, "decided_at": commitment.decided_at}
@@ -168,3 +157,19 @@ def _commitment_entries(record: Record) -> Iterator[Entry]:
             )
         case _:
             raise AssertionError(record.kind)
+
+
+def _finding_entries(key: Row, number: int, findings: Iterable[Found]) -> Iterator[Entry]:
+    """What the round with this number found."""
+    base = number - number % MAX_ROUNDS
+    for found in findings:
+        yield Entry(
+            _PROVED,
+            key
+            | {
+                "base": base,
+                "sop_instance_uid": found.sop_instance_uid,
+                "round": number,
+                "finding": int(found.finding),
+            },
+        )
