@@ -5,8 +5,8 @@
 ``reader``        what a log is to a worker: `SpoolReader`, or `KafkaReader` of ``kafka_consumer`` with ``kafka_poller``,
                   the thread that owns the client
 ``entries``       what is read: records, and damage where one should be
-``reassembly``    makes an ``upload`` of them: ``pending`` until its end, in ``scratch`` where it is large; ``log_clock``
-                  tells what has waited too long
+``reassembly``    makes an ``upload`` of them: ``pending`` until its end, in ``scratch`` where it is large; ``expiry``
+                  tells what has waited too long, by ``log_clock``
 ``in_hand``       marks of what is worked on, which outlive the process
 ``checkpoint``    how far a partition has come, and the steps that make a place count; on Kafka ``offset_progress``, which
                   fits beside an offset as ``commit_metadata`` and is read back as ``kafka_account``
