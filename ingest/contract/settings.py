@@ -358,8 +358,3 @@ class Settings(Section):
         """The stores in effect: folders and buckets."""
         named = (*self.store.directories, *map(parse_store_url, self.store.urls))
         return named or (self.data / "store",)
-
-    @property
-    def store_directories(self) -> tuple[Path, ...]:
-        """Those of them that are folders."""
-        return tuple(place for place in self.store_locations if isinstance(place, Path))
