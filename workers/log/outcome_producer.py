@@ -14,7 +14,6 @@ from ingest.contract.records import CorruptRecord, Kind, decode, encode_header, 
 from ingest.contract.spool import (
     Appended,
     Damage,
-    Disk,
     Frame,
     FrameWalk,
     GroupWalk,
@@ -41,9 +40,7 @@ _ONLY: Final = 0  # the number of the log's one partition
 class OutcomeProducer:
     """The outcome log of one partition, open for writing; see `Announcer`."""
 
-    def __init__(
-        self, folder: Path, counted: int, disk: Disk | None = None, retained: int = _RETAINED
-    ) -> None:
+    def __init__(self, folder: Path, counted: int, retained: int = _RETAINED) -> None:
         """Recover the log in ``folder``, which is made if there is none.
 
         ``counted``: the position up to which a checkpoint counts; see `uncounted` for what is beyond.
@@ -54,7 +51,7 @@ class OutcomeProducer:
             SpoolMismatch: another release made it.
             OSError: the disk's.
         """
-        self._disk = disk or OsDisk()
+        self._disk = OsDisk()
         self._layout = Layout(folder)
         self._mark = counted
         self._appended: list[Announced] = []  # written, not yet synced
