@@ -59,11 +59,8 @@ _WHOLE = 64 * 1024  # bytes; longer values are digested in blocks
 _NOTHING = hashlib.sha256().digest()
 _BLOCK = 1024 * 1024  # a multiple of every number's width
 _HEADER = struct.Struct("<HHI").pack
-_VALUE, _SEQUENCE, _FRAGMENTS = (
-    Kind.VALUE,
-    Kind.SEQUENCE,
-    Kind.FRAGMENTS,
-)  # looked up once: this is a hot path
+# Looked up once: this is a hot path.
+_VALUE, _SEQUENCE, _FRAGMENTS = Kind.VALUE, Kind.SEQUENCE, Kind.FRAGMENTS
 _ITEM = _HEADER(0xFFFE, 0xE000, UNDEFINED)
 _ITEM_END = _HEADER(0xFFFE, 0xE00D, 0)
 _SEQUENCE_END = _HEADER(0xFFFE, 0xE0DD, 0)

@@ -61,9 +61,8 @@ class OutcomeProducer:
             if lock is None:
                 raise SpoolLocked(f"another worker writes to {folder}")
             resources.callback(self._disk.close, lock)
-            limits = PoolLimits(
-                _SEGMENT, _MAXIMUM, 0
-            )  # the space that the spool leaves free is meant for this
+            # Nothing in reserve: the space that the spool leaves free is meant for this.
+            limits = PoolLimits(_SEGMENT, _MAXIMUM, 0)
             self._meta = make_log(self._disk, self._layout, 1, limits)
             self._log, _, self.recovered = open_log(
                 self._disk,

@@ -345,9 +345,8 @@ class Reassembler:
         if pending is not None:
             self._forget(pending)
             if pending.written:
-                with contextlib.suppress(
-                    OSError
-                ):  # goes with the folder; the entry must not come twice for it
+                # Else it goes with the folder; the entry must not come twice for it.
+                with contextlib.suppress(OSError):
                     await self._scratch.remove(pending.scratch)
 
     def _forget(self, pending: PendingUpload) -> None:

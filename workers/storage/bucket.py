@@ -1,8 +1,8 @@
 """A bucket, or a prefix in one, through obstore: requests whose outcome is known when they return.
 
 The only file that asks obstore (`bucket_client` makes its clients), and the place where its errors become ours. Only
-its blocking calls are used, from threads of ours: its calls for asyncio wake the event loop from threads of their own, and ended up
-to half of the interpreters that used them with SIGABRT as they exited.
+its blocking calls are used, from threads of ours: its calls for asyncio wake the event loop from threads of their own,
+and ended up to half of the interpreters that used them with SIGABRT as they exited.
 
 An answer to a conditional write may be lost, and its error may lie: "exists already" is also what a store says
 of our own write whose first answer was lost (5xx after it had stored), or of a race in which nothing was stored

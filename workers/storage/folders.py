@@ -26,9 +26,8 @@ class Folders:
         Raises:
             OSError: it is not there.
         """
-        self.root: int = os.open(
-            root, FOLDER
-        )  # a descriptor; once closed none, so that no other file is meant
+        # A descriptor; once closed none, so that no other file is meant.
+        self.root: int = os.open(root, FOLDER)
         self._made: set[str] = set()  # known to be there, durably
 
     def close(self) -> None:
