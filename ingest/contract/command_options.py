@@ -88,7 +88,11 @@ def given_flags(flags: Mapping[str, object]) -> dict[str, object]:
 
 
 def settings_or_exit(config: Path | None, flags: Mapping[str, object]) -> LoadedSettings:
-    """Load the settings, or say in one line each what is wrong with them and exit with 2."""
+    """Load the settings, or say in one line each what is wrong with them and exit with 2.
+
+    Raises:
+        click.exceptions.Exit: exit code 2: they are wrong.
+    """
     try:
         return load_settings(config, given_flags(flags))
     except WrongSettings as error:
