@@ -1,7 +1,7 @@
 """The ledger: what was sent, by whom, and what became of it; a database made from the logs, and made anew at will.
 
     logs       what is read: outcomes and commitments, of the spool (`spool_logs`) or of Kafka (`topic_logs`)
-    entries    records as rows; pure
+    inserts    records as rows; pure
     tables     where they go; the same in SQLite and PostgreSQL
     ledger     one transaction: the rows of a batch, and how far the log is read
     consumer   reads on, for as long as there is more
