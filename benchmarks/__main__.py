@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,13 +82,7 @@ def main(
         "took": f"{time.monotonic() - begun:.0f} s",
     }
     print(tables.markdown(facts, settings, comparisons))
-    # Here and not above, since only they need matplotlib, which takes half a second to load.
-    from benchmarks.report_folder import write_report, write_results  # noqa: PLC0415
-
-    if json_file is not None:
-        write_results(json_file, facts, settings, comparisons)
-    if report is not None:
-        write_report(report, facts, settings, comparisons)
+    _write(json_file, report, facts, settings, comparisons)
     failures = [str(one) for one in judged if not one.passed]
     if not (only or profile):
         failures += [f"no longer measured: {key}" for key in guard.missing(comparisons, baseline)]
@@ -96,6 +90,23 @@ def main(
     if failures:
         print("\n".join(failures), file=sys.stderr)
         sys.exit(1)
+
+
+def _write(
+    json_file: Path | None,
+    report: Path | None,
+    facts: Mapping[str, str],
+    settings: Mapping[str, str],
+    comparisons: Sequence[Comparison],
+) -> None:
+    """Where the figures were asked for, beside standard output."""
+    # Here and not above, since only they need matplotlib, which takes half a second to load.
+    from benchmarks.report_folder import write_report, write_results  # noqa: PLC0415
+
+    if json_file is not None:
+        write_results(json_file, facts, settings, comparisons)
+    if report is not None:
+        write_report(report, facts, settings, comparisons)
 
 
 def _progress(line: str) -> None:

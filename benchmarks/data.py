@@ -9,7 +9,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -114,14 +113,6 @@ class Template:
         """``head`` with another SOP Instance UID."""
         return self.head[: self.uid_offset] + uid + self.head[self.uid_offset + len(uid) :]
 
-    def write_part10(self, path: Path, uid: bytes) -> None:
-        """Write the instance as a PS3.10 file."""
-        with path.open("wb") as file:
-            file.write(file_meta(self.kind.sop_class_uid, uid))
-            file.write(self.head_with(uid))
-            for frame in self.frames():
-                file.write(frame)
-
 
 @lru_cache(maxsize=8)
 def template(kind: Kind, seed: int = 1) -> Template:
@@ -180,20 +171,6 @@ def element_header(group: int, number: int, vr: bytes, length: int) -> bytes:
 
 def _padded(vr: bytes, value: bytes) -> bytes:
     return value if len(value) % 2 == 0 else value + (b"\0" if vr in {b"UI", b"OB"} else b" ")
-
-
-def file_meta(sop_class_uid: str, sop_instance_uid: bytes) -> bytes:
-    """Preamble, prefix and File Meta Information (PS3.10 7.1)."""
-    group = b"".join(
-        (
-            element(0x0002, 0x0001, b"OB", b"\0\1"),
-            element(0x0002, 0x0002, b"UI", sop_class_uid.encode("ascii")),
-            element(0x0002, 0x0003, b"UI", sop_instance_uid),
-            element(0x0002, 0x0010, b"UI", EXPLICIT_VR_LITTLE_ENDIAN.encode("ascii")),
-            element(0x0002, 0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode("ascii")),
-        )
-    )
-    return bytes(128) + b"DICM" + element(0x0002, 0x0000, b"UL", struct.pack("<I", len(group))) + group
 
 
 def _head(kind: Kind, seed: int, uid: bytes) -> bytes:

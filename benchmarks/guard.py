@@ -68,11 +68,11 @@ def key_of(title: str, ratio: str) -> str:
     return f"{title}: {ratio}"
 
 
-def read_baseline(path: Path = BASELINE) -> dict[str, Kept]:
+def read_baseline() -> dict[str, Kept]:
     """What is kept; nothing where there is no file."""
-    if not path.exists():
+    if not BASELINE.exists():
         return {}
-    return {key: Kept(**kept) for key, kept in json.loads(path.read_text())["ratios"].items()}
+    return {key: Kept(**kept) for key, kept in json.loads(BASELINE.read_text())["ratios"].items()}
 
 
 def judge(comparisons: Iterable[Comparison], baseline: Mapping[str, Kept]) -> list[Judged]:

@@ -29,9 +29,10 @@ from workers.log.kafka_proofs import KafkaProofs
 from workers.log.offset_progress import CommittedMarks, OffsetProgress
 from workers.log.scratch import ScratchFolder
 from workers.log.upload import Upload
+from workers.partition import OwnedPartition
 from workers.pipeline import Tries
 from workers.stages.seal import check_seal
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 
 class Watch:
@@ -43,13 +44,13 @@ class Watch:
         self._begun = 0.0
         self._cpu = 0.0
 
-    def take(self, size: int, *, done: bool = True) -> None:
-        """So many bytes more; ``done``: with another instance."""
+    def take(self, size: int) -> None:
+        """One instance more, of so many bytes."""
         if not self._begun:
             self._begun, self._cpu = time.monotonic(), time.process_time()
         else:
             self.bytes += size  # the first one came before the time began
-        self.left -= done
+        self.left -= 1
 
     def report(self) -> dict[str, float]:
         """Bytes a second, CPU seconds a megabyte, resident MiB at most."""

@@ -9,10 +9,8 @@ from benchmarks.data import KINDS, Kind, template
 # Instances of each kind in 10,000. Cross-sectional series make most instances, projection radiography most bytes beside
 # them; one in 10,000 is an object of hundreds of megabytes (tomosynthesis, long cine runs). Half a megabyte is the median.
 DAY: Final = {"ct": 6000, "mr": 2500, "small": 1197, "dx": 250, "cine": 52, "multi-frame": 1}
-MIXES: Final = {
-    "day": DAY,
-    "day-small": {"ct": 60, "mr": 25, "small": 15},
-}  # the latter for tests: no large object
+# The latter for tests: no large object.
+MIXES: Final = {"day": DAY, "day-small": {"ct": 60, "mr": 25, "small": 15}}
 
 
 def shares(name: str) -> Mapping[Kind, int]:

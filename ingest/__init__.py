@@ -9,5 +9,8 @@ The path of one C-STORE, a folder a hop:
 ``dimse``        PS3.7 messages, pure: fragments in, messages out
 ``instance``     one C-STORE becomes one sealed instance, cut into records
 ``log``          publishes records and says when they are durable
+``commitment``   PS3.4 Annex J: an N-ACTION becomes fences in the log, their proofs a report to the peer
+``sender``       the other end of an association: reports, and the commands that send
+``cli``          the commands of this side, and the supervisor of `serve`
 ``contract``     what crosses the log: all that ``workers`` may import from here
 """

@@ -27,10 +27,10 @@ from workers.log.kafka_proofs import KafkaProofs
 from workers.log.offset_progress import CommittedMarks, OffsetProgress
 from workers.log.scratch import ScratchFolder
 from workers.metrics import measured, show_worker
-from workers.pixels.codec import Codec
-from workers.process import run_until, settle_resolutions, stop_by_signal, stores_or_stopped
+from workers.partition import OwnedPartition
+from workers.process import open_tools, run_until, stop_by_signal
 from workers.stages.prove import Prover, refuse_unprovable
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 # A receiver never lets two records of one upload be further apart than its own limit and what Kafka may take
 # to append each; twice that leaves room for every clock and queue on the way.
@@ -55,14 +55,10 @@ async def run_grouped_worker(settings: Settings) -> int:
         admin = await resources.enter_async_context(Admin(settings, 1 + number, single_copy_note(settings)))
         trail = resources.enter_context(Trail(settings, name))
         admin.show(trail.instruments)
-        stores = await stores_or_stopped(settings, stop)
-        if stores is None:
+        tools = await open_tools(settings, stop, resources)
+        if tools is None:
             return 0
-        resources.enter_context(stores)
-        await settle_resolutions(stores)
-        codec = await resources.enter_async_context(
-            Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
-        )
+        stores, codec = tools
         outcomes = KafkaOutcomes(settings.kafka)
         await outcomes.start()
         resources.push_async_callback(outcomes.close)

@@ -112,11 +112,13 @@ def worker_gauges(worker: Worker, codec: Codec) -> list[Instrument]:
     """What can be read off a running worker."""
 
     def uploads() -> dict[Labels, float]:
-        waiting, put_by = worker.in_work(), worker.put_by
-        return {("in-work",): max(0, len(waiting) - put_by), ("put-by",): put_by}
+        unsettled = worker.unsettled
+        put_by = unsettled.waiting
+        return {("in-work",): max(0, len(unsettled.facts()) - put_by), ("put-by",): put_by}
 
     def oldest() -> float:
-        first = min((work.received_at for work in worker.in_work() if work.received_at), default=None)
+        facts = worker.unsettled.facts()
+        first = min((upload.received_at for upload in facts if upload.received_at), default=None)
         return 0.0 if first is None else max(0.0, time.time() - first / 1e9)
 
     return [
@@ -126,7 +128,7 @@ def worker_gauges(worker: Worker, codec: Codec) -> list[Instrument]:
         Gauge(
             "uploads_waiting_bytes",
             "Of their data sets.",
-            lambda: float(sum(work.size for work in worker.in_work())),
+            lambda: float(sum(upload.size for upload in worker.unsettled.facts())),
         ),
         Gauge("oldest_upload_seconds", "Age of the one that was received first; 0 without any.", oldest),
         KeptCounter(

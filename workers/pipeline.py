@@ -193,7 +193,7 @@ class Pipeline:
     async def _validate(self, work: Work) -> None:
         if work.examined is None:
             work.examined = await asyncio.to_thread(
-                validate, work.payload, work.upload.instance, None, self._scratch
+                validate, work.payload, work.upload.instance, self._scratch
             )
             work.manifest = examined_manifest(work.manifest, work.examined)
 

@@ -26,12 +26,13 @@ from workers.log.proof_files import ProofFiles
 from workers.log.scratch import ScratchFolder
 from workers.log.spool_reader import SpoolReader
 from workers.metrics import measured, show_worker
+from workers.partition import OwnedPartition
 from workers.pixels.codec import Codec
 from workers.stages.prove import Prover, refuse_unprovable, wants_checksums
 from workers.storage.in_flight import in_flight
 from workers.storage.resolution import finish_resolutions
 from workers.storage.stores import Stores, open_stores
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 _AFTER_MISSING: Final = 0.2  # seconds between looks for a log that its receiver has yet to make
 # A receiver lets two records of an upload be no further apart than its own limit; twice that, by the log's time.
@@ -77,15 +78,11 @@ async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio
         reader, opened = owned
         trail = resources.enter_context(Trail(settings, f"worker-{partitions[0]}"))
         admin.show(trail.instruments)
-        stores = await stores_or_stopped(settings, stop)
-        if stores is None:
+        tools = await open_tools(settings, stop, resources)
+        if tools is None:
             return 0
-        resources.enter_context(stores)
-        await settle_resolutions(stores)
+        stores, codec = tools
         scratch = ScratchFolder(settings.data / "scratch", partitions, settings.log.reserve)
-        codec = await resources.enter_async_context(
-            Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
-        )
         worker = Worker(
             _within_reserve(settings, len(partitions)),
             list(opened.values()),
@@ -117,7 +114,22 @@ def _within_reserve(settings: Settings, partitions: int) -> WorkerSettings:
     return settings.worker.model_copy(update={"memory_limit": share})
 
 
-async def stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores | None:
+async def open_tools(
+    settings: Settings, stop: asyncio.Event, resources: contextlib.AsyncExitStack
+) -> tuple[Stores, Codec] | None:
+    """What any worker works with, whatever its log: the stores and the codec; None when stopped before they answer."""
+    stores = await _stores_or_stopped(settings, stop)
+    if stores is None:
+        return None
+    resources.enter_context(stores)
+    await _settle_resolutions(stores)
+    codec = await resources.enter_async_context(
+        Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
+    )
+    return stores, codec
+
+
+async def _stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores | None:
     """The stores, as soon as they answer; None when stopped before.
 
     A worker that ended instead would be started again and again, until its supervisor gave up.
@@ -157,7 +169,7 @@ async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None
         stopped.cancel()
 
 
-async def settle_resolutions(stores: Stores) -> None:
+async def _settle_resolutions(stores: Stores) -> None:
     """End what an administrator's interrupted command has left half done."""
     try:
         finished = await finish_resolutions(stores)

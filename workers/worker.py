@@ -2,8 +2,9 @@
 
 A worker owns partitions: always the same on one machine, on Kafka those that the group gives it for now. It
 keeps a few uploads in work, one of each SOP Instance UID at a time, and reads ahead within a budget in bytes.
-What cannot be placed now (`Unavailable`) is held and tried again while others go on. An error that is nobody's but ours ends the process without a checkpoint; the upload in hand
-stays marked, and when it has taken the process with it often enough it goes on with less done to it.
+What cannot be placed now (`Unavailable`) is held and tried again while others go on. An error that is nobody's but
+ours ends the process without a checkpoint; the upload in hand stays marked, and when it has taken the process with it
+often enough it goes on with less done to it.
 Questions of storage commitment in the log are for `fences`.
 """
 
@@ -13,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -23,19 +24,21 @@ from ingest.contract.records import Kind, Outcome, Place
 from ingest.contract.settings import WorkerSettings
 from workers.errors import Unavailable
 from workers.fences import Fences
-from workers.log.checkpoint import Announcer, CheckpointWriter, Progress, commit
+from workers.log.checkpoint import CheckpointWriter, Progress, commit
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.fence import Fence
 from workers.log.in_hand import Marks
+from workers.log.reader import Reader
 from workers.log.reassembly import Reassembler
 from workers.log.scratch import ScratchFolder
 from workers.log.upload import Upload
+from workers.partition import OwnedPartition
 from workers.pipeline import Tries
 from workers.turns import Turns
+from workers.unsettled import Unsettled
 
 # The codec, in a process of its own, sets the pace; the others read, prove and write meanwhile.
 UPLOADS_AT_ONCE: Final = 4
-UPLOADS_AHEAD: Final = 256  # completed uploads in memory, whatever their size
 LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
 LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
@@ -43,34 +46,6 @@ COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
 _log = structlog.get_logger()
-
-
-class Reader(Protocol):
-    """The log, read for several partitions at once, each from where its checkpoint says."""
-
-    def read_to(self, partition: int) -> int:
-        """Everything of the partition below this position was handed out."""
-        ...
-
-    def read(self) -> Sequence[Entry]:
-        """Some further entries; none when there are none.
-
-        Raises:
-            OSError: the disk's; the next read tries the same again.
-        """
-        ...
-
-    async def end_of(self, partition: int) -> int:
-        """Where the partition ends now, by a question put to the log after the call.
-
-        Raises:
-            Unavailable: the log does not answer.
-        """
-        ...
-
-    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on idleness, not on an operation
-        """Return when there may be more, at the latest after ``timeout`` seconds."""
-        ...
 
 
 class Placer(Protocol):
@@ -85,49 +60,11 @@ class Placer(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class OwnedPartition:
-    """What a worker has of one partition, from `Worker.add` until `Worker.drop`."""
-
-    progress: Progress
-    in_hand: Marks
-    outcomes: Announcer
-
-    @property
-    def number(self) -> int:
-        """The partition's number in the log."""
-        return self.progress.partition
-
-
 class _Dropped(NamedTuple):
     """A partition that is gone, and its tasks, which end in a moment."""
 
     partition: OwnedPartition
     tasks: Sequence[asyncio.Task[bool | None]]
-
-
-class _InWork(NamedTuple):
-    """An upload's task: whose it is, and of which instance."""
-
-    owner: OwnedPartition
-    sop_instance_uid: str
-    received_at: int  # nanoseconds since 1970-01-01 UTC, receiver's clock; 0 where that is not known
-    size: int  # bytes
-
-
-@dataclass(frozen=True)
-class _Tries:
-    """`Tries` of one upload, kept in its partition's checkpoint."""
-
-    upload: Upload
-    progress: Progress
-
-    @property
-    def count(self) -> int:
-        return self.progress.attempts(self.upload.upload_id)
-
-    def failed(self) -> None:
-        self.progress.attempt([self.upload.upload_id])
 
 
 class Worker:
@@ -158,9 +95,8 @@ class Worker:
         self._fences = fences
         self._partitions: dict[int, OwnedPartition] = {}
         self._progress: dict[int, Progress] = {}
-        self._taken_at: dict[
-            int, float
-        ] = {}  # where each ended when it came; infinite while that is not known
+        # Where each ended when it came; infinite while that is not known.
+        self._taken_at: dict[int, float] = {}
         self._expire_after = expire_after
         self._looked = 0.0  # when we last looked for uploads that wait in vain
         self._reassembler = Reassembler(
@@ -168,11 +104,8 @@ class Worker:
         )
         self._changes: deque[OwnedPartition | _Dropped] = deque()  # to be taken note of before the next entry
         self._turns = Turns(UPLOADS_AT_ONCE)
-        self._in_work: dict[asyncio.Task[bool], _InWork] = {}  # completed and not yet settled
-        self._uploads: dict[asyncio.Task[bool], Upload] = {}  # those of them that are not put by
-        self._put_by: set[asyncio.Task[bool]] = set()  # those that wait for the world
-        self._kept: set[asyncio.Task[bool]] = set()  # those that must do so in memory, so short is the disk
-        self._left = asyncio.Event()  # one of either has gone, or a partition has come or gone
+        self._left = asyncio.Event()  # an upload or fence has gone, or a partition has come or gone
+        self.unsettled = Unsettled(self._left)
         self._probing = asyncio.Lock()
         self._committing = asyncio.Lock()
         self._due = asyncio.Event()  # a commit should not wait for the timer
@@ -197,21 +130,11 @@ class Worker:
         del self._progress[number]
         self._taken_at.pop(number, None)
         partition.progress.abandon()
-        uploads = [task for task, work in self._in_work.items() if work.owner is partition]
-        tasks = [*uploads, *self._fences.of(partition.progress)]
+        tasks = [*self.unsettled.of(partition), *self._fences.of(partition.progress)]
         for task in tasks:
             task.cancel()
         self._changes.append(_Dropped(partition, tasks))
         self._left.set()
-
-    def in_work(self) -> list[_InWork]:
-        """Uploads completed and not yet settled; any thread may ask."""
-        return list(self._in_work.values())
-
-    @property
-    def put_by(self) -> int:
-        """How many of them wait for the world; any thread may ask."""
-        return len(self._put_by) + len(self._kept)
 
     def stop(self) -> None:
         """Finish what is in work, checkpoint and end."""
@@ -322,21 +245,13 @@ class Worker:
         for found in uploads:
             upload = replace(found, replayed=found.end_position <= taken_at)
             task = group.create_task(self._place(upload, partition))
-            instance = upload.instance
-            self._in_work[task] = _InWork(
-                partition, instance.sop_instance_uid, instance.received_at, instance.size
-            )
-            self._uploads[task] = upload
-            task.add_done_callback(self._gone)
+            self.unsettled.begin(task, upload, partition)
 
     def _begin_fences(
         self, group: asyncio.TaskGroup, partition: OwnedPartition, fences: Sequence[Fence]
     ) -> None:
         for fence in fences:
-            uploads = {
-                task: work.sop_instance_uid for task, work in self._in_work.items() if work.owner is partition
-            }
-            task = self._fences.begin(group, fence, partition.progress, uploads)
+            task = self._fences.begin(group, fence, partition.progress, self.unsettled.of(partition))
             task.add_done_callback(lambda _: self._left.set())
 
     async def _entries(self) -> Sequence[Entry]:
@@ -352,23 +267,14 @@ class Worker:
         return entries
 
     def _is_full(self) -> bool:
-        uploads = self._uploads.values()
+        settings = self._settings
         return (
-            len(uploads) >= UPLOADS_AHEAD
-            or sum(upload.held for upload in uploads) >= self._settings.memory_limit
-            or sum(bool(upload.file) for upload in uploads) >= UPLOADS_AT_ONCE
-            or len(self._put_by) >= self._settings.waiting_uploads
-            or bool(self._kept)
+            self.unsettled.are_full(
+                memory=settings.memory_limit, waiting=settings.waiting_uploads, files=UPLOADS_AT_ONCE
+            )
             or self._fences.is_full
             or any(partition.progress.is_full for partition in self._partitions.values())
         )
-
-    def _gone(self, task: asyncio.Task[bool]) -> None:
-        del self._in_work[task]
-        self._uploads.pop(task, None)
-        self._put_by.discard(task)
-        self._kept.discard(task)
-        self._left.set()
 
     async def _reassembled(self, entry: Entry) -> list[Upload] | None:
         """The uploads that an entry completes; None when stopped before the scratch folder had room."""
@@ -439,7 +345,7 @@ class Worker:
                 with _marked(partition.in_hand, upload) as needs_commit:
                     if needs_commit:
                         await self._commit_mark()
-                    return await self._pipeline.place(upload, _Tries(upload, partition.progress))
+                    return await self._pipeline.place(upload, partition.tries(upload))
             except Unavailable as error:
                 # Anew, without the frames that it has come through: they hold the bytes of the upload, which is
                 # put by so that they are not held.
@@ -463,12 +369,9 @@ class Worker:
         try:
             upload = await self._reassembler.put_by(upload)
         except OSError:
-            self._kept.add(task)
+            self.unsettled.keep(task)
         else:
-            self._uploads.pop(task, None)
-            self._kept.discard(task)
-            self._put_by.add(task)
-            self._left.set()
+            self.unsettled.put_by(task)
         return upload
 
     async def _commit_regularly(self) -> None:
@@ -494,7 +397,7 @@ class Worker:
     async def _drain(self) -> None:
         """What is in work may end within the deadline; the rest is the next start's, and so are fences."""
         self._fences.leave()
-        tasks = self._uploads.keys() | self._put_by
+        tasks = self.unsettled.tasks()
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._settings.stop_timeout)
             for task in late:

@@ -2,16 +2,18 @@
 
 ``protocol``  the receiver without a log, against a discarding peer
 ``receive``   durable receive, against peers that are not durable and against the disk
-``kafka``     the same into Kafka, against the bare client
+``kafka``     the same into Kafka (``kafka_receive``), against the bare client
 ``worker``    transcode and proof, against the bare codec calls
-``kafka-consume``  a worker without codec and store on Kafka, against a bare client
+``kafka-consume``  (``kafka_consume``) a worker without codec and store on Kafka, against a bare client
 ``end-to-end``  spool to store with one and two workers, into a folder and MinIO, and while receiving
 ``resend``    a stored study once more
-``commitment``  proof of stored objects, against bare reads of them
+``commitment``  proof of stored objects, against bare reads of them; ``commitment_whole`` from N-ACTION to report,
+              ``commitment_beside`` what it costs those who send
 ``latency``   response and time to stored at half of the capacity, in open loop
 ``memory``    what one huge instance and many senders cost
 ``soak``      memory over time, under a hospital day's mix
 ``profile``   processor time, copies and system calls of each hop; not in the quick form
+``network``   arms that send to a receiver, and ``scale``, how much: shared by the others
 ``scaling``   cost of an instance by objects in the store, and by associations
 """
 

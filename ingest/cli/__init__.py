@@ -1,4 +1,13 @@
-"""The ingest side of the command line: serve, receiver, echo, send, config."""
+"""The ingest side of the command line; a command is a file of its name, found by ``group``, loaded when it is run.
+
+``serve``        everything on one machine, kept running by ``supervisor`` as ``restart_policy`` decides
+``receiver``     one process of it
+``echo``, ``send``  to a peer, with ``peer_options`` and ``commit_options``
+``sources``      who may send, and whether reports reach them
+``commitments``  transactions, read through ``commitment_view`` or ``commitment_topic_view``
+``config``       the settings; ``topics``, what Kafka has of them; ``plan``, what a site needs, by ``capacity``
+``conformance``  ``conformance_statement``, with ``conformance_commitment`` and ``conformance_statuses``
+"""
 
 import sys
 

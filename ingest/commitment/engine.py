@@ -1,46 +1,41 @@
 """Storage commitment from request to report: the state machine, driven by the logs, the clock and the peers.
 
-Steps of a request: 1. fences durable in the instance log, 2. its instances and COMMIT_ACCEPTED durable in the commitment
-log, 3. read back from there, which settles who was first where receivers share it, 4. N-ACTION-RSP with 0000H. Everything later
-follows from records alone: a start reads them all before it does anything.
+What follows once a request is accepted follows from records alone: a start reads them all before it does anything.
 """
 
 import asyncio
 import contextlib
 import random
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
+from ingest.commitment.accepting import Accepting, CommitmentRequest
 from ingest.commitment.asking import Asking
 from ingest.commitment.carrying import carry_forward
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.proving import Proving, facts_of
 from ingest.commitment.reading import aside
 from ingest.commitment.reporting import NotOurs, Report, Reporting, longest_report
-from ingest.commitment.rounds import fences_of
-from ingest.commitment.transaction import NEVER, Clock, Transaction, promise_of
-from ingest.commitment.transactions import Action, Patience, Rules, Step, Transactions
+from ingest.commitment.rules import Patience, Rules
+from ingest.commitment.transaction import NEVER, Clock, Transaction
+from ingest.commitment.transactions import Action, Step, Transactions
 from ingest.contract import audit
 from ingest.contract.audit.events import commitment_reported
 from ingest.contract.commitments import (
-    MAX_PARTS,
-    MAX_REFERENCES,
     CommitAccepted,
     CommitAttempted,
     CommitClosed,
-    CommitRequested,
     CommitTaken,
     Reference,
     digest_of,
-    first_round,
 )
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.settings import Settings
+from ingest.dimse.status import SUCCESS
 from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import CommitmentLog, InstanceLog
 from ingest.log.commitment_claimant import Claimant
@@ -48,30 +43,11 @@ from ingest.log.commitment_log import Entry, Place, Written
 
 logger = structlog.get_logger(__name__)
 
-# PS3.7 Annex C
-SUCCESS: Final = 0x0000
-PROCESSING_FAILURE: Final = 0x0110
-DUPLICATE_TRANSACTION_UID: Final = 0x0131
-RESOURCE_LIMITATION: Final = 0x0213
-
 _DELIVERIES: Final = 8  # at a time, each to another source
 _AGAIN: Final = 1.0  # s after the log refused
 _AGAIN_AFTER_DEFECT: Final = 600.0  # s; it is logged each time
-_ASK_LIMIT: Final = 60.0  # s; then the peer is told that it failed
 _READ: Final = 60.0  # s
-_SALT: Final = 8  # bytes
 _LOOPS: Final = 3  # tasks that go on for ever
-
-
-class _Request(NamedTuple):
-    """An N-ACTION."""
-
-    transaction_id: TransactionId
-    transaction_uid: str
-    references: Sequence[Reference]
-    calling_ae_title: str
-    called_ae_title: str
-    digest: bytes
 
 
 def system_clock() -> Clock:
@@ -97,12 +73,10 @@ class Engine:
         self._asking = Asking(settings, instances)
         self._reporting = Reporting(settings, log, report)
         self._claim = 2 * longest_report(settings) + 60.0
-        self._under_way: dict[TransactionId, tuple[bytes, asyncio.Future[int]]] = {}
         self._unwritten: dict[TransactionId, CommitClosed | CommitAttempted] = {}  # how deliveries ended
         self._waiters: list[tuple[Place, asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivering = 0
-        self._coming = 0  # bytes that requests under way may come to
 
     @property
     def failed(self) -> asyncio.Future[Exception]:
@@ -118,6 +92,7 @@ class Engine:
         """Use the sources of these settings from now on, and nothing else of them."""
         self._settings = self._settings.model_copy(update={"sources": settings.sources})
         self._asking.take_settings(self._settings)
+        self._accepting.take_settings(self._settings)
         self._reporting.take_settings(self._settings)
 
     def oldest_age(self) -> float:
@@ -160,11 +135,22 @@ class Engine:
         self._proving = Proving(
             asking=self._asking,
             log=self._log,
-            partitions=self._instances.partitions,
+            partitions=instances.partitions,
             reporting=self._reporting,
             machine=self._machine,
             clock=self._clock,
             write=self._write,
+        )
+        self._accepting = Accepting(
+            settings=self._settings,
+            instances=instances,
+            log=self._log,
+            machine=self._machine,
+            asking=self._asking,
+            claimant=self._claimant,
+            claim=self._claim,
+            clock=self._clock,
+            read_to=self._read_to,
         )
         while not self._log.caught_up:
             self._apply(await self._log.read(_READ))
@@ -191,25 +177,12 @@ class Engine:
         """See `Commitments`."""
         transaction_id = TransactionId.of(calling_ae_title, transaction_uid)
         digest = await aside(len(references), digest_of, references)
+        status = await self._accepting.answer(
+            CommitmentRequest(
+                transaction_id, transaction_uid, references, calling_ae_title, called_ae_title, digest
+            )
+        )
         _, source = self._asking.source_of(calling_ae_title)
-        status = self._known(transaction_id, digest)
-        if status is None and transaction_id in self._under_way:
-            asked, answer = self._under_way[transaction_id]
-            status = await asyncio.shield(answer) if asked == digest else DUPLICATE_TRANSACTION_UID
-        elif status is None:
-            status = self._refusal(calling_ae_title)
-            if status is None:
-                answer = asyncio.get_running_loop().create_future()
-                self._under_way[transaction_id] = digest, answer
-                status = PROCESSING_FAILURE
-                try:
-                    request = _Request(
-                        transaction_id, transaction_uid, references, calling_ae_title, called_ae_title, digest
-                    )
-                    status = await self._ask(request)
-                finally:
-                    del self._under_way[transaction_id]
-                    answer.set_result(status)
         transaction = self._machine.get(transaction_id)
         if status == SUCCESS and transaction is not None and self._reporting.wants_channel(source):
             self._reporting.keep_channel(transaction_id, channel)
@@ -220,91 +193,12 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether nothing is under way, nor due by the clock."""
-        under_way = len(self._tasks) > _LOOPS or bool(self._under_way) or self._wake.is_set()
+        under_way = len(self._tasks) > _LOOPS or self._accepting.under_way > 0 or self._wake.is_set()
         return not under_way and self._machine.next_time() > self._clock().now
 
     def wake(self) -> None:
         """Look at the clock again."""
         self._wake.set()
-
-    def _known(self, transaction_id: TransactionId, digest: bytes) -> int | None:
-        """The answer to a Transaction UID that is in use or used up: one that comes again is one request."""
-        transaction = self._machine.get(transaction_id)
-        if transaction is not None:
-            accepted = transaction.accepted
-            assert accepted is not None
-            return SUCCESS if accepted.digest == digest else DUPLICATE_TRANSACTION_UID
-        return DUPLICATE_TRANSACTION_UID if self._machine.is_closed(transaction_id) else None
-
-    def _refusal(self, calling_ae_title: str) -> int | None:
-        """Why no new transaction can be taken."""
-        _, source = self._asking.source_of(calling_ae_title)
-        if len(self._machine) + len(self._under_way) >= self._settings.commitment.maximum_open:
-            logger.warning("a commitment request is refused: too many transactions are open")
-            return RESOURCE_LIMITATION
-        if (reason := self._instances.refusal()) is not None:
-            logger.warning("a commitment request is refused", reason=reason)
-            return RESOURCE_LIMITATION
-        reachable = source is not None and (source.host or source.same_association)
-        if self._settings.commitment.without_address == "refuse" and not reachable:
-            logger.warning(
-                "a commitment request is refused: its source has no return address in the settings",
-                calling_ae_title=calling_ae_title,
-            )
-            return PROCESSING_FAILURE
-        return None
-
-    async def _ask(self, request: _Request) -> int:
-        transaction_id, calling_ae_title = request.transaction_id, request.calling_ae_title
-        fences = await aside(
-            len(request.references), fences_of, request.references, self._instances.partitions
-        )
-        if len(fences) >= MAX_PARTS:
-            return RESOURCE_LIMITATION
-        accepted = self._accepted(request, len(fences))
-        reach(Failpoint.ASKED)
-        own_round = first_round(accepted.digest, accepted.salt)
-        requested = [
-            Written(transaction_id, CommitRequested(own_round, part), request.references[at:end])
-            for part, (at, end) in enumerate(_parts(len(request.references)))
-        ]
-        size = await aside(len(request.references), _size, requested)
-        promise = promise_of(size, len(request.references), len(fences))
-        self._coming += promise
-        try:
-            await self._log.make_room(size, self._machine.promised + self._coming)
-            async with asyncio.timeout(_ASK_LIMIT):
-                await self._asking.ask(transaction_id, calling_ae_title, own_round, fences)
-                reach(Failpoint.FENCED)
-                place = await self._log.publish([*requested, Written(transaction_id, accepted)])
-                reach(Failpoint.ACCEPTED)
-                await self._read_to(place)
-        except OutOfResources as error:
-            logger.warning("a commitment request is refused", reason=str(error))
-            return RESOURCE_LIMITATION
-        except (LogUnavailable, TimeoutError):
-            return PROCESSING_FAILURE
-        finally:
-            self._coming -= promise
-        # Where receivers share the log, another may have accepted one of that UID a moment before.
-        status = self._known(transaction_id, request.digest)
-        return PROCESSING_FAILURE if status is None else status
-
-    def _accepted(self, request: _Request, parts: int) -> CommitAccepted:
-        name, _ = self._asking.source_of(request.calling_ae_title)
-        return CommitAccepted(
-            request.transaction_uid,
-            request.calling_ae_title,
-            request.called_ae_title,
-            name,
-            len(request.references),
-            request.digest,
-            parts,
-            *self._claimant,
-            self._claim if self._log.shared else 0.0,
-            self._clock().wall,
-            secrets.token_bytes(_SALT),
-        )
 
     # Records
 
@@ -322,7 +216,7 @@ class Engine:
             if isinstance(entry.commitment, CommitClosed):
                 self._reporting.forget(entry.transaction_id)
                 self._unwritten.pop(entry.transaction_id, None)
-        self._log.expecting = len(self._machine) > 0 or bool(self._under_way)
+        self._log.expecting = len(self._machine) > 0 or self._accepting.under_way > 0
         self._log.promised = self._machine.promised
         waiting = self._waiters
         self._waiters = []
@@ -488,13 +382,3 @@ class Engine:
             logger.info("commitment request accepted", **facts)
         else:
             logger.warning("commitment request refused", **facts, status=f"{status:04X}H")
-
-
-def _parts(references: int) -> list[tuple[int, int]]:
-    """Of a request, as many instances at a time as a record takes."""
-    return [(at, at + MAX_REFERENCES) for at in range(0, references, MAX_REFERENCES)]
-
-
-def _size(records: Sequence[Written]) -> int:
-    """Bytes of records."""
-    return sum(len(header) + len(payload) for header, payload in (record.encode() for record in records))

@@ -12,18 +12,18 @@ from ingest.commitment.interface import ReportChannel
 from ingest.commitment.reading import aside, known_of
 from ingest.commitment.rounds import ProofsDoNotFit, Verdict, split_report
 from ingest.commitment.transaction import NEVER, Transaction
-from ingest.contract.commitments import CommitAttempted, CommitClosed, Found
+from ingest.contract.commitments import CommitAccepted, CommitAttempted, CommitClosed, Found
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.settings import Settings, SourceSettings
 from ingest.contract.tls import WrongCertificate
+from ingest.dimse.status import SUCCESS
 from ingest.log import CommitmentLog
 from ingest.sender import AssociationFailed, Peer
-from ingest.sender.tls import tls_of
+from ingest.sender.tls import ClientTls, tls_of
 
 logger = structlog.get_logger(__name__)
 
-SUCCESS: Final = 0x0000
 _SLACK: Final = 20.0  # s beside two answers: connect, negotiate, release
 _DOUBLINGS: Final = 40
 # Instances of verdicts that wait in memory for their report: 50 MB; others are read again.
@@ -213,14 +213,7 @@ class Reporting:
         except WrongCertificate as error:
             logger.error("no TLS for commitment reports", source=accepted.source, why=str(error))  # noqa: TRY400
             return NO_ASSOCIATION
-        peer = Peer(
-            source.host,
-            source.port,
-            source.called_ae_title or accepted.calling_ae_title,
-            source.calling_ae_title or accepted.called_ae_title,
-            limits.answer_timeout,
-            tls,
-        )
+        peer = _peer_of(source, accepted, limits.answer_timeout, tls)
         for committed, failed in reports:
             if not await still_ours():
                 raise NotOurs
@@ -259,6 +252,20 @@ class Reporting:
         else:
             wait = min(limits.retry_first * 2.0 ** min(attempts - 1, _DOUBLINGS), limits.retry_longest)
         return CommitAttempted(attempts, problem, wait, wall)
+
+
+def _peer_of(
+    source: SourceSettings, accepted: CommitAccepted, answer_timeout: float, tls: ClientTls | None
+) -> Peer:
+    """Where a source takes reports; unless it says otherwise, the two AE titles of its request change places."""
+    return Peer(
+        source.host,
+        source.port,
+        source.called_ae_title or accepted.calling_ae_title,
+        source.calling_ae_title or accepted.called_ae_title,
+        answer_timeout,
+        tls,
+    )
 
 
 def _size(verdict: Verdict) -> int:

@@ -267,6 +267,11 @@ class Transaction:
     # What follows from them
 
     @property
+    def is_round_over(self) -> bool:
+        """Whether no round is out: all parts of the last that was asked are proved."""
+        return self.round >= self.asked_round
+
+    @property
     def base(self) -> int:
         """The number of the first round."""
         assert self.accepted is not None

@@ -15,13 +15,13 @@ receivers share the log, a step is handed out only under a claim of ours: the fi
 
 import enum
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ingest.commitment.deliveries import Deliveries
+from ingest.commitment.rules import LEAST_REMEMBERED, Patience, Rules
 from ingest.commitment.transaction import NEVER, Clock, Transaction
 from ingest.contract.commitments import (
-    MAX_ROUNDS,
     CommitAccepted,
     CommitAttempted,
     CommitClosed,
@@ -33,15 +33,11 @@ from ingest.contract.commitments import (
 from ingest.contract.identifiers import TransactionId
 from ingest.log.commitment_log import Entry, Place
 
-FIRST_AGAIN: Final = 5.0  # s from a round to the next; doubled each time
-_LEAST_AGAIN: Final = 1.0  # s
 # Times that the fences of a round are written, each after the source's limit of time, before what they asked about is
 # taken for not found out. Workers that are behind have as long; a fence or a proof may be lost once, and hardly thrice.
 ASKINGS: Final = 3
 FIRST_LAG: Final = 60.0  # s that a round may take before it is worth a warning; doubled each time
 _CLOSED_SIZE: Final = 160  # bytes of a COMMIT_CLOSED record
-# What is carried forward while it is closed has its end before its acceptance: the end must not be forgotten by then.
-LEAST_REMEMBERED: Final = 1000
 # Transactions of which only proofs are known, as an N-ACTION that failed leaves.
 _UNKNOWN_KEPT: Final = 20_000
 
@@ -74,24 +70,6 @@ class Step(NamedTuple):
 
     action: Action
     transaction: Transaction
-
-
-class Patience(NamedTuple):
-    """Of one source, in seconds."""
-
-    absent_grace: float
-    wait_limit: float
-
-
-class Rules(NamedTuple):
-    """Who we are, and how patient."""
-
-    receiver: int
-    epoch: int
-    shared: bool  # other receivers read and write the same log
-    claim: float  # s
-    remember: int  # closed transactions
-    patience_of: Callable[[CommitAccepted], Patience]
 
 
 def watched() -> "Transactions":
@@ -176,7 +154,7 @@ class Transactions:
     def state_of(self, transaction: Transaction) -> State:
         """Of one that is open."""
         if transaction.decided is None:
-            return State.WAITING if self._is_round_over(transaction) else State.PROVING
+            return State.WAITING if transaction.is_round_over else State.PROVING
         if transaction.attempted is None:
             return State.DECIDED
         return State.UNDELIVERABLE if transaction.next_attempt == NEVER else State.RETRYING
@@ -293,7 +271,7 @@ class Transactions:
         mine = record.receiver == rules.receiver
         if mine and record.epoch != rules.epoch:
             return  # of an earlier start of ours, which does nothing any more
-        overdue = not self._is_round_over(transaction) and self._overdue_at(transaction) <= clock.now
+        overdue = not transaction.is_round_over and self._rules.overdue_at(transaction) <= clock.now
         transaction.take(record, clock, mine=mine, overdue=overdue)
 
     def _close(self, entry: Entry, record: CommitClosed) -> None:
@@ -325,35 +303,31 @@ class Transactions:
             return NEVER
         if transaction.decided is not None:
             when = NEVER  # see `Deliveries`
-        elif not self._is_round_over(transaction):
-            when = self._overdue_at(transaction)
-        elif self._is_settled(transaction):
+        elif not transaction.is_round_over:
+            when = self._rules.overdue_at(transaction)
+        elif self._rules.is_settled(transaction):
             when = now
         else:
-            when = self._next_round(transaction)
-        if not self._may_act(transaction, now):
+            when = self._rules.next_round(transaction)
+        if not self._rules.may_act(transaction, now):
             when = max(when, transaction.claim_until)
-        if not self._is_round_over(transaction) and transaction.decided is None:
+        if not transaction.is_round_over and transaction.decided is None:
             when = min(when, transaction.lag_at)
-        return self._with_renewal(transaction, when)
-
-    def _with_renewal(self, transaction: Transaction, when: float) -> float:
-        """A claim that is to be kept is claimed again in good time."""
-        if self._rules.shared and transaction.held and transaction.claim_mine:
-            return min(when, transaction.claim_until - self._rules.claim / 2)
-        return when
+        return self._rules.with_renewal(transaction, when)
 
     def _step(self, transaction: Transaction, now: float) -> Step | None:
-        if self._with_renewal(transaction, NEVER) <= now:
+        if self._rules.with_renewal(transaction, NEVER) <= now:
             return Step(Action.CLAIM, transaction)
         if transaction.decided is not None:
             return None
-        if not self._is_round_over(transaction):
+        if not transaction.is_round_over:
             return self._lagging(transaction, now) or self._overdue(transaction, now)
-        settled = self._is_settled(transaction)
-        if (not settled and self._next_round(transaction) > now) or not self._may_act(transaction, now):
+        settled = self._rules.is_settled(transaction)
+        if (not settled and self._rules.next_round(transaction) > now) or not self._rules.may_act(
+            transaction, now
+        ):
             return None
-        if not self._is_claimed(transaction, now):
+        if not self._rules.is_claimed(transaction, now):
             return Step(Action.CLAIM, transaction)
         return Step(Action.DECIDE if settled else Action.ASK, transaction)
 
@@ -364,62 +338,22 @@ class Transactions:
         return Step(Action.LAGGING, transaction)
 
     def _overdue(self, transaction: Transaction, now: float) -> Step | None:
-        if self._overdue_at(transaction) > now or not self._may_act(transaction, now):
+        if self._rules.overdue_at(transaction) > now or not self._rules.may_act(transaction, now):
             return None
-        if not self._is_claimed(transaction, now):
+        if not self._rules.is_claimed(transaction, now):
             return Step(Action.CLAIM, transaction)
         action = Action.ASK_AGAIN if transaction.askings < ASKINGS else Action.GIVE_UP
         return Step(action, transaction)
-
-    def _overdue_at(self, transaction: Transaction) -> float:
-        """When a fence or proof of the round that is out must be thought lost; a start waits anew."""
-        if transaction.accepted is None:
-            return NEVER
-        return transaction.asked_last + self._rules.patience_of(transaction.accepted).wait_limit
 
     def _due_deliveries(self, now: float, room: int) -> list[Step]:
         steps: list[Step] = []
         while len(steps) < room and (transaction := self._deliveries.take(now)) is not None:
             if transaction.busy:
                 self._deliveries.later(transaction, NEVER)  # `finished` gives it its turn
-            elif not self._may_act(transaction, now):
+            elif not self._rules.may_act(transaction, now):
                 self._deliveries.later(transaction, transaction.claim_until)
             else:
-                claimed = self._is_claimed(transaction, now)
+                claimed = self._rules.is_claimed(transaction, now)
                 transaction.busy = True
                 steps.append(Step(Action.DELIVER if claimed else Action.CLAIM, transaction))
         return steps
-
-    def _is_round_over(self, transaction: Transaction) -> bool:
-        return transaction.round >= transaction.asked_round
-
-    def _is_claimed(self, transaction: Transaction, now: float) -> bool:
-        """By us, and for long enough: half of a claim is for what is begun under it."""
-        if not self._rules.shared:
-            return True
-        return transaction.claim_mine and transaction.claim_until - now > self._rules.claim / 2
-
-    def _may_act(self, transaction: Transaction, now: float) -> bool:
-        """Whether no other receiver has claimed it."""
-        return not self._rules.shared or transaction.claim_mine or transaction.claim_until <= now
-
-    def _ends(self, transaction: Transaction) -> list[float]:
-        """When the time of each kind of open finding is over that the last round was asked too early to settle."""
-        accepted = transaction.accepted
-        assert accepted is not None
-        patience = self._rules.patience_of(accepted)
-        ends = []
-        if transaction.absent:
-            ends.append(transaction.accepted_at + patience.absent_grace)
-        if transaction.unavailable:
-            ends.append(transaction.accepted_at + patience.wait_limit)
-        return [end for end in ends if transaction.asked_at < end]
-
-    def _is_settled(self, transaction: Transaction) -> bool:
-        return transaction.round >= MAX_ROUNDS - 1 or not self._ends(transaction)
-
-    def _next_round(self, transaction: Transaction) -> float:
-        """At growing intervals, and at the end of each kind's time."""
-        completed = transaction.completed_at
-        later = completed + FIRST_AGAIN * 2.0**transaction.round
-        return min([later, *(max(end, completed + _LEAST_AGAIN) for end in self._ends(transaction))])

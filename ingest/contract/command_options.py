@@ -1,4 +1,4 @@
-"""What every command shares: options that load the settings, and how a failure ends.
+"""What every command shares: the options that load the settings, and the exit codes.
 
 Exit codes: 0 success, 1 failure, 2 wrong usage or settings, as click has them.
 """
@@ -88,7 +88,11 @@ def given_flags(flags: Mapping[str, object]) -> dict[str, object]:
 
 
 def settings_or_exit(config: Path | None, flags: Mapping[str, object]) -> LoadedSettings:
-    """Load the settings, or say in one line each what is wrong with them and exit with 2."""
+    """Load the settings, or say in one line each what is wrong with them and exit with 2.
+
+    Raises:
+        click.exceptions.Exit: exit code 2: they are wrong.
+    """
     try:
         return load_settings(config, given_flags(flags))
     except WrongSettings as error:

@@ -13,9 +13,9 @@ The life of a transaction, each record durable before the next step is taken:
 
 Records of the commitment log have the `TransactionId` where others have the upload id, and are all in the
 partition that it names. One that is about to leave the log while its transaction is open is carried forward: written
-again at the end, with index 1; of two that differ, a COMMIT_PROVED or COMMIT_DECIDED so marked is the true one; what a later round has found
-of an instance is left out of those before it. COMMIT_ASKED, COMMIT_REQUESTED and COMMIT_PROVED carry their instances
-as payload: a MessagePack array.
+again at the end, with index 1; of two that differ, a COMMIT_PROVED or COMMIT_DECIDED so marked is the true one; what a
+later round has found of an instance is left out of those before it. COMMIT_ASKED, COMMIT_REQUESTED and COMMIT_PROVED
+carry their instances as payload: a MessagePack array.
 """
 
 import enum

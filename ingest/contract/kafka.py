@@ -21,6 +21,10 @@ assert MAX_RECORD < MAXIMUM_MESSAGE
 _SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,/]+):[0-9]{1,5}\Z")
 
 
+class LogRewound(Exception):  # noqa: N818 - named for the fact
+    """A topic ends before what was read of it: it was made anew, or brokers have lost what they acknowledged."""
+
+
 class KafkaUnreachable(Exception):  # noqa: N818 - named for the fact
     """No broker answers, or none lets us do what we must."""
 
@@ -76,6 +80,25 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
             "sasl_plain_password": settings.sasl_password.get_secret_value(),
         }
     return options
+
+
+def reader_options(settings: KafkaSettings, bootstrap: float, records: int) -> dict[str, Any]:
+    """The keywords of a consumer without a group, which reads what it is told to and remembers nothing at the brokers.
+
+    ``bootstrap``: seconds to look for a broker; ``records`` of one poll, at most.
+    """
+    return client_options(settings) | {
+        "group_id": None,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "earliest",  # what retention has taken is passed over, and its reader tells of it
+        "max_poll_records": records,
+        "fetch_max_bytes": MAXIMUM_MESSAGE,
+        "max_partition_fetch_bytes": MAXIMUM_MESSAGE,
+        "check_crcs": False,  # a record has one of its own
+        "bootstrap_timeout_ms": int(1000 * bootstrap),
+        "metrics_enabled": False,
+        "allow_auto_create_topics": False,
+    }
 
 
 def topic_configuration(settings: KafkaSettings) -> dict[str, str]:

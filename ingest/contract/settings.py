@@ -255,7 +255,7 @@ class CommitmentSettings(Section):
     maximum_open: int = Field(20_000, ge=1, description="Transactions not yet reported; more get 0213H.")
     remember: int = Field(
         100_000,
-        ge=1000,  # see `LEAST_REMEMBERED` in ingest/commitment/transactions.py
+        ge=1000,  # see `LEAST_REMEMBERED` in ingest/commitment/rules.py
         description="Closed transactions whose UIDs are refused when they come again (0131H).",
     )
     retrieve_ae_title: str = Field(
@@ -358,8 +358,3 @@ class Settings(Section):
         """The stores in effect: folders and buckets."""
         named = (*self.store.directories, *map(parse_store_url, self.store.urls))
         return named or (self.data / "store",)
-
-    @property
-    def store_directories(self) -> tuple[Path, ...]:
-        """Those of them that are folders."""
-        return tuple(place for place in self.store_locations if isinstance(place, Path))

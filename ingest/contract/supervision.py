@@ -30,6 +30,10 @@ def die_with(supervisor: int | None) -> None:
 
     SIGKILL and not SIGTERM: nothing that was acknowledged can be lost, and a drain would keep the port and
     the spool from the successor.
+
+    Raises:
+        SystemExit: it has ended already.
+        OSError: the kernel does not know how.
     """
     if supervisor is None:
         return

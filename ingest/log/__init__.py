@@ -7,8 +7,14 @@ await writer.publish(partition, records.encode_header(...), [payload])   # durab
 await writer.failed                       # nothing can be acknowledged: end the process, the next start recovers
 await writer.close()
 
-Storage commitment has a log of its own: ``commitment_log`` says what it is, ``commitment_spool`` and
-``commitment_topic`` are its two forms.
+``interface``    what a log is; ``choice``, which one runs    ``epoch``  the number of a start
+``spool_writer`` with ``segment_supply``, which has the next segment ready, and ``partitions``, their number
+``kafka_producer`` over ``kafka_client``, one kafka-python producer
+``measures``     what metrics read: ``spool_backlog`` by the workers' ``marks``, ``kafka_backlog``, ``kafka_retention``
+
+Storage commitment has a log of its own: ``commitment_log`` says what it is. On one machine it is ``commitment_spool``,
+read through ``commitment_segments``, with ``commitment_handover``, what workers and administrators leave for it. On many
+it is ``commitment_topic``, read by ``commitment_reader``, where ``commitment_claimant`` tells receivers apart.
 """
 
 from ingest.log.choice import commitment_log_of, log_of

@@ -9,7 +9,7 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
+from ingest.contract.kafka import KafkaUnreachable, LogRewound, reader_options
 from ingest.contract.records import CorruptRecord, Record, decode
 from ingest.contract.settings import Settings
 from ingest.log.commitment_log import Entry, Place, entry_of
@@ -19,10 +19,6 @@ logger = structlog.get_logger(__name__)
 _REQUEST: Final = 10.0  # s
 _RECORDS: Final = 64  # of one poll
 _POLL: Final = 0.1  # s
-
-
-class LogRewound(Exception):  # noqa: N818 - named for the fact
-    """The topic ends before what was read of it: it was made anew, or brokers have lost what they acknowledged."""
 
 
 class TopicReader:
@@ -44,7 +40,7 @@ class TopicReader:
         """
         limit = int(1000 * timeout)
         try:
-            self._consumer = KafkaConsumer(**_options(self._settings, timeout, max_poll_records=_RECORDS))
+            self._consumer = KafkaConsumer(**reader_options(self._settings.kafka, timeout, _RECORDS))
             self._consumer.assign(self._places)
             first = self._consumer.beginning_offsets(self._places, timeout_ms=limit)
             ends = self._consumer.end_offsets(self._places, timeout_ms=limit)
@@ -150,21 +146,5 @@ class TopicFetcher:
 
     def _opened(self) -> KafkaConsumer:
         if self._consumer is None:
-            self._consumer = KafkaConsumer(**_options(self._settings, _REQUEST, max_poll_records=1))
+            self._consumer = KafkaConsumer(**reader_options(self._settings.kafka, _REQUEST, 1))
         return self._consumer
-
-
-def _options(settings: Settings, timeout: float, *, max_poll_records: int) -> dict[str, Any]:
-    return client_options(settings.kafka) | {
-        "group_id": None,
-        "enable_auto_commit": False,
-        # Records that retention has taken are passed over, and told of.
-        "auto_offset_reset": "earliest",
-        "max_poll_records": max_poll_records,
-        "fetch_max_bytes": MAXIMUM_MESSAGE,
-        "max_partition_fetch_bytes": MAXIMUM_MESSAGE,
-        "check_crcs": False,  # a record has one of its own
-        "bootstrap_timeout_ms": int(1000 * timeout),
-        "metrics_enabled": False,
-        "allow_auto_create_topics": False,
-    }

@@ -20,7 +20,6 @@ from ingest.contract.records import Record
 from ingest.contract.settings import Settings
 from ingest.contract.spool import (
     Appended,
-    Disk,
     Layout,
     OsDisk,
     PoolLimits,
@@ -69,9 +68,9 @@ class SpoolCommitmentLog:
     carry_every = (1.0, 1.0)  # a small log may fill in seconds
     claimant: Claimant | None = None
 
-    def __init__(self, settings: Settings, disk: Disk | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._disk = disk or OsDisk()
+        self._disk = OsDisk()
         self._layout = Layout(settings.data / "commitments")
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None

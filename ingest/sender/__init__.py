@@ -2,8 +2,9 @@
 
 ``files``      PS3.10 files and what must be known of them      ``contexts``   which associations they need
 ``requestor``  one association, one operation at a time         ``transfer``   several at once, and the summary
-``commitment``  asked for and waited for, or reported           ``listener``   where a peer reports to us
-``inbox``      what comes on an association                    ``tls``        whom a connection trusts
+``commitment`` asked for and waited for, or reported           ``listener``   where a peer reports to us
+``inbox``      what comes on an association                   ``tls``        whom a connection trusts
+``trial``      a return address tried out
 """
 
 from ingest.sender.requestor import AssociationFailed, Peer, Requestor

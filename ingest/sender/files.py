@@ -18,9 +18,8 @@ _GROUP: Final = 0x0002
 _MEDIA_CLASS: Final = 0x0002
 _MEDIA_INSTANCE: Final = 0x0003
 _TRANSFER_SYNTAX: Final = 0x0010
-_LONG: Final = frozenset(
-    {b"OB", b"OW", b"UN", b"UT", b"SQ"}
-)  # of PS3.5 7.1.2, those that group 0002 may hold
+# VRs with a 32-bit length (PS3.5 7.1.2) that group 0002 may hold.
+_LONG: Final = frozenset({b"OB", b"OW", b"UN", b"UT", b"SQ"})
 _MAXIMUM_META: Final = 256 * 1024  # bytes; real ones have some hundred, ours with a manifest up to 33 KiB
 _DIRECTORY: Final = (
     "1.2.840.10008.1.3.10"  # Media Storage Directory: an index of other files, not an instance

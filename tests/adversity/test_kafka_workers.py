@@ -26,7 +26,7 @@ from tests.support.kafka_records import Publisher, expected_places, kafka_settin
 from tests.support.kafka_servers import KafkaServers
 from tests.support.pipeline import CORPUS
 from tests.support.scu import ct_data_set
-from workers.cli.status import read_report
+from workers.cli.status_report import read_report
 from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]

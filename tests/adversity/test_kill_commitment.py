@@ -15,7 +15,7 @@ from tests.support.commitment_trial import CONSOLE, STEPS, Step, Trial
 from tests.support.console import Console
 from tests.support.distributed import Host
 from tests.support.pipeline import free_port
-from workers.cli.status import Report, read_report
+from workers.cli.status_report import Report, read_report
 
 pytestmark = pytest.mark.real
 

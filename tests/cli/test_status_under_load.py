@@ -11,7 +11,7 @@ import pytest
 from ingest.contract.running import running_processes
 from ingest.contract.settings import Settings
 from tests.support.pipeline import CORPUS, Pipeline, assert_adds_up
-from workers.cli.status import Report, read_report
+from workers.cli.status_report import Report, read_report
 
 pytestmark = pytest.mark.real
 

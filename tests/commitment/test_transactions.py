@@ -11,8 +11,9 @@ from ingest.commitment.carrying import carried_payloads
 from ingest.commitment.deliveries import NO_ASSOCIATION, REFUSED
 from ingest.commitment.reading import Known, known_from
 from ingest.commitment.rounds import Fence, ProofsDoNotFit, Verdict, fences_of
+from ingest.commitment.rules import Patience, Rules
 from ingest.commitment.transaction import Clock, Transaction
-from ingest.commitment.transactions import ASKINGS, Action, Patience, Rules, State, Step, Transactions
+from ingest.commitment.transactions import ASKINGS, Action, State, Step, Transactions
 from ingest.contract.commitments import (
     CommitAccepted,
     CommitAttempted,

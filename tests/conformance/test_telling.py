@@ -53,7 +53,7 @@ from tests.support.telling import (
     events,
     paths,
 )
-from workers.ledger.entries import ALARMS
+from workers.ledger.inserts import ALARMS
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300), pytest.mark.xdist_group("telling")]
 

@@ -63,7 +63,6 @@ def test_folders_and_urls_stand_together(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.store_locations == (
         Path("/a"), Path("/b"), StoreUrl("s3", "", "images", ""), Path("/c"),
     )  # fmt: skip
-    assert settings.store_directories == (Path("/a"), Path("/b"), Path("/c"))
     monkeypatch.delenv("DICOM_INGEST_STORE__DIRECTORIES")
     monkeypatch.setenv("DICOM_INGEST_STORE__URLS", "s3://images")
-    assert load_settings().settings.store_directories == ()
+    assert load_settings().settings.store_locations == (StoreUrl("s3", "", "images", ""),)

@@ -25,7 +25,7 @@ from ingest.contract.settings import Settings
 from tests.support.datasets import data_set_bytes
 from tests.support.pipeline import PLACES, Pipeline, assert_adds_up
 from tests.support.scu import EXPLICIT, Scu, associate, c_store
-from workers.cli.status import read_report
+from workers.cli.status_report import read_report
 
 Status = dict[str, int]
 # Checkpoints are what a settled count waits for.

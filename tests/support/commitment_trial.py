@@ -25,7 +25,7 @@ from tests.support.console import Console, status_of_request
 from tests.support.console import Report as Told
 from tests.support.distributed import Host
 from tests.support.scu import Scu, c_store, ct_data_set
-from workers.cli.status import Report
+from workers.cli.status_report import Report
 
 CONSOLE: Final = "CONSOLE"
 TRANSACTIONS: Final = 3

@@ -66,7 +66,7 @@ def run(folder: Path, scenario: Callable[[Line], Awaitable[None]], **worker: flo
 
     async def main() -> None:
         memory, timeout = settings.worker.codec_memory, settings.worker.codec_timeout
-        with open_stores(settings.store_directories) as stores:
+        with open_stores(settings.store_locations) as stores:
             async with Codec(memory=memory, timeout=timeout) as codec:
                 await scenario(Line(stores, codec, Pipeline(stores, codec, settings, scratch)))
 

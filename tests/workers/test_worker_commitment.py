@@ -20,7 +20,7 @@ from ingest.contract.settings import Settings
 from ingest.log.spool_writer import SpoolWriter
 from tests.support.fences import TRANSACTION, fence_record
 from tests.support.scu import CT, EXPLICIT, ct_data_set
-from workers.cli.status import read_report
+from workers.cli.status_report import read_report
 from workers.storage.layout import object_key
 
 pytestmark = pytest.mark.real

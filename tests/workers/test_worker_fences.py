@@ -26,8 +26,9 @@ from workers.log.in_hand import InHand
 from workers.log.proof import Proof
 from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
+from workers.partition import OwnedPartition
 from workers.pipeline import Tries
-from workers.worker import UPLOADS_AT_ONCE, OwnedPartition, Worker
+from workers.worker import UPLOADS_AT_ONCE, Worker
 
 
 class QuickScratch(ScratchFolder):
@@ -254,7 +255,7 @@ async def test_it_waits_for_what_is_put_by_for_a_dead_store(tmp_path: Path) -> N
     world.held = {"1.1"}
     world.upload("1.1")
     life = world.start()
-    await life.until(lambda: bool(life.worker._put_by))
+    await life.until(lambda: life.worker.unsettled.waiting > 0)
     world.fence("1.1")
     world.fence("1.2")
     await life.until(lambda: len(world.proofs.published) == 1)
@@ -275,7 +276,7 @@ async def test_a_stop_leaves_it_to_the_next_start(tmp_path: Path) -> None:
     world.upload("1.1")
     world.fence("1.1")
     life = world.start()
-    await life.until(lambda: bool(life.worker._put_by) and life.progress.read_to == 3)
+    await life.until(lambda: life.worker.unsettled.waiting > 0 and life.progress.read_to == 3)
     await life.stop()
     assert not world.asked
     assert world.checkpoint.low_water_mark == 1

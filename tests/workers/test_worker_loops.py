@@ -19,8 +19,10 @@ from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
 from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
+from workers.partition import OwnedPartition
 from workers.pipeline import Tries
-from workers.worker import UPLOADS_AHEAD, UPLOADS_AT_ONCE, OwnedPartition, Worker
+from workers.unsettled import UPLOADS_AHEAD
+from workers.worker import UPLOADS_AT_ONCE, Worker
 
 
 class ListLog:
@@ -258,7 +260,7 @@ def test_on_a_full_disk_nothing_passes_the_first(tmp_path: Path) -> None:
         bench = Bench(disk.path, log, placer)
         worker = bench.worker()
         run = asyncio.create_task(worker.run())
-        await until(lambda: bench.progress.low_water_mark == 0 and bool(worker._kept), run)
+        await until(lambda: bench.progress.low_water_mark == 0 and worker.unsettled.kept > 0, run)
         for number in range(10):
             log.add(f"2.{number}")
         await asyncio.sleep(0.1)
@@ -326,13 +328,15 @@ def test_reading_stops_when_too_many_wait_for_a_store(tmp_path: Path) -> None:
         bench = Bench(tmp_path, log, placer, waiting_uploads=30)
         worker = bench.worker()
         run = asyncio.create_task(worker.run())
-        await until(lambda: len(placer.placed) == 1 and worker.put_by == 29, run)
+        await until(lambda: len(placer.placed) == 1 and worker.unsettled.waiting == 29, run)
         for number in range(29, 600):
             log.add(f"1.{number}")
         log.add("2.2")
-        await until(lambda: worker.put_by >= 30, run)
+        await until(lambda: worker.unsettled.waiting >= 30, run)
         await asyncio.sleep(0.1)
-        assert worker.put_by <= 30 + UPLOADS_AHEAD, "those in work when the limit was reached, and no more"
+        assert worker.unsettled.waiting <= 30 + UPLOADS_AHEAD, (
+            "those in work when the limit was reached, and no more"
+        )
         assert len(placer.placed) == 1
         down = False
         await until(lambda: len(placer.placed) == 602, run)

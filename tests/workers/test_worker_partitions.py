@@ -19,8 +19,9 @@ from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
 from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
+from workers.partition import OwnedPartition
 from workers.pipeline import Tries
-from workers.worker import OwnedPartition, Worker
+from workers.worker import Worker
 
 PARTITIONS = 3
 

@@ -33,7 +33,11 @@ WAITING = "waiting"  # received, and not yet at a place
 
 
 def study_uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """A UID of the command line, checked."""
+    """A UID of the command line, checked.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
     try:
         return None if value is None else check_uid(value)
     except InvalidIdentifier as error:

@@ -48,9 +48,8 @@ class Waiting(NamedTuple):
     """What the group has counted, and how many records lie behind it; nothing of the log is read."""
 
     places: Mapping[Place, int]  # as the workers counted, whatever an administrator has moved since
-    records: Mapping[
-        int, int
-    ]  # from each partition's mark to its end: a part is one, too, and some may be done
+    # By partition, from its mark to its end: a part is one, too, and some may be done.
+    records: Mapping[int, int]
     lost: int
     members: list[Member]
 

@@ -21,7 +21,7 @@ from ingest.contract.refusals import Refusal, read_refusals
 from ingest.contract.running import Running, running_processes
 from ingest.contract.settings import Settings
 from workers.cli.rejected import refusal_row
-from workers.cli.status import Report, read_offsets, read_report
+from workers.cli.status_report import Report, read_offsets, read_report
 
 ADMIN_PATIENCE: Final = 1.0  # s, for the page of one process
 _REFUSALS: Final = 3  # shown, the newest
@@ -75,7 +75,7 @@ def watch(settings: Settings, console: Console, interval: float) -> None:
     """Show until interrupted, anew after ``interval`` seconds; where there is no terminal, one view below the other.
 
     Raises:
-        what `status.read_report` raises.
+        what `read_report` raises.
     """
     before = look(settings)
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from workers.dataset.dictionary import TEXT_TAGS, is_text
-from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Limits, Token, Walker, is_group_length
+from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Token, Walker, is_group_length
 from workers.dataset.payload import Payload
 from workers.dataset.transfer_syntax import Encoding
 
@@ -59,11 +59,8 @@ _WHOLE = 64 * 1024  # bytes; longer values are digested in blocks
 _NOTHING = hashlib.sha256().digest()
 _BLOCK = 1024 * 1024  # a multiple of every number's width
 _HEADER = struct.Struct("<HHI").pack
-_VALUE, _SEQUENCE, _FRAGMENTS = (
-    Kind.VALUE,
-    Kind.SEQUENCE,
-    Kind.FRAGMENTS,
-)  # looked up once: this is a hot path
+# Looked up once: this is a hot path.
+_VALUE, _SEQUENCE, _FRAGMENTS = Kind.VALUE, Kind.SEQUENCE, Kind.FRAGMENTS
 _ITEM = _HEADER(0xFFFE, 0xE000, UNDEFINED)
 _ITEM_END = _HEADER(0xFFFE, 0xE00D, 0)
 _SEQUENCE_END = _HEADER(0xFFFE, 0xE0DD, 0)
@@ -229,22 +226,20 @@ class ContentDigester:
         return ContentDigests(self._identity.hash.hexdigest(), self._elements.hash.hexdigest())
 
 
-def content_digests(
-    payload: Payload, encoding: Encoding, limits: Limits | None = None
-) -> ContentDigests | None:
+def content_digests(payload: Payload, encoding: Encoding) -> ContentDigests | None:
     """c1 of a data set, without its pixels; ``None`` where elements are out of order.
 
     Raises:
         Rejected: it cannot be walked.
     """
-    walker = Walker(payload, encoding, limits)
+    walker = Walker(payload, encoding)
     digester = ContentDigester(walker, payload)
     for token in walker:
         digester.add(token)
     return digester.digests()
 
 
-def _digest_by_tag(payload: Payload, encoding: Encoding, limits: Limits | None) -> dict[int, bytes]:
+def _digest_by_tag(payload: Payload, encoding: Encoding) -> dict[int, bytes]:
     """A digest for each top-level element that c1 counts."""
     digests: dict[int, bytes] = {}
     current: list[tuple[int, _Sink]] = []
@@ -264,7 +259,7 @@ def _digest_by_tag(payload: Payload, encoding: Encoding, limits: Limits | None) 
         current.append((tag, _Sink()))
         return current[0][1]
 
-    walker = Walker(payload, encoding, limits)
+    walker = Walker(payload, encoding)
     canonical = _Canonical(walker, payload, select)
     for token in walker:
         canonical.add(token)
@@ -275,8 +270,7 @@ def _digest_by_tag(payload: Payload, encoding: Encoding, limits: Limits | None) 
 def differing_tags(
     first: tuple[Payload, Encoding],
     second: tuple[Payload, Encoding],
-    maximum: int = 64,
-    limits: Limits | None = None,
+    maximum: int,
 ) -> tuple[int, ...]:
     """The lowest top-level tags, at most ``maximum``, at which two data sets differ by c1.
 
@@ -286,8 +280,8 @@ def differing_tags(
     Raises:
         Rejected: one of them cannot be walked.
     """
-    one = _digest_by_tag(*first, limits)
-    other = _digest_by_tag(*second, limits)
+    one = _digest_by_tag(*first)
+    other = _digest_by_tag(*second)
     differing = {tag for tag in one.keys() | other.keys() if one.get(tag) != other.get(tag)}
     ordered = sorted(differing, key=lambda tag: (tag not in IDENTITY_TAGS, tag))
     return tuple(ordered[:maximum])

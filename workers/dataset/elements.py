@@ -30,9 +30,8 @@ _ITEM_START = b"\xfe\xff\x00\xe0"  # an Item tag in little endian
 _WINDOW = 256 * 1024  # bytes read at once; a value is stepped over without being read
 _LOOK_AHEAD = 24  # an element header (12) and the first item header of its value, with the VR in it
 
-_SHORT_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
-)  # PS3.5 7.1.2, Table 7.1-2: 16-bit length; all other VRs, also future ones, have 32 bits
+# PS3.5 7.1.2, Table 7.1-2: 16-bit length; all other VRs, also future ones, have 32 bits.
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _BYTES_VRS = frozenset({b"UN", b"OB"})  # PS3.5 7.3: no byte order concerns these
 

@@ -19,7 +19,6 @@ from workers.dataset.elements import (
     UNDEFINED,
     Element,
     Kind,
-    Limits,
     Token,
     Walker,
     is_group_length,
@@ -297,7 +296,6 @@ def explicit_vr(
     encoding: Encoding,
     elements: Sequence[Element],
     changes: Mapping[int, bytes | None] | None = None,
-    limits: Limits | None = None,
 ) -> tuple[Payload, Payload]:
     """All elements but top-level Pixel Data as Explicit VR Little Endian: those before it, those behind it.
 
@@ -317,7 +315,7 @@ def explicit_vr(
         raise CannotReencode("Pixel Data occurs twice")
     if encoding is Encoding.EXPLICIT_LITTLE:
         return _spliced(payload, elements, changes)
-    walker = Walker(payload, encoding, limits)
+    walker = Walker(payload, encoding)
     writer = _Writer(payload, walker, _pixel_representation(payload, elements))
     before: Payload | None = None
     skipping = False

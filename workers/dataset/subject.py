@@ -11,8 +11,7 @@ from typing import Final
 from pydicom.charset import python_encoding
 
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
-from workers.dataset.elements import Kind, Limits, Token, Walker
-from workers.dataset.findings import Findings
+from workers.dataset.elements import Kind, Token, Walker
 from workers.dataset.identity import PATIENT_TAGS, SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, is_empty
 from workers.dataset.payload import EndOfPayload, MemoryPayload, Payload
 from workers.dataset.transfer_syntax import DEFLATED, encoding_of
@@ -71,7 +70,7 @@ def read_subject(payload: Payload, transfer_syntax_uid: str) -> Subject:
     try:
         if transfer_syntax_uid in DEFLATED:
             payload = _inflated_head(payload)
-        walker = Walker(payload, encoding, Limits(), Findings())
+        walker = Walker(payload, encoding)
         for number, token in enumerate(walker):
             if number > _MOST_TOKENS or (not token.depth and token.tag > SERIES_INSTANCE_UID):
                 break

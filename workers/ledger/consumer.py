@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from ingest.contract.settings import Settings
-from workers.ledger.entries import Row
+from workers.ledger.inserts import Row
 from workers.ledger.ledger import Ledger
 from workers.ledger.logs import Logs
 from workers.ledger.spool_logs import SpoolLogs

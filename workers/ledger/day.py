@@ -141,10 +141,7 @@ def read_day(
             of_source.not_yet_stored += 1
             if source in (None, one.source):
                 hours[(one.received_at - bounds.begin) // _HOUR] += 1
-    for name, configured in settings.sources.items():
-        if is_expected(configured.expected, day):
-            of_source = sources.setdefault(name, SourceDay(source=name))
-            of_source.silent = not of_source.instances
+    _mark_silent(sources, settings, day)
     chosen = [sources[name] for name in sorted(sources) if source in (None, name)]
     return Day(
         day=day.isoformat(),
@@ -157,6 +154,14 @@ def read_day(
         alarms=[one for one in raised if source in (None, one.source)],
         instances_by_hour=hours,
     )
+
+
+def _mark_silent(sources: dict[str, SourceDay], settings: Settings, day: dt.date) -> None:
+    """Those that should have sent and have not."""
+    for name, configured in settings.sources.items():
+        if is_expected(configured.expected, day):
+            of_source = sources.setdefault(name, SourceDay(source=name))
+            of_source.silent = not of_source.instances
 
 
 _IN_DAY: Final = "received_at >= :begin AND received_at < :end"

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, bindparam, text
 from ingest.contract.records import CorruptRecord, Record
 from workers.errors import Reason
 from workers.ledger.database import clear_errors, reading
-from workers.ledger.entries import ALARMS, INSERT_RELATION, Entry, Row, entries_of, relation_entries
+from workers.ledger.inserts import ALARMS, INSERT_RELATION, Insert, Row, inserts_of, relation_inserts
 from workers.ledger.logs import Batch
 from workers.ledger.tables import alarms, insert_new, moves, positions, upsert
 
@@ -33,7 +33,7 @@ _MORE_THAN_ONE: Final = text(
     "GROUP BY r.kind, r.uid, r.scope HAVING COUNT(*) > 1"
 ).bindparams(bindparam("uids", expanding=True))
 _UPLOADS: Final = 500  # of one statement
-# Of an unknown source, and an administrator has replayed it: see `relation_entries`.
+# Of an unknown source, and an administrator has replayed it: see `relation_inserts`.
 _LET_IN: Final = text(
     "SELECT i.upload_id, i.study_instance_uid, i.series_instance_uid, i.patient, i.patient_scope "
     "FROM instances i JOIN moves m ON m.upload_id = i.upload_id "
@@ -127,7 +127,7 @@ def take_batch(connection: Connection, batch: Batch) -> list[Alarm] | None:
     row: Row = {"log": batch.log, "before": batch.before, "after": batch.after, "lost": batch.lost}
     if connection.execute(_ADVANCE, row).rowcount != 1:
         return None
-    return enter(connection, [entry for record in batch.records for entry in _entries(record)])
+    return enter(connection, [insert for record in batch.records for insert in _inserts(record)])
 
 
 def note_moves(connection: Connection, rows: list[Row]) -> None:
@@ -141,24 +141,24 @@ def let_in(connection: Connection) -> list[Alarm]:
     alarms: list[Alarm] = []
     for first in range(0, len(uploads), _UPLOADS):
         some = uploads[first : first + _UPLOADS]
-        alarms += enter(connection, [entry for one in some for entry in relation_entries(*one)])
+        alarms += enter(connection, [insert for one in some for insert in relation_inserts(*one)])
     return alarms
 
 
-def enter(connection: Connection, entries: list[Entry]) -> list[Alarm]:
+def enter(connection: Connection, inserts: list[Insert]) -> list[Alarm]:
     """Within a transaction: enter rows, and say what alarms they raise."""
-    for statement, same in groupby(_sorted(entries), lambda entry: entry.statement):
-        connection.execute(statement, [entry.row for entry in same])
-    relations = [entry.row for entry in entries if entry.statement is INSERT_RELATION]
+    for statement, same in groupby(_sorted(inserts), lambda insert: insert.statement):
+        connection.execute(statement, [insert.row for insert in same])
+    relations = [insert.row for insert in inserts if insert.statement is INSERT_RELATION]
     return [alarm for kind in ALARMS for alarm in _raise(connection, kind, relations)]
 
 
-def _sorted(entries: list[Entry]) -> list[Entry]:
+def _sorted(inserts: list[Insert]) -> list[Insert]:
     """Those of one statement together, each in their order: rows of different tables do not depend on each other."""
     order: dict[int, int] = {}
-    for entry in entries:
-        order.setdefault(id(entry.statement), len(order))
-    return sorted(entries, key=lambda entry: order[id(entry.statement)])
+    for insert in inserts:
+        order.setdefault(id(insert.statement), len(order))
+    return sorted(inserts, key=lambda insert: order[id(insert.statement)])
 
 
 def _raise(connection: Connection, kind: str, relations: list[Row]) -> Iterable[Alarm]:
@@ -176,10 +176,10 @@ def _raise(connection: Connection, kind: str, relations: list[Row]) -> Iterable[
             yield Alarm(kind, found.uid, source)
 
 
-def _entries(record: Record) -> list[Entry]:
+def _inserts(record: Record) -> list[Insert]:
     """One that does not decode is told of by those who act on it."""
     try:
-        return list(entries_of([record]))
+        return list(inserts_of([record]))
     except CorruptRecord:
         logger.warning("a record of the log is damaged", kind=record.kind.name)
         return []

@@ -16,7 +16,7 @@ from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.ledger.consumer import logs_of, move_rows
 from workers.ledger.database import LedgerUnavailable, open_database
-from workers.ledger.entries import ALARMS
+from workers.ledger.inserts import ALARMS
 from workers.ledger.ledger import Ledger
 from workers.ledger.logs import Logs
 from workers.process import stop_by_signal

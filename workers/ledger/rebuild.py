@@ -22,7 +22,7 @@ from workers.dataset.subject import HEAD as SUBJECT_HEAD
 from workers.dataset.subject import Subject, read_subject
 from workers.ledger.consumer import move_rows
 from workers.ledger.database import clear_errors
-from workers.ledger.entries import INSERT_INSTANCE, Entry, outcome_entries
+from workers.ledger.inserts import INSERT_INSTANCE, Insert, outcome_inserts
 from workers.ledger.ledger import Alarm, enter, let_in, note_moves, read_positions, take_batch
 from workers.ledger.logs import Logs
 from workers.ledger.tables import ALL
@@ -54,7 +54,7 @@ class Rebuilt(NamedTuple):
 class _Read(NamedTuple):
     """What one object of a store tells."""
 
-    entries: list[Entry]
+    inserts: list[Insert]
     is_readable: bool
 
 
@@ -74,11 +74,11 @@ async def rebuild(
             connection.execute(table.delete())
         records = _read_logs(connection, logs, alarms)
         objects = unreadable = 0
-        pending: list[Entry] = []
+        pending: list[Insert] = []
         async for read in _objects(stores, Outcomes(settings)):
             objects += 1
             unreadable += not read.is_readable
-            pending += read.entries
+            pending += read.inserts
             if objects % _ROWS == 0:
                 alarms += enter(connection, _untold(connection, pending))
                 pending = []
@@ -103,13 +103,13 @@ def _read_logs(connection: Connection, logs: Logs, alarms: list[Alarm]) -> int:
     return records
 
 
-def _untold(connection: Connection, entries: list[Entry]) -> list[Entry]:
+def _untold(connection: Connection, inserts: list[Insert]) -> list[Insert]:
     """Those of uploads that the logs have not told of: hashes of today's settings are not held against theirs."""
-    uploads = list({entry.row["upload_id"] for entry in entries})
+    uploads = list({insert.row["upload_id"] for insert in inserts})
     if not uploads:
         return []
     told = {row.upload_id for row in connection.execute(_TOLD, {"uploads": uploads})}
-    return [entry for entry in entries if entry.row["upload_id"] not in told]
+    return [insert for insert in inserts if insert.row["upload_id"] not in told]
 
 
 async def _objects(stores: Stores, outcomes: Outcomes) -> AsyncIterator[_Read]:
@@ -151,23 +151,23 @@ async def _read(stores: Stores, listed: Listed, outcomes: Outcomes) -> _Read:
     manifest = head.manifest
     payload = MemoryPayload([memoryview(start.data)[head.size :]])
     subject = await asyncio.to_thread(read_subject, payload, manifest.transfer_syntax_uid)
-    entries = list(_entries(manifest, store, key, subject, outcomes))
+    inserts = list(_inserts(manifest, store, key, subject, outcomes))
     if key.area is not Area.OBJECTS:
         for repeat in await repeats(store, key):
-            entries += _entries(_repeated(manifest, repeat), store, key, subject, outcomes)
-    return _Read(entries, is_readable=True)
+            inserts += _inserts(_repeated(manifest, repeat), store, key, subject, outcomes)
+    return _Read(inserts, is_readable=True)
 
 
-def _entries(
+def _inserts(
     manifest: Manifest, store: ObjectStore, key: Key, subject: Subject, outcomes: Outcomes
-) -> list[Entry]:
+) -> list[Insert]:
     """As the worker announced it."""
     place = {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)
     reason = stored_reason(manifest) if place is Place.STORED else manifest.reason
     outcome: Outcome = outcomes.of(
         manifest, Settled(place, reason, store.name, key), subject, manifest.findings
     )
-    return list(outcome_entries(manifest.upload_id, msgspec.structs.replace(outcome, at=manifest.placed_at)))
+    return list(outcome_inserts(manifest.upload_id, msgspec.structs.replace(outcome, at=manifest.placed_at)))
 
 
 def _repeated(entry: Manifest, repeat: Repeat) -> Manifest:
@@ -205,4 +205,4 @@ def _remnant(upload_id: str, source: str, key: str) -> dict[str, str | int]:
     outcome = Outcome(
         sop_instance_uid=uid, place=Place(source), reason="", source_digest="", store="", key=key, at=0
     )
-    return next(outcome_entries(upload_id, outcome)).row
+    return next(outcome_inserts(upload_id, outcome)).row

@@ -8,7 +8,7 @@ from typing import Any, Final
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
+from ingest.contract.kafka import KafkaUnreachable, reader_options
 from ingest.contract.records import CorruptRecord, NewerRecord, Record, decode
 from ingest.contract.settings import Settings
 from workers.ledger.logs import Batch
@@ -34,20 +34,8 @@ class TopicLogs:
         self._places = [
             TopicPartition(topic, number) for topic in topics for number in range(settings.log.partitions)
         ]
-        options = client_options(kafka) | {
-            "group_id": None,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "max_poll_records": _RECORDS,
-            "fetch_max_bytes": MAXIMUM_MESSAGE,
-            "max_partition_fetch_bytes": MAXIMUM_MESSAGE,
-            "check_crcs": False,  # a record has one of its own
-            "bootstrap_timeout_ms": int(1000 * _BOOTSTRAP),
-            "metrics_enabled": False,
-            "allow_auto_create_topics": False,
-        }
         with self._clear_errors():
-            self._consumer = KafkaConsumer(**options)
+            self._consumer = KafkaConsumer(**reader_options(kafka, _BOOTSTRAP, _RECORDS))
             self._consumer.assign(self._places)
 
     def read(self, positions: Mapping[str, int]) -> Sequence[Batch]:

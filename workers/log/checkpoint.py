@@ -1,6 +1,7 @@
 """How far a partition has come: the low-water mark, and the steps that make an instance's place count.
 
-An upload is open from its first record until it is counted, a fence until it is proved. The steps of an upload, in the only safe order:
+An upload is open from its first record until it is counted, a fence until it is proved. The steps of an upload, in
+the only safe order:
 
     1. placed      its object or lane entry is durable            (the pipeline, before `Progress.settle`)
     2. announced   its outcome is durable in the outcome log      (`commit`)

@@ -12,51 +12,36 @@ from workers.log.checkpoint import Announced
 from workers.log.topic_producer import Outgoing, TopicProducer
 
 
-class KafkaOutcomes:
-    """The outcomes of a worker. Owned by one event loop."""
+class KafkaOutcomes(TopicProducer):
+    """The outcome topic, for all partitions of a worker. Owned by one event loop."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._topic = TopicProducer(settings, settings.outcome_topic, "outcome topic")
-
-    async def start(self) -> None:
-        """Connect.
-
-        Raises:
-            KafkaUnreachable: no broker answers, or none lets us in.
-        """
-        await self._topic.start()
+        super().__init__(settings, settings.outcome_topic, "outcome topic")
 
     def of(self, partition: int) -> "PartitionOutcomes":
         """The announcer of one partition."""
         return PartitionOutcomes(self, partition)
 
-    async def announce(self, partition: int, outcomes: Sequence[Announced]) -> None:
-        """Make outcomes durable.
-
-        Raises:
-            Unavailable: brokers do not acknowledge them now.
-        """
-        records = [
-            Outgoing(partition, encode_header(Kind.OUTCOME, upload_id, 0, outcome))
-            for upload_id, outcome in outcomes
-        ]
-        await self._topic.send(records)
-
-    async def close(self) -> None:
-        """Let go of the client; whatever was announced is acknowledged, or is not waited for any more."""
-        await self._topic.close()
-
 
 class PartitionOutcomes:
     """See `Announcer`; positions in the outcome topic mean nothing to the account."""
 
-    def __init__(self, outcomes: KafkaOutcomes, partition: int) -> None:
-        self._outcomes = outcomes
+    def __init__(self, topic: TopicProducer, partition: int) -> None:
+        self._topic = topic
         self._partition = partition
 
     async def announce(self, outcomes: Sequence[Announced]) -> int:
-        """See `Announcer`."""
-        await self._outcomes.announce(self._partition, outcomes)
+        """See `Announcer`.
+
+        Raises:
+            Unavailable: brokers do not acknowledge them now.
+        """
+        await self._topic.send(
+            [
+                Outgoing(self._partition, encode_header(Kind.OUTCOME, upload_id, 0, outcome))
+                for upload_id, outcome in outcomes
+            ]
+        )
         return 0
 
     def counted(self, position: int) -> None:

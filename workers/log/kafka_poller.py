@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
-import msgspec
 import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
@@ -26,13 +25,14 @@ from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.failpoints import Failpoint, reach
-from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
+from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, LogRewound, client_options
 from ingest.contract.kafka_topics import check_topics
 from ingest.contract.records import CorruptRecord, NewerRecord, decode
 from ingest.contract.settings import Settings
 from workers.errors import Unavailable
-from workers.log.commit_metadata import OffsetCheckpoint, Range, decode_metadata, encode_metadata
+from workers.log.commit_metadata import OffsetCheckpoint
 from workers.log.entries import DamagedRecord, Entry, LogRecord
+from workers.log.kafka_account import account_of, commit_of, report_loss
 from workers.log.offset_progress import given_back, started
 
 CLOSE: Final = 3.0  # s; without a broker the group is not left, and misses us by itself
@@ -46,10 +46,6 @@ _HEARTBEAT: Final = 2.0  # s; a member hears of a rebalance with its next one
 _RETRY_AFTER: Final = 1.0  # s
 
 _log = structlog.get_logger()
-
-
-class LogRewound(Exception):  # noqa: N818 - named for the fact
-    """The topic ends before what was read of it: it was made anew, or brokers have lost what they acknowledged."""
 
 
 @dataclass(eq=False)
@@ -246,9 +242,9 @@ class KafkaPoller:
         accounts = {}
         for place in places:
             committed = self._consumer.committed(place, metadata=True, timeout_ms=timeout)
-            accounts[place] = started(_account(place, committed, first[place], ends[place]))
+            accounts[place] = started(account_of(place, committed, first[place], ends[place]))
         self._consumer.commit(
-            {place: _commit_of(found) for place, found in accounts.items()}, timeout_ms=timeout
+            {place: commit_of(found) for place, found in accounts.items()}, timeout_ms=timeout
         )
         for place, checkpoint in accounts.items():
             self._consumer.seek(place, checkpoint.low_water_mark)
@@ -267,7 +263,7 @@ class KafkaPoller:
                     f"and {ownership.next_position} was read: its brokers have lost records"
                 )
             if record.offset > ownership.next_position:
-                lost += _report_loss(ownership.partition, ownership.next_position, record.offset)
+                lost += report_loss(ownership.partition, ownership.next_position, record.offset)
             ownership.next_position = record.offset + 1
             entries.append(_entry(record))
             size += len(record.value or b"")
@@ -286,7 +282,7 @@ class KafkaPoller:
         self, offers: Sequence[tuple[Ownership, OffsetCheckpoint]], future: asyncio.Future[int]
     ) -> None:
         offsets = {
-            TopicPartition(self._topic, ownership.partition): _commit_of(checkpoint)
+            TopicPartition(self._topic, ownership.partition): commit_of(checkpoint)
             for ownership, checkpoint in offers
             if not ownership.gone
         }
@@ -328,7 +324,7 @@ class KafkaPoller:
                 ownership.gone = True
                 self._call(self._listening.on_gone, ownership)
                 place = TopicPartition(self._topic, partition)
-                offsets[place] = _commit_of(given_back(ownership.offered))
+                offsets[place] = commit_of(given_back(ownership.offered))
         return offsets
 
     def lost(self, partitions: Iterable[int]) -> None:
@@ -398,51 +394,6 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
 def _passes(error: KafkaError) -> bool:
     """Whether this may be over by itself."""
     return bool(error.retriable) or isinstance(error, (CommitFailedError, RebalanceInProgressError))
-
-
-def _commit_of(checkpoint: OffsetCheckpoint) -> OffsetAndMetadata:
-    return OffsetAndMetadata(checkpoint.low_water_mark, encode_metadata(checkpoint), -1)
-
-
-def _account(
-    place: TopicPartition, committed: OffsetAndMetadata | None, first: int, end: int
-) -> OffsetCheckpoint:
-    """What is committed of a partition that has records from ``first`` to ``end``."""
-    if committed is None:  # nobody of this group has read anything
-        found = OffsetCheckpoint(partition=place.partition, low_water_mark=0)
-    else:
-        found = decode_metadata(place.partition, committed.offset, committed.metadata)
-    if found.low_water_mark > end:
-        raise LogRewound(
-            f"partition {place.partition} of {place.topic} ends at {end}, and {found.low_water_mark} was read of it: the "
-            "topic was made anew, or its brokers have lost records"
-        )
-    return _from_the_start_of_the_log(found, first)
-
-
-def _from_the_start_of_the_log(checkpoint: OffsetCheckpoint, first: int) -> OffsetCheckpoint:
-    """The account where retention has overtaken it: what was not read is lost, and that is said and counted."""
-    mark = checkpoint.low_water_mark
-    if mark >= first:
-        return checkpoint
-    lost = _report_loss(checkpoint.partition, mark, first)
-    ranges = (Range(max(found.first, first), found.last) for found in checkpoint.done_ranges)
-    return msgspec.structs.replace(
-        checkpoint,
-        low_water_mark=first,
-        done_ranges=tuple(found for found in ranges if found.first <= found.last),
-        lost=checkpoint.lost + lost,
-    )
-
-
-def _report_loss(partition: int, expected: int, found: int) -> int:
-    _log.error(
-        "the log has lost records that were not read: retention has overtaken the workers",
-        partition=partition,
-        first=expected,
-        records=found - expected,
-    )
-    return found - expected
 
 
 def _entry(record: Any) -> Entry:

@@ -14,7 +14,6 @@ from ingest.contract.records import CorruptRecord, Kind, decode, encode_header, 
 from ingest.contract.spool import (
     Appended,
     Damage,
-    Disk,
     Frame,
     FrameWalk,
     GroupWalk,
@@ -41,9 +40,7 @@ _ONLY: Final = 0  # the number of the log's one partition
 class OutcomeProducer:
     """The outcome log of one partition, open for writing; see `Announcer`."""
 
-    def __init__(
-        self, folder: Path, counted: int, disk: Disk | None = None, retained: int = _RETAINED
-    ) -> None:
+    def __init__(self, folder: Path, counted: int, retained: int = _RETAINED) -> None:
         """Recover the log in ``folder``, which is made if there is none.
 
         ``counted``: the position up to which a checkpoint counts; see `uncounted` for what is beyond.
@@ -54,7 +51,7 @@ class OutcomeProducer:
             SpoolMismatch: another release made it.
             OSError: the disk's.
         """
-        self._disk = disk or OsDisk()
+        self._disk = OsDisk()
         self._layout = Layout(folder)
         self._mark = counted
         self._appended: list[Announced] = []  # written, not yet synced
@@ -64,9 +61,8 @@ class OutcomeProducer:
             if lock is None:
                 raise SpoolLocked(f"another worker writes to {folder}")
             resources.callback(self._disk.close, lock)
-            limits = PoolLimits(
-                _SEGMENT, _MAXIMUM, 0
-            )  # the space that the spool leaves free is meant for this
+            # Nothing in reserve: the space that the spool leaves free is meant for this.
+            limits = PoolLimits(_SEGMENT, _MAXIMUM, 0)
             self._meta = make_log(self._disk, self._layout, 1, limits)
             self._log, _, self.recovered = open_log(
                 self._disk,

@@ -25,16 +25,14 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import HEADER, CorruptRecord, Kind, Record
 from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
+from workers.log.expiry import Expiry
 from workers.log.fence import Fence, fence_of, was_fence
-from workers.log.log_clock import LogClock
-from workers.log.pending import Moment, PendingUpload, scratch_name
+from workers.log.pending import PendingUpload, scratch_name
 from workers.log.scratch import ScratchPayload
 from workers.log.upload import Upload, instance_in, legible, remains, unknown, unnamed, whole
 
 _UNSEALED = "the record that seals it cannot be read"
 _SEALING = (Kind.INSTANCE, Kind.END)
-_GIVEN_UP = 4096  # expired uploads remembered: a broker that stood still may append what was refused long ago
-_STEPS = 16  # the log's clock is looked at so often within the time after which an upload expires
 # As `upload.unnamed`, no receiver's: then comes a hash of the upload id that parts were wrongly put under.
 _STRAY = b"\xff\xff\xff\xfe"
 
@@ -87,12 +85,8 @@ class Reassembler:
         self._progress = progress
         self._scratch = scratch
         self._memory_limit = memory_limit
-        self._expire_after = expire_after
-        self._stray_after = min(expire_after, stray_after)
-        self._clocks: dict[int, LogClock] = {}
-        self._looked: dict[int, int] = {}  # when the log's clock last made us look for expired uploads
+        self._expiry = Expiry(expire_after, stray_after)
         self._pending: dict[UploadId, PendingUpload] = {}
-        self._given_up: dict[UploadId, None] = {}
         self._fences: list[Fence] = []  # begun, and not taken yet
         self.unreadable = 0  # fences that are lost; whoever reports them sets it back
         self.late = 0  # records of expired uploads; whoever reports them sets it back
@@ -106,13 +100,13 @@ class Reassembler:
             OSError: the scratch sink's; nothing has changed then.
         """
         progress = self._progress[entry.partition]
-        expired = self._expired(entry)
+        expired = self._expiry.expired(entry, self._pending.values())
         await self._move_all(expired)
         if isinstance(entry, DamagedRecord):
             completed = await self._damaged(entry, progress)
         else:
             completed = await self._record(entry, entry.record, progress)
-        self._touch(entry, now)
+        self._expiry.touch(entry, now, self._pending)
         completed += await self._expire_all(expired, entry.next_position, progress)
         for upload in completed:
             progress.complete(upload.upload_id, upload.first_position, upload.sealed_at)
@@ -136,11 +130,7 @@ class Reassembler:
             OSError: the scratch sink's; nothing has changed then.
         """
         progress = self._progress[partition]
-        expired = [
-            pending
-            for pending in self._pending.values()
-            if pending.partition == partition and now - pending.touched.own > self._expire_after
-        ]
+        expired = self._expiry.expired_at(now, partition, self._pending.values())
         await self._move_all(expired)
         completed = await self._expire_all(expired, progress.read_to, progress)
         for upload in completed:
@@ -157,8 +147,7 @@ class Reassembler:
         """The partition is another's now; its scratch files are removed by whoever says so."""
         for pending in [one for one in self._pending.values() if one.partition == partition]:
             self._forget(pending)
-        self._clocks.pop(partition, None)
-        self._looked.pop(partition, None)
+        self._expiry.forget(partition)
 
     async def put_by(self, upload: Upload) -> Upload:
         """The same upload without its payload in memory, since it has to wait.
@@ -177,29 +166,6 @@ class Reassembler:
         file = self._scratch.payload(name, upload.payload.size)
         return replace(upload, payload=file, file=file)
 
-    def _expired(self, entry: Entry) -> list[PendingUpload]:
-        """Those of its partition that, by the log's clock, no record will come for; not the entry's own."""
-        if math.isinf(self._stray_after):
-            return []
-        step = int(1000 * self._stray_after) // _STEPS
-        clock = self._clocks.setdefault(entry.partition, LogClock(step))
-        elapsed = clock.after(entry.appended_at)
-        if elapsed < self._looked.get(entry.partition, 0) + step:
-            return []
-        self._looked[entry.partition] = elapsed
-        own = entry.record.upload_id if isinstance(entry, LogRecord) else None
-        return [
-            pending
-            for pending in self._pending.values()
-            if pending.partition == entry.partition
-            and pending.upload_id != own
-            and elapsed - pending.touched.log > 1000 * self._patience(pending)
-        ]
-
-    def _patience(self, pending: PendingUpload) -> float:
-        """Nothing is lost where a doubtful one ends too early: what comes later is handed out by itself, as damaged."""
-        return self._stray_after if pending.doubtful else self._expire_after
-
     async def _expire_all(
         self, expired: Iterable[PendingUpload], end: int, progress: Progress
     ) -> list[Upload]:
@@ -208,22 +174,9 @@ class Reassembler:
             if pending.doubtful:
                 uploads += await self._stray(pending, end, progress)
             else:
-                self._given_up[pending.upload_id] = None
+                self._expiry.give_up(pending.upload_id)
                 uploads += await self._end_all([pending], end, progress)
-        while len(self._given_up) > _GIVEN_UP:
-            del self._given_up[next(iter(self._given_up))]
         return uploads
-
-    def _touch(self, entry: Entry, now: float) -> None:
-        """The log's time goes on, and the entry's own upload is alive."""
-        clock = self._clocks.get(entry.partition)
-        if clock is None:
-            return
-        clock.advance(entry.appended_at)
-        record = entry.record if isinstance(entry, LogRecord) else legible(entry.data)
-        pending = self._pending.get(record.upload_id) if record is not None else None
-        if pending is not None:
-            pending.touched = Moment(clock.elapsed, now)
 
     async def _record(self, entry: LogRecord, record: Record, progress: Progress) -> list[Upload]:
         if record.kind is Kind.EPOCH:
@@ -262,7 +215,7 @@ class Reassembler:
 
     def _comes_late(self, upload_id: UploadId) -> bool:
         """Whether it has expired: its END can not have been answered with success."""
-        late = upload_id in self._given_up
+        late = self._expiry.was_given_up(upload_id)
         self.late += late
         return late
 
@@ -392,9 +345,8 @@ class Reassembler:
         if pending is not None:
             self._forget(pending)
             if pending.written:
-                with contextlib.suppress(
-                    OSError
-                ):  # goes with the folder; the entry must not come twice for it
+                # Else it goes with the folder; the entry must not come twice for it.
+                with contextlib.suppress(OSError):
                     await self._scratch.remove(pending.scratch)
 
     def _forget(self, pending: PendingUpload) -> None:

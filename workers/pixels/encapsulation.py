@@ -19,7 +19,11 @@ class Encapsulation:
         self.size = 0  # bytes of all items so far
 
     def item(self, codestream: bytes) -> tuple[bytes, bytes, bytes]:
-        """One frame as an item: header, codestream, padding (A.4: one 00H behind an odd one)."""
+        """One frame as an item: header, codestream, padding (A.4: one 00H behind an odd one).
+
+        Raises:
+            ValueError: it is empty, or longer than a fragment may be.
+        """
         length = len(codestream)
         padded = length + length % 2
         if not 0 < padded <= _LONGEST:

@@ -86,7 +86,7 @@ async def prove(result: Payload, original: Examination, codec: Codec, scratch: P
         0,
     )
     try:
-        examination = await asyncio.to_thread(validate, result, instance, None, scratch)
+        examination = await asyncio.to_thread(validate, result, instance, scratch)
         pixels, source = pixel_data_of(examination), pixel_data_of(original)
         same = examination.identity == identity and examination.digests == original.digests
         if source is not None and same:

@@ -209,7 +209,7 @@ def examine_stored(data_set: SlicePayload, manifest: Manifest, scratch: Path) ->
         manifest.instance, transfer_syntax_uid=manifest.transfer_syntax_uid, size=manifest.size
     )
     try:
-        return validate(data_set, instance, None, scratch)
+        return validate(data_set, instance, scratch)
     except Rejected as rejected:
         raise Damaged(f"the data set cannot be read any more: {rejected.reason}") from None
 

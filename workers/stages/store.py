@@ -18,7 +18,7 @@ from workers.storage.damage import Damaged, find_object
 from workers.storage.lanes import Settled
 from workers.storage.layout import object_key
 from workers.storage.manifest import Manifest, received
-from workers.storage.part10 import encode_head
+from workers.storage.part10 import pieces_of
 from workers.storage.stores import Stores
 
 # What made the object: a defect found in one of these later tells which objects to look at again.
@@ -106,5 +106,4 @@ def _pieces(manifest: Manifest, payload: Payload) -> Iterator[bytes | memoryview
     """The object, its digest made here: whoever takes the pieces blocks anyway, and another thread need not."""
     if not manifest.passed_through:
         manifest = msgspec.structs.replace(manifest, digest=sha256(payload))
-    yield encode_head(manifest)
-    yield from payload.blocks()
+    yield from pieces_of(manifest, payload)

@@ -164,7 +164,7 @@ class _Reading:
 
 
 def validate(
-    payload: Payload, instance: Instance, limits: Limits | None = None, scratch: Path | None = None
+    payload: Payload, instance: Instance, scratch: Path | None = None, *, limits: Limits | None = None
 ) -> Examination:
     """Examine a data set as received. ``scratch``: folder for what a deflated one inflates to.
 

@@ -4,16 +4,22 @@
 ``part10``           a data set as a PS3.10 file: preamble, file meta, data set
 ``manifest``         what we know of an object, inside its file meta
 ``object_store``     what a store can do; ``directory_store`` does it with a folder, ``bucket_store`` with a bucket
-``bucket``           requests to a bucket, each outcome known; the only file that imports obstore
+``folders``          folders made durably; ``unnamed_file``, whole before it has a name; ``folder_reader``, many in order
+``bucket``           requests to a bucket, each outcome known; the only file that asks obstore, whose clients
+                     ``bucket_client`` makes
 ``back_pressure``    what one slow or silent bucket may cost
 ``lease``            locks and presence in buckets, which run out
 ``probe``            whether a bucket keeps its word
+``checksums``        the SHA-256 that an S3 store checked itself
 ``in_flight``        requests that hang, and how a process ends all the same
 ``root``             the place of a store: its records, and who is at work in it; ``directory_root``, ``bucket_root``
 ``roots``            those of the settings
 ``absent``           stores that did not answer at the start, until they do
 ``shard_map``        which store has which shard, durable and versioned
 ``stores``           the configured stores as one, opened by the shard map
-``lanes``            conflict lane and quarantine: entries, and references for repeats
+``damage``           objects read back: sound, or set aside
+``lanes``            conflict lane and quarantine: entries, and references for repeats; ``entries``, as administrators see them
+``unresolved``       what of a UID waits there for a decision
+``quarantine``, ``resolution``  what administrators decide; ``rebalance``, which shards they move
 ``moves``            what administrators have moved since a worker counted it
 """

@@ -1,8 +1,8 @@
 """A bucket, or a prefix in one, through obstore: requests whose outcome is known when they return.
 
-The only file that imports obstore, and the place where its errors become ours. Only its blocking calls are
-used, from threads of ours: its calls for asyncio wake the event loop from threads of their own, and ended up
-to half of the interpreters that used them with SIGABRT as they exited.
+The only file that asks obstore (`bucket_client` makes its clients), and the place where its errors become ours. Only
+its blocking calls are used, from threads of ours: its calls for asyncio wake the event loop from threads of their own,
+and ended up to half of the interpreters that used them with SIGABRT as they exited.
 
 An answer to a conditional write may be lost, and its error may lie: "exists already" is also what a store says
 of our own write whose first answer was lost (5xx after it had stored), or of a race in which nothing was stored
@@ -16,15 +16,13 @@ No message here repeats what obstore says: that has the object's key, which has 
 import base64
 import contextlib
 import hashlib
-import importlib
-import os
 import random
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -33,16 +31,15 @@ from obstore.exceptions import (
     PreconditionError,
     UnauthenticatedError,
 )
-from obstore.store import AzureStore, GCSStore, S3Store
 
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.store_urls import StoreUrl
 from workers.errors import Unavailable
+from workers.storage.bucket_client import FIRST_PAUSE, LONGEST_PAUSE, clients_of
 from workers.storage.in_flight import in_flight
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode, UpdateVersion
-    from obstore.store import ClientConfig, RetryConfig, S3Config, S3CredentialProvider
     from obstore.store import ObjectStore as Client
 
     from ingest.contract.settings import StoreSettings
@@ -52,15 +49,11 @@ Buffer = bytes | memoryview
 
 # Metadata of an object: the SHA-256 of all its bytes, in base64 as S3 has it; see `checksums`.
 DIGEST: Final = "dicom-ingest-sha256"
-CONNECT: Final = 5.0  # seconds
 RETRY_AFTER: Final = 2.0  # seconds
 REFUSED_RETRY: Final = 30.0  # seconds; credentials and rights come back by an administrator's hand
-_FIRST_PAUSE: Final = 0.1  # seconds
-_LONGEST_PAUSE: Final = 3.0
 _BLOCK: Final = 4 * 1024 * 1024  # bytes that are compared at a time
 _PARTS_AT_ONCE: Final = 4
 _NO_SUCH_RANGE: Final = "416"
-_RETRIES: Final = 10  # the deadline comes first
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 
 
@@ -115,7 +108,7 @@ class Bucket:
         self._part = settings.part_size
         self._has_checksum = url.scheme == "s3" and settings.checksum == "sha256"
         try:
-            self._client, self._copier = _clients(url, settings)
+            self._client, self._copier = clients_of(url, settings)
         except BaseError as error:
             raise ValueError(str(error).partition("\n")[0]) from None
         self._closing = threading.Event()
@@ -332,13 +325,13 @@ class Bucket:
             Unavailable: at the deadline, or when closed.
         """
         end = time.monotonic() + self._deadline
-        pause = _FIRST_PAUSE
+        pause = FIRST_PAUSE
         while True:
             yield
             wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, no secret
             if time.monotonic() + wait > end or self._closing.wait(wait):
                 raise Silent("store: it does not settle a request in time", RETRY_AFTER)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _sha256(buffers: Sequence[Buffer]) -> bytes:
@@ -407,71 +400,3 @@ def _unavailable(error: Exception) -> Unavailable:
         return Unavailable("store: it breaks off in the middle of an object", RETRY_AFTER)
     late = "timed out" in text.lower() or "timeout" in text.lower()
     return Silent(f"store: it {'does not answer in time' if late else 'cannot be reached, or breaks off'}")
-
-
-def _clients(url: StoreUrl, settings: "StoreSettings") -> tuple["Client", "Client"]:
-    """For everything, and for copies."""
-    if url.scheme != "s3":
-        client = _client(url, settings)
-        return client, client
-    checksum = {} if settings.checksum == "none" else {"checksum_algorithm": settings.checksum}
-    # By parts: on AWS and MinIO the only copy that heeds a condition, and MinIO refuses it with a checksum.
-    return _client(url, settings, **checksum), _client(url, settings, copy_if_not_exists="multipart")
-
-
-def _client(url: StoreUrl, settings: "StoreSettings", **config: str) -> "Client":
-    endpoint = url.endpoint or settings.endpoint
-    options: ClientConfig = {
-        "timeout": timedelta(seconds=settings.request_timeout),
-        "connect_timeout": timedelta(seconds=min(CONNECT, settings.request_timeout)),
-    }
-    retry: RetryConfig = {
-        "max_retries": _RETRIES,
-        "retry_timeout": timedelta(seconds=settings.retry_timeout),
-        "backoff": {
-            "init_backoff": timedelta(seconds=_FIRST_PAUSE),
-            "max_backoff": timedelta(seconds=_LONGEST_PAUSE),
-        },
-    }
-    if url.scheme == "gs":
-        return GCSStore(url.bucket, prefix=url.prefix or None, client_options=options, retry_config=retry)
-    if url.scheme == "az":
-        return AzureStore(
-            url.bucket, prefix=url.prefix or None, config={"account_name": url.account},
-            client_options=options, retry_config=retry,
-        )  # fmt: skip
-    config["disable_bulk_delete"] = "true"  # one object at a time is what every store has
-    if endpoint:
-        config["endpoint"] = endpoint
-        options["allow_http"] = endpoint.startswith("http://")
-    region = url.region or settings.region
-    if region:
-        config["region"] = region
-    return S3Store(
-        url.bucket, prefix=url.prefix or None, config=cast("S3Config", config),
-        client_options=options, retry_config=retry, credential_provider=_profile(url),
-    )  # fmt: skip
-
-
-def profile_of(url: StoreUrl) -> str:
-    """The AWS profile that has the credentials; empty where none is named, or the environment has some."""
-    return url.profile or ("" if os.environ.get("AWS_ACCESS_KEY_ID") else os.environ.get("AWS_PROFILE", ""))
-
-
-def _profile(url: StoreUrl) -> "S3CredentialProvider | None":
-    """Credentials of an AWS profile, where one is named; else obstore looks where the platform puts them.
-
-    Raises:
-        ValueError: boto3, which reads profiles, is not installed.
-    """
-    profile = profile_of(url)
-    if not profile:
-        return None
-    try:
-        session = importlib.import_module("boto3.session")
-        provider = importlib.import_module("obstore.auth.boto3")
-    except ImportError:
-        raise ValueError("an AWS profile is read by boto3: pip install 'dicom-ingest[aws-profile]'") from None
-    return cast(
-        "S3CredentialProvider", provider.Boto3CredentialProvider(session.Session(profile_name=profile))
-    )

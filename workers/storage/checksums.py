@@ -19,16 +19,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ingest.contract.settings import StoreSettings
-from workers.storage.bucket import (
-    CONNECT,
-    DIGEST,
-    REFUSED_RETRY,
-    RETRY_AFTER,
-    Bucket,
-    Head,
-    Silent,
-    profile_of,
-)
+from workers.storage.bucket import DIGEST, REFUSED_RETRY, RETRY_AFTER, Bucket, Head, Silent
+from workers.storage.bucket_client import CONNECT, profile_of
 from workers.storage.in_flight import in_flight
 
 _GONE: Final = (404, 412)  # removed or replaced since

@@ -1,9 +1,8 @@
 """A folder as a store: ``ROOT/<key>``, each object created by one link(2) of a complete, synced file.
 
-An object is written to a file without a name (O_TMPFILE), synced, linked to its name, and its folder synced;
-so nothing incomplete ever has a name, and a kill leaves nothing behind. Where the file system has no
-O_TMPFILE, a file in ``ROOT/tmp`` stands in, locked by its writer; what a killed writer left there is swept.
-Never O_EXCL on the final name: that would show an object before its bytes.
+An object is written to a file without a name (see `unnamed_file`), synced, linked to its name, and its folder
+synced; so nothing incomplete ever has a name. Never O_EXCL on the final name: that would show an object before its
+bytes.
 
 Whoever finds an object syncs file and folder before it counts: the one that linked it may have died before
 its own sync.
@@ -11,8 +10,6 @@ its own sync.
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import os
 import secrets
 from collections import deque
@@ -24,47 +21,35 @@ from typing import Final, ParamSpec, TypeVar
 from workers.dataset.payload import FilePayload
 from workers.errors import Unavailable
 from workers.storage.folder_reader import FolderReader
-from workers.storage.layout import SHARDS, Area, Key, shards
+from workers.storage.folders import FOLDER, RETRY_AFTER, Folders, try_lock
+from workers.storage.layout import Area, Key, shards
 from workers.storage.object_store import Listed, Look, Pieces, Start
+from workers.storage.unnamed_file import UnnamedFiles
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-RETRY_AFTER: Final = 2.0  # seconds; space comes back by an administrator's hand, other trouble often sooner
-TEMPORARY: Final = "tmp"
-_FILE_MODE: Final = 0o640  # images are for the service and its group
-_FOLDER_MODE: Final = 0o750
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
-# open(2): what a file system or kernel without O_TMPFILE answers.
-_NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
 _LOCK_EVERY: Final = 0.01  # seconds between tries
-_TRIES: Final = 3  # a folder that is removed while it is used is made again
 
 
 class DirectoryStore:
     """See `ObjectStore`. All work is done off the event loop, one hop a call."""
 
     def __init__(self, root: Path, name: str) -> None:
-        """``root``: an existing folder.
-
-        It is held open: should a file system be mounted over it or vanish, nothing goes to the wrong place.
+        """``root``: an existing folder, which is held open.
 
         Raises:
             OSError: it is not there.
         """
         self.name: str = name
         self.root: Path = root
-        self._folder = os.open(root, _FOLDER)
-        self._reader = FolderReader(self._folder)
-        self._made: set[str] = set()  # folders known to be there, durably
-        self._nameless = True  # O_TMPFILE works here
+        self._folders = Folders(root)
+        self._reader = FolderReader(self._folders.root)
+        self._files = UnnamedFiles(self._folders)
 
     def close(self) -> None:
         """Give the folder back; may be called again."""
-        if self._folder >= 0:
-            os.close(self._folder)
-            self._folder = -1
+        self._folders.close()
 
     def refuse_at_rest(self) -> None:
         """See `ObjectStore.refuse_at_rest`: a folder answers."""
@@ -124,7 +109,7 @@ class DirectoryStore:
         descriptor, _ = await _off_loop(self._open_folder, Key(Area.OBJECTS, shard, ""))
         try:
             # Waiting in a thread would hold one that the holder of the lock may need.
-            while not _try_lock(descriptor):  # noqa: ASYNC110 - another process holds it, and sets no Event
+            while not try_lock(descriptor):  # noqa: ASYNC110 - another process holds it, and sets no Event
                 await asyncio.sleep(_LOCK_EVERY)
             yield
         finally:
@@ -140,17 +125,7 @@ class DirectoryStore:
         Raises:
             OSError: the file system's.
         """
-        swept = 0
-        try:
-            temporary = os.open(TEMPORARY, _FOLDER, dir_fd=self._folder)
-        except FileNotFoundError:
-            return 0
-        try:
-            for name in os.listdir(temporary):  # noqa: PTH208 - of a descriptor
-                swept += _remove_if_unlocked(name, temporary)
-        finally:
-            os.close(temporary)
-        return swept
+        return self._files.sweep()
 
     # What follows blocks.
 
@@ -159,7 +134,7 @@ class DirectoryStore:
             return False
         folder, name = self._open_folder(key)
         try:
-            with self._written(folder, pieces) as source:
+            with self._files.written(folder, pieces) as source:
                 try:
                     os.link(source, name, dst_dir_fd=folder)
                 except FileExistsError:
@@ -178,10 +153,10 @@ class DirectoryStore:
     def _replace(self, key: Key, pieces: Pieces) -> None:
         folder, name = self._open_folder(key)
         try:
-            temporary = self._open_temporary()
+            temporary = self._files.open_temporary()
             try:
                 beside = secrets.token_hex(16)
-                with self._written(folder, pieces) as source:
+                with self._files.written(folder, pieces) as source:
                     os.link(source, beside, dst_dir_fd=temporary)
                 try:
                     os.rename(beside, name, src_dir_fd=temporary, dst_dir_fd=folder)
@@ -193,47 +168,6 @@ class DirectoryStore:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-    @contextlib.contextmanager
-    def _written(self, folder: int, pieces: Pieces) -> Iterator[str]:
-        """A complete and synced file without a final name; the path to link(2) it by, while in the context."""
-        descriptor = self._open_nameless(folder)
-        if descriptor is None:
-            with self._written_named(pieces) as path:
-                yield path
-            return
-        try:
-            _write(descriptor, pieces)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-
-    def _open_nameless(self, folder: int) -> int | None:
-        if self._nameless:
-            try:
-                return os.open(".", os.O_TMPFILE | _WRITE, _FILE_MODE, dir_fd=folder)
-            except OSError as error:
-                if error.errno not in _NO_TMPFILE:
-                    raise
-                self._nameless = False
-        return None
-
-    @contextlib.contextmanager
-    def _written_named(self, pieces: Pieces) -> Iterator[str]:
-        temporary = self._open_temporary()
-        name = secrets.token_hex(16)
-        try:
-            descriptor = os.open(name, os.O_CREAT | os.O_EXCL | _WRITE, _FILE_MODE, dir_fd=temporary)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # while it is held, no sweep takes the file
-                _write(descriptor, pieces)
-                yield f"/proc/self/fd/{temporary}/{name}"
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=temporary)
-                os.close(descriptor)
-        finally:
-            os.close(temporary)
 
     def _start(self, key: Key, length: int) -> Start | None:
         descriptor = self._open_found(key)
@@ -248,7 +182,7 @@ class DirectoryStore:
 
     def _open(self, key: Key) -> FilePayload | None:
         try:
-            return FilePayload(os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder))
+            return FilePayload(os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folders.root))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -262,7 +196,7 @@ class DirectoryStore:
     def _open_found(self, key: Key) -> int | None:
         """Open what is under a key after syncing it and the folders above; None where there is nothing."""
         try:
-            descriptor = os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder)
+            descriptor = os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folders.root)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
@@ -282,7 +216,7 @@ class DirectoryStore:
 
     def _is_taken(self, key: Key) -> bool:
         try:
-            os.stat(str(key), dir_fd=self._folder)
+            os.stat(str(key), dir_fd=self._folders.root)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -297,7 +231,7 @@ class DirectoryStore:
 
     def _walk(self, path: str, prefix: str) -> Iterator[tuple[str, int]]:
         try:
-            folder = os.open(path, _FOLDER, dir_fd=self._folder)
+            folder = os.open(path, FOLDER, dir_fd=self._folders.root)
         except (FileNotFoundError, NotADirectoryError):
             return
         try:
@@ -312,10 +246,8 @@ class DirectoryStore:
             os.close(folder)
 
     def _filled(self, area: Area) -> list[str]:
-        path = str(area) or "."
-        try:
-            folder = os.open(path, _FOLDER, dir_fd=self._folder)
-        except FileNotFoundError:
+        folder = self._folders.open_existing(str(area) or ".")
+        if folder is None:
             return []
         try:
             present = set(os.listdir(folder))  # noqa: PTH208 - of a descriptor
@@ -343,45 +275,19 @@ class DirectoryStore:
 
     def _remove(self, key: Key) -> None:
         try:
-            os.unlink(str(key), dir_fd=self._folder)
+            os.unlink(str(key), dir_fd=self._folders.root)
         except (FileNotFoundError, NotADirectoryError):
             return
         path = os.path.dirname(str(key))  # noqa: PTH120 - relative to a descriptor, which Path has no word for
-        _sync_folder(path, self._folder)
+        self._folders.sync(path)
         if "/" in key.name:  # a UID's folder in a lane; the shard's stays
             with contextlib.suppress(OSError):
-                os.rmdir(path, dir_fd=self._folder)
-
-    def _open_temporary(self) -> int:
-        self._make(TEMPORARY)
-        return os.open(TEMPORARY, _FOLDER, dir_fd=self._folder)
+                os.rmdir(path, dir_fd=self._folders.root)
 
     def _open_folder(self, key: Key) -> tuple[int, str]:
         """The folder of a key, made and durable where it was missing, and the name in it."""
         path, _, name = str(key).rpartition("/")
-        for _ in range(_TRIES):
-            self._make(path)
-            try:
-                return os.open(path, _FOLDER, dir_fd=self._folder), name
-            except FileNotFoundError:
-                self._made.clear()
-        raise Unavailable("a folder of the store is removed while it is used", RETRY_AFTER)
-
-    def _make(self, path: str) -> None:
-        """Make a folder and those above it, each synced into its parent.
-
-        One that is there may have been made by a process that died before its sync, so each is synced once.
-        """
-        if path in self._made:
-            return
-        parent, _, _ = path.rpartition("/")
-        if parent:
-            self._make(parent)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path, _FOLDER_MODE, dir_fd=self._folder)
-        _sync_folder(parent or ".", self._folder)
-        if path.count("/") < 2 and len(self._made) <= 8 * SHARDS:  # noqa: PLR2004 - lanes' UID folders come and go
-            self._made.add(path)
+        return self._folders.open(path), name
 
 
 async def _off_loop(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -391,44 +297,3 @@ async def _off_loop(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
     except OSError as error:
         # strerror alone: the path holds a UID.
         raise Unavailable(f"store: {error.strerror or type(error).__name__}", RETRY_AFTER) from error
-
-
-def _write(descriptor: int, pieces: Pieces) -> None:
-    """Write all and sync."""
-    for piece in pieces:
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(descriptor, view) :]
-    os.fsync(descriptor)
-
-
-def _sync_folder(path: str, root: int) -> None:
-    folder = os.open(path, _FOLDER, dir_fd=root)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _remove_if_unlocked(name: str, folder: int) -> bool:
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    try:
-        if not _try_lock(descriptor):
-            return False
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True

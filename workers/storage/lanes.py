@@ -7,7 +7,6 @@ the counts stay exact. Whoever changes a lane holds the lock of its shard.
 
 import re
 import time
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,7 +27,7 @@ from workers.storage.layout import (
 from workers.storage.manifest import Manifest
 from workers.storage.moves import find_move
 from workers.storage.object_store import ObjectStore
-from workers.storage.part10 import encode_head
+from workers.storage.part10 import pieces_of
 from workers.storage.stores import Stores
 
 _RETRY: Final = 1.0  # seconds
@@ -220,7 +219,7 @@ async def keep(store: ObjectStore, key: Key, manifest: Manifest, payload: Payloa
     """
     placed = msgspec.structs.replace(manifest, placed_at=time.time_ns())
     for _ in range(_TRIES):
-        if await store.put_new(key, _pieces(placed, payload)):
+        if await store.put_new(key, pieces_of(placed, payload)):
             return
         try:
             found = await find_object(store, key)
@@ -247,8 +246,3 @@ async def _note_repeat(store: ObjectStore, key: Key, manifest: Manifest, found: 
         seal=manifest.seal,
     )
     await store.put_new(reference_key(key, manifest.upload), [msgspec.json.encode(repeat) + b"\n"])
-
-
-def _pieces(manifest: Manifest, payload: Payload) -> Iterator[bytes | memoryview]:
-    yield encode_head(manifest)
-    yield from payload.blocks()

@@ -6,11 +6,13 @@ whatever it looks like: a peer's forged group 0002 stored there is never taken f
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from crc32c import crc32c
 
 from ingest.contract.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from workers.dataset.payload import Payload
 from workers.storage.manifest import (
     CRC_AT,
     CREATOR_UID,
@@ -49,6 +51,12 @@ def encode_head(manifest: Manifest) -> bytes:
     at = len(head) - len(value) + CRC_AT
     head[at : at + 4] = crc32c(head).to_bytes(4, "little")
     return bytes(head)
+
+
+def pieces_of(manifest: Manifest, data_set: Payload) -> Iterator[bytes | memoryview]:
+    """The whole file, piece by piece; ``data_set``: the one that ``manifest`` is about."""
+    yield encode_head(manifest)
+    yield from data_set.blocks()
 
 
 def encode_plain_head(manifest: Manifest, transfer_syntax_uid: str) -> bytes:

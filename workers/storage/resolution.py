@@ -13,13 +13,11 @@ under the key, whole, and both kept; the same command again, or the next start o
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from ingest.contract.records import Place
-from workers.dataset.payload import Payload
 from workers.errors import Unavailable
 from workers.storage.damage import Damaged, Found, check_data_set, find_object, set_aside
 from workers.storage.lanes import keep, repeats
@@ -32,10 +30,9 @@ from workers.storage.layout import (
     resolution_key,
     resolved_key,
 )
-from workers.storage.manifest import Manifest
 from workers.storage.moves import record_move
 from workers.storage.object_store import ObjectStore
-from workers.storage.part10 import encode_head
+from workers.storage.part10 import pieces_of
 from workers.storage.stores import Stores
 
 SUPERSEDED: Final = "superseded"  # reason of content that was the first until a conflict was resolved
@@ -245,7 +242,7 @@ class _Work:
                 passed_through=before.passed_through if before.reason == SUPERSEDED else RESOLVED,
                 placed_at=time.time_ns(),
             )
-            await self._store.replace(self._key, _pieces(manifest, data_set))
+            await self._store.replace(self._key, pieces_of(manifest, data_set))
 
     async def _remove_entry(self) -> None:
         await self._move_repeats(f"{RESOLVED}: {self._resolution.reason}")
@@ -259,8 +256,3 @@ class _Work:
         history = resolved_key(uid, bytes.fromhex(resolution.prefer_upload), resolution.at)
         await self._store.put_new(history, [msgspec.json.encode(resolution) + b"\n"])
         await self._store.remove(resolution_key(uid))
-
-
-def _pieces(manifest: Manifest, payload: Payload) -> Iterator[bytes | memoryview]:
-    yield encode_head(manifest)
-    yield from payload.blocks()

@@ -62,11 +62,6 @@ class ShardMap(msgspec.Struct, frozen=True, kw_only=True):
         """Name of the store that has a shard."""
         return self.stores[self.shards[int(shard, 16)]]
 
-    def shards_of(self, name: str) -> list[str]:
-        """The shards of a store, in order."""
-        index = self.stores.index(name)
-        return [shard for shard, owner in zip(shards(), self.shards, strict=True) if owner == index]
-
     def with_store(self, name: str, version: int) -> "ShardMap":
         """With one more store, which has no shards yet."""
         return msgspec.structs.replace(self, stores=(*self.stores, name), version=version)

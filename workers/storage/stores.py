@@ -261,7 +261,11 @@ def _end_change(roots: Sequence[Root]) -> None:
 
 
 def new_identity(roots: Sequence[Root]) -> Iterator[tuple[Root, StoreIdentity]]:
-    """An identity for each root; those that an interrupted start has named keep theirs."""
+    """An identity for each root; those that an interrupted start has named keep theirs.
+
+    Raises:
+        WrongStores: they belong to different sets of stores.
+    """
     given = [(root, read_identity(root)) for root in roots]
     present = [identity for _, identity in given if identity is not None]
     set_id = present[0].stores if present else secrets.token_hex(16)

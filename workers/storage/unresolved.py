@@ -1,8 +1,8 @@
 """What the lanes hold under one UID that nobody has decided about yet, and who sent it.
 
 Decided is what an administrator has replayed, discarded or resolved. What was discarded is gone, and says nothing any
-more. Content that made way in a resolution is kept in the lane: no open question, and yet the only copy of it. Whose an entry is that cannot be read, nobody can tell: it may be
-anybody's.
+more. Content that made way in a resolution is kept in the lane: no open question, and yet the only copy of it. Whose
+an entry is that cannot be read, nobody can tell: it may be anybody's.
 """
 
 import asyncio

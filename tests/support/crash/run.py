@@ -20,7 +20,7 @@ from tests.support.crash.topic import Topic, committed, is_read, members, read_t
 from tests.support.crash.watch import Watch, is_object, uid_of
 from tests.support.distributed import Distributed, Host
 from tests.support.pipeline import PLACES, assert_adds_up
-from workers.cli.status import Report, read_report
+from workers.cli.status_report import Report, read_report
 from workers.storage.layout import Area
 from workers.storage.part10 import decode_head
 

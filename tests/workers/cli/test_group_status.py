@@ -17,7 +17,7 @@ from ingest.contract.settings import Settings
 from tests.support.kafka_records import Publisher, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.pipeline import assert_adds_up
-from workers.cli.status import read_report
+from workers.cli.status_report import read_report
 from workers.log.commit_metadata import OffsetCheckpoint, Range, encode_metadata
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]

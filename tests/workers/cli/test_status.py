@@ -11,7 +11,7 @@ from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkp
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from tests.support.pipeline import assert_adds_up
-from workers.cli.status import read_report
+from workers.cli.status_report import read_report
 
 UPLOAD = "0" * 31 + "1"
 

@@ -39,7 +39,7 @@ def test_topics_are_read_on(kafka: KafkaServers, tmp_path: Path) -> None:
         try:
             for number in numbers:
                 announced = Announced(UploadId.of(1, 1, number), outcome(number))
-                await producer.announce(number % settings.log.partitions, [announced])
+                await producer.of(number % settings.log.partitions).announce([announced])
         finally:
             await producer.close()
 

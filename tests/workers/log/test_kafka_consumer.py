@@ -12,7 +12,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.identifiers import UploadId
-from ingest.contract.kafka import TopicMismatch
+from ingest.contract.kafka import LogRewound, TopicMismatch
 from ingest.contract.records import Kind, NewerRecord, encode_header
 from ingest.contract.settings import Settings
 from tests.support.kafka_records import Publisher, kafka_settings
@@ -23,7 +23,6 @@ from workers.log import kafka_poller
 from workers.log.commit_metadata import ForeignCommit, OffsetCheckpoint, decode_metadata
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.kafka_consumer import KafkaReader
-from workers.log.kafka_poller import LogRewound
 from workers.log.offset_progress import OffsetProgress
 
 pytestmark = [

@@ -25,7 +25,7 @@ def examined(**changes: El | None) -> Examination:
 
 def reason(data: bytes, instance: Instance, limits: Limits | None = None) -> Reason:
     with pytest.raises(Rejected) as caught:
-        validate(MemoryPayload([data]), instance, limits)
+        validate(MemoryPayload([data]), instance, limits=limits)
     assert 0 <= caught.value.position <= max(len(data), 1)
     assert "Doe" not in str(caught.value)
     assert SOP_INSTANCE not in str(caught.value)
@@ -192,7 +192,7 @@ def test_deflated_data_sets_are_inflated(tail: bytes, tmp_path: Path) -> None:
     creator = El(0x0009_0010, "LO", b"X ")
     for tree in (image(), sorted([*image(), creator, large])):
         data = deflated(encode(tree, "explicit"), tail)
-        examination = validate(MemoryPayload([data]), recorded(data, DEFLATED), None, tmp_path)
+        examination = validate(MemoryPayload([data]), recorded(data, DEFLATED), tmp_path)
         assert examination.findings == ()
         assert examination.pixels is not None
         whole = examination.data_set.read(0, examination.data_set.size)

@@ -21,7 +21,7 @@ DIGEST = "a" * 64
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DirectoryStore]:
     """With O_TMPFILE, and as on a file system without it."""
     store = DirectoryStore(tmp_path, "store-0")
-    store._nameless = request.param == "nameless"
+    store._files._nameless = request.param == "nameless"
     yield store
     store.close()
 
@@ -56,7 +56,7 @@ def test_a_reader_that_fails_leaves_nothing(store: DirectoryStore, tmp_path: Pat
 
     def pieces() -> Iterator[bytes]:
         yield b"half"
-        assert files(tmp_path) == [] or store._nameless is False
+        assert files(tmp_path) == [] or store._files._nameless is False
         raise OSError(5, "Input/output error")
 
     with pytest.raises(Unavailable):

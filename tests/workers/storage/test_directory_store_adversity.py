@@ -19,7 +19,7 @@ from pathlib import Path
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import object_key
 store = DirectoryStore(Path(sys.argv[1]), "store-0")
-store._nameless = sys.argv[3] == "nameless"
+store._files._nameless = sys.argv[3] == "nameless"
 mine = sys.argv[2].encode()
 print("ready", flush=True)
 sys.stdin.read()
@@ -34,7 +34,7 @@ from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import object_key
 store = DirectoryStore(Path(sys.argv[1]), "store-0")
 store.sweep()
-store._nameless = sys.argv[3] == "nameless"
+store._files._nameless = sys.argv[3] == "nameless"
 async def run():
     for n in range(100_000):
         uid = f"1.{sys.argv[2]}.{n}"
@@ -50,7 +50,7 @@ from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, object_key
 disk = Path(sys.argv[1])
 store = DirectoryStore(disk, "store-0")
-store._nameless = sys.argv[2] == "nameless"
+store._files._nameless = sys.argv[2] == "nameless"
 async def refused(call):
     try:
         await call

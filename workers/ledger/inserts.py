@@ -1,6 +1,6 @@
-"""Entries: what a record of a log becomes in the ledger. Pure.
+"""Inserts: what a record of a log becomes in the ledger. Pure.
 
-Applying an entry again changes nothing: logs repeat themselves after a crash, and what is carried forward in the
+Applying an insert again changes nothing: logs repeat themselves after a crash, and what is carried forward in the
 commitment log comes twice by design.
 """
 
@@ -15,6 +15,7 @@ from ingest.contract.commitments import (
     CommitClosed,
     CommitDecided,
     CommitProved,
+    Found,
     commitment_of,
     first_round,
     found_of,
@@ -41,24 +42,24 @@ _CLOSED: Final = upsert(transactions, ("closed_how", "committed", "failed", "clo
 _PROVED: Final = upsert(proofs, ("round", "finding"), "excluded.round >= proofs.round")
 
 
-class Entry(NamedTuple):
+class Insert(NamedTuple):
     """One row, and how it gets in."""
 
     statement: TextClause
     row: Row
 
 
-def entries_of(records: Iterable[Record]) -> Iterator[Entry]:
-    """The entries of outcome and commitment records, in their order; other records have none.
+def inserts_of(records: Iterable[Record]) -> Iterator[Insert]:
+    """The inserts of outcome and commitment records, in their order; other records have none.
 
     Raises:
         CorruptRecord: metadata or payload is not what the kind has.
     """
     for record in records:
         if record.kind is Kind.OUTCOME:
-            yield from outcome_entries(record.upload_id.hex(), outcome_of(record))
+            yield from outcome_inserts(record.upload_id.hex(), outcome_of(record))
         elif record.kind in _COMMITMENTS:
-            yield from _commitment_entries(record)
+            yield from _commitment_inserts(record)
 
 
 _COMMITMENTS: Final = frozenset(
@@ -66,9 +67,9 @@ _COMMITMENTS: Final = frozenset(
 )
 
 
-def outcome_entries(upload_id: str, outcome: Outcome) -> Iterator[Entry]:
+def outcome_inserts(upload_id: str, outcome: Outcome) -> Iterator[Insert]:
     """An upload that has its place, and what it says of study and patient."""
-    yield Entry(
+    yield Insert(
         INSERT_INSTANCE,
         {
             "upload_id": upload_id,
@@ -92,7 +93,7 @@ def outcome_entries(upload_id: str, outcome: Outcome) -> Iterator[Entry]:
         },
     )
     if not (outcome.place is Place.QUARANTINED and outcome.reason == Reason.UNKNOWN_SOURCE):
-        yield from relation_entries(
+        yield from relation_inserts(
             upload_id,
             outcome.study_instance_uid,
             outcome.series_instance_uid,
@@ -101,7 +102,7 @@ def outcome_entries(upload_id: str, outcome: Outcome) -> Iterator[Entry]:
         )
 
 
-def relation_entries(upload_id: str, study: str, series: str, patient: str, scope: str) -> Iterator[Entry]:
+def relation_inserts(upload_id: str, study: str, series: str, patient: str, scope: str) -> Iterator[Insert]:
     """What is held against others of the study and of the series.
 
     Not of what unknown sources sent, before an administrator has let it in: whoever can connect could say anything of
@@ -114,19 +115,19 @@ def relation_entries(upload_id: str, study: str, series: str, patient: str, scop
         yield _relation(SERIES_IN_TWO_STUDIES, series, "", study, upload_id)
 
 
-def _relation(kind: str, uid: str, scope: str, other: str, upload_id: str) -> Entry:
-    return Entry(
+def _relation(kind: str, uid: str, scope: str, other: str, upload_id: str) -> Insert:
+    return Insert(
         INSERT_RELATION, {"kind": kind, "uid": uid, "scope": scope, "other": other, "upload_id": upload_id}
     )
 
 
-def _commitment_entries(record: Record) -> Iterator[Entry]:
+def _commitment_inserts(record: Record) -> Iterator[Insert]:
     transaction_id = record.upload_id.hex()  # see `TransactionId`
     commitment = commitment_of(record)
     key: Row = {"transaction_id": transaction_id}
     match commitment:
         case CommitAccepted():
-            yield Entry(
+            yield Insert(
                 _ACCEPTED,
                 key
                 | {
@@ -138,25 +139,13 @@ def _commitment_entries(record: Record) -> Iterator[Entry]:
                 },
             )
         case CommitProved():
-            base = commitment.round - commitment.round % MAX_ROUNDS
-            for found in found_of(record):
-                uid = found.sop_instance_uid
-                yield Entry(
-                    _PROVED,
-                    key
-                    | {
-                        "base": base,
-                        "sop_instance_uid": uid,
-                        "round": commitment.round,
-                        "finding": int(found.finding),
-                    },
-                )
+            yield from _finding_inserts(key, commitment.round, found_of(record))
         case CommitDecided():
-            yield Entry(
+            yield Insert(
                 _DECIDED, key | {"decided_round": commitment.round, "decided_at": commitment.decided_at}
             )
         case CommitClosed():
-            yield Entry(
+            yield Insert(
                 _CLOSED,
                 key
                 | {
@@ -168,3 +157,19 @@ def _commitment_entries(record: Record) -> Iterator[Entry]:
             )
         case _:
             raise AssertionError(record.kind)
+
+
+def _finding_inserts(key: Row, number: int, findings: Iterable[Found]) -> Iterator[Insert]:
+    """What the round with this number found."""
+    base = number - number % MAX_ROUNDS
+    for found in findings:
+        yield Insert(
+            _PROVED,
+            key
+            | {
+                "base": base,
+                "sop_instance_uid": found.sop_instance_uid,
+                "round": number,
+                "finding": int(found.finding),
+            },
+        )

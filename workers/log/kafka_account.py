@@ -1,0 +1,63 @@
+"""A partition's account on Kafka, held against its log: a commit and back, and what retention has taken since."""
+
+import msgspec
+import structlog
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
+
+from ingest.contract.kafka import LogRewound
+from workers.log.commit_metadata import OffsetCheckpoint, Range, decode_metadata, encode_metadata
+
+_log = structlog.get_logger()
+
+
+def commit_of(checkpoint: OffsetCheckpoint) -> OffsetAndMetadata:
+    """The commit that says ``checkpoint``."""
+    return OffsetAndMetadata(checkpoint.low_water_mark, encode_metadata(checkpoint), -1)
+
+
+def account_of(
+    place: TopicPartition, committed: OffsetAndMetadata | None, first: int, end: int
+) -> OffsetCheckpoint:
+    """What is committed of a partition that has records from ``first`` to ``end``.
+
+    Raises:
+        ForeignCommit: the commit is no account that this release can read.
+        LogRewound: it is ahead of the log.
+    """
+    if committed is None:  # nobody of this group has read anything
+        found = OffsetCheckpoint(partition=place.partition, low_water_mark=0)
+    else:
+        found = decode_metadata(place.partition, committed.offset, committed.metadata)
+    if found.low_water_mark > end:
+        raise LogRewound(
+            f"partition {place.partition} of {place.topic} ends at {end}, and {found.low_water_mark} was read of it: the "
+            "topic was made anew, or its brokers have lost records"
+        )
+    return _from_the_start_of_the_log(found, first)
+
+
+def _from_the_start_of_the_log(checkpoint: OffsetCheckpoint, first: int) -> OffsetCheckpoint:
+    """The account where retention has overtaken it: what was not read is lost, and that is said and counted."""
+    mark = checkpoint.low_water_mark
+    if mark >= first:
+        return checkpoint
+    lost = report_loss(checkpoint.partition, mark, first)
+    ranges = (Range(max(found.first, first), found.last) for found in checkpoint.done_ranges)
+    return msgspec.structs.replace(
+        checkpoint,
+        low_water_mark=first,
+        done_ranges=tuple(found for found in ranges if found.first <= found.last),
+        lost=checkpoint.lost + lost,
+    )
+
+
+def report_loss(partition: int, expected: int, found: int) -> int:
+    """Say that records from ``expected`` to ``found`` are gone; how many."""
+    _log.error(
+        "the log has lost records that were not read: retention has overtaken the workers",
+        partition=partition,
+        first=expected,
+        records=found - expected,
+    )
+    return found - expected

@@ -1,0 +1,95 @@
+"""obstore's clients of a bucket: by the store's URL, the settings, and credentials from where the platform puts them."""
+
+import importlib
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, cast
+
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from ingest.contract.settings import StoreSettings
+from ingest.contract.store_urls import StoreUrl
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig, S3Config, S3CredentialProvider
+    from obstore.store import ObjectStore as Client
+
+CONNECT: Final = 5.0  # seconds
+FIRST_PAUSE: Final = 0.1  # seconds before a request is repeated; then doubled
+LONGEST_PAUSE: Final = 3.0  # seconds
+_RETRIES: Final = 10  # the deadline comes first
+
+
+def clients_of(url: StoreUrl, settings: StoreSettings) -> "tuple[Client, Client]":
+    """One for everything but copies, and one for copies; maybe the same.
+
+    ``settings``: endpoint, region and times where the URL does not name them.
+
+    Raises:
+        BaseError: obstore does not take the URL.
+        ValueError: an AWS profile is named, and boto3, which reads profiles, is not installed.
+    """
+    if url.scheme != "s3":
+        client = _client(url, settings)
+        return client, client
+    checksum = {} if settings.checksum == "none" else {"checksum_algorithm": settings.checksum}
+    # By parts: on AWS and MinIO the only copy that heeds a condition, and MinIO refuses it with a checksum.
+    return _client(url, settings, **checksum), _client(url, settings, copy_if_not_exists="multipart")
+
+
+def _client(url: StoreUrl, settings: StoreSettings, **config: str) -> "Client":
+    endpoint = url.endpoint or settings.endpoint
+    options: ClientConfig = {
+        "timeout": timedelta(seconds=settings.request_timeout),
+        "connect_timeout": timedelta(seconds=min(CONNECT, settings.request_timeout)),
+    }
+    retry: RetryConfig = {
+        "max_retries": _RETRIES,
+        "retry_timeout": timedelta(seconds=settings.retry_timeout),
+        "backoff": {
+            "init_backoff": timedelta(seconds=FIRST_PAUSE),
+            "max_backoff": timedelta(seconds=LONGEST_PAUSE),
+        },
+    }
+    if url.scheme == "gs":
+        return GCSStore(url.bucket, prefix=url.prefix or None, client_options=options, retry_config=retry)
+    if url.scheme == "az":
+        return AzureStore(
+            url.bucket, prefix=url.prefix or None, config={"account_name": url.account},
+            client_options=options, retry_config=retry,
+        )  # fmt: skip
+    config["disable_bulk_delete"] = "true"  # one object at a time is what every store has
+    if endpoint:
+        config["endpoint"] = endpoint
+        options["allow_http"] = endpoint.startswith("http://")
+    region = url.region or settings.region
+    if region:
+        config["region"] = region
+    return S3Store(
+        url.bucket, prefix=url.prefix or None, config=cast("S3Config", config),
+        client_options=options, retry_config=retry, credential_provider=_profile(url),
+    )  # fmt: skip
+
+
+def profile_of(url: StoreUrl) -> str:
+    """The AWS profile that has the credentials; empty where none is named, or the environment has some."""
+    return url.profile or ("" if os.environ.get("AWS_ACCESS_KEY_ID") else os.environ.get("AWS_PROFILE", ""))
+
+
+def _profile(url: StoreUrl) -> "S3CredentialProvider | None":
+    """Credentials of an AWS profile, where one is named; else obstore looks where the platform puts them.
+
+    Raises:
+        ValueError: boto3, which reads profiles, is not installed.
+    """
+    profile = profile_of(url)
+    if not profile:
+        return None
+    try:
+        session = importlib.import_module("boto3.session")
+        provider = importlib.import_module("obstore.auth.boto3")
+    except ImportError:
+        raise ValueError("an AWS profile is read by boto3: pip install 'dicom-ingest[aws-profile]'") from None
+    return cast(
+        "S3CredentialProvider", provider.Boto3CredentialProvider(session.Session(profile_name=profile))
+    )
