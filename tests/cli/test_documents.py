@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -245,7 +245,10 @@ class Walk:
         if command == STOP:
             return self.stop()
         if "DIGEST" in command:
-            (entry,) = (self.folder / "data/store/quarantine").glob("*/*/*")
+            found = (self.folder / "data/store/quarantine").glob("*/*/*")
+            entry = next(
+                one for one in found if re.fullmatch("[0-9a-f]{64}", one.name)
+            )  # and none that repeats it
             command = command.replace("DIGEST", entry.name)
         command = command.replace(" 11112 ", f" {self.port} ")
         words = shlex.split(command)
@@ -305,8 +308,7 @@ class Walk:
         wait(lambda: '"backlog": 0' in self.ours(["status", "--quick", "--json"]))
 
 
-def wait(until: object) -> None:
-    assert callable(until)
+def wait(until: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
     while not until():
         assert time.monotonic() < deadline
