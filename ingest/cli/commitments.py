@@ -15,7 +15,8 @@ from ingest.commitment.transactions import State
 from ingest.contract.audit.events import commitment_given_up
 from ingest.contract.command_audit import audit_now
 from ingest.contract.command_failures import clear_failures
-from ingest.contract.command_options import data_settings, json_option, warn_of_no_data
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from ingest.log.commitment_log import Request
 

@@ -10,7 +10,6 @@ from typing import Final, TypedDict, TypeVar
 
 import click
 
-from ingest.contract.settings import Settings
 from ingest.contract.settings_base import host_and_port
 from ingest.contract.settings_sources import CONFIG_VARIABLE, LoadedSettings, WrongSettings, load_settings
 
@@ -108,12 +107,3 @@ def data_settings(command: Callable[..., R]) -> Callable[..., R]:
         return command(settings_or_exit(config, {"data": data}).settings, **parameters)
 
     return with_settings
-
-
-def warn_of_no_data(settings: Settings) -> bool:
-    """Say on standard error, if so, that nothing was ever here, as in another directory than `serve` runs in."""
-    if settings.log.kind != "spool" or settings.data.is_dir():
-        return False
-    where = settings.data.absolute()
-    click.echo(f"warning: there is no data folder at {where}; name that of `serve` by --data", err=True)
-    return True

@@ -186,6 +186,16 @@ def test_commands_in_sentences_are_there() -> None:
                 assert main.get_command(click.Context(main), words[1]), f"{document}: {span}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_are_there(document: str) -> None:
+    """Between backticks, from the root of the repository; with an asterisk, at least one."""
+    for span in re.findall(
+        r"`((?:ingest|workers|tests|benchmarks|k8s)/[^`\s]*)`", (ROOT / document).read_text()
+    ):
+        if "NAME" not in span:
+            assert any(ROOT.glob(span.rstrip("/"))), span
+
+
 @pytest.mark.parametrize("fence", [fence for fence in FENCES if fence.kind == "toml"], ids=str)
 def test_settings_that_are_shown_are_valid(fence: Fence) -> None:
     """Each example is a settings file, or one of `plan`."""

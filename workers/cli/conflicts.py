@@ -7,7 +7,8 @@ import click
 
 from ingest.contract.audit.codes import CONFLICT_RESOLVE
 from ingest.contract.audit.message import Action
-from ingest.contract.command_options import data_settings, json_option, warn_of_no_data
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
-from ingest.contract.command_options import data_settings, json_option, warn_of_no_data
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.pseudonyms import Pseudonyms

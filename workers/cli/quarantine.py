@@ -12,7 +12,8 @@ import msgspec
 
 from ingest.contract.audit.codes import QUARANTINE_DISCARD, QUARANTINE_REPLAY
 from ingest.contract.audit.message import Action
-from ingest.contract.command_options import data_settings, json_option, warn_of_no_data
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
 from ingest.contract.settings import Settings

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
-from ingest.contract.command_options import data_settings, json_option, warn_of_no_data
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed

@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from ingest.contract.command_failures import clear_failures
-from ingest.contract.command_options import data_settings, json_option, warn_of_no_data
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.kafka import is_single_copy
 from ingest.contract.records import Place
 from ingest.contract.refusals import read_refusals
