@@ -94,7 +94,7 @@ def plan(modalities: Sequence[Modality], given: Assumptions) -> list[Line]:
     count = sum(item.instances_a_day for item in modalities)
     if not day:
         raise CannotPlan(
-            "nothing is sent; allowed: modalities with machines, studies, instances and megabytes"
+            "nothing is sent: give --modality NAME,MACHINES,STUDIES,INSTANCES,MB for each sort of machine, or a TOML file"
         )
     peak = day * given.busiest_hour / _HOUR
     instances = count * given.busiest_hour / _HOUR

@@ -15,6 +15,7 @@ from ingest.commitment.transactions import State
 from ingest.contract.audit.events import commitment_given_up
 from ingest.contract.command_audit import audit_now
 from ingest.contract.command_failures import clear_failures
+from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from ingest.log.commitment_log import Request
@@ -48,6 +49,7 @@ def commitments() -> None:
 @json_option
 def list_transactions(settings: Settings, *, as_json: bool) -> None:
     """List the transactions that are not closed, the oldest first."""
+    warn_of_no_data(settings)
     with clear_failures(settings), closing(opened_view(settings)) as view:
         facts = [_facts(view, one) for one in sorted(view.transactions, key=lambda one: one.accepted_at)]
     if as_json:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Final
 
-from ingest.cli.conformance_statuses import ACTION, FAILURE_REASONS, table
 from ingest.contract.commitments import Policy
 from ingest.contract.settings import Settings, SourceSettings
 
@@ -16,29 +15,27 @@ _PROOFS: Final = {
 
 
 def commitment(settings: Settings) -> Iterator[str]:
-    """Section 2.3."""
-    yield "### 2.3 Storage commitment"
+    """Section 5.2.6."""
+    yield "#### 5.2.6 Storage Commitment"
     yield ""
     if not settings.commitment.enabled:
         yield "Not served: `commitment.enabled` is off, and the presentation context is refused. A success of C-STORE is no"
         yield "commitment in the sense of PS3.4 Annex J."
         return
-    for part in (_operations, _promise, _notifications, _sources):
-        yield from part(settings)
+    yield from _operations(settings)
+    for part in (_promise, _notifications):
         yield ""
+        yield from part(settings)
 
 
 def _operations(settings: Settings) -> Iterator[str]:
     limits = settings.commitment
-    yield "#### 2.3.1 Operations (N-ACTION)"
+    yield "##### 5.2.6.1 Operations (N-ACTION)"
     yield ""
-    yield "For any SOP class of 2.2.2, in one transaction or several. A request is durable before it is answered. One that"
+    yield "For any SOP class of 7.2.1.2, in one transaction or several. A request is durable before it is answered. One that"
     yield "comes again with the same Transaction UID and instances is the same request, and leads to one report."
     yield f"At most {limits.maximum_references} references and {limits.maximum_request} bytes a request, and"
     yield f"{limits.maximum_open} transactions that are not reported yet. Storage Media File-Set ID and UID are ignored."
-    yield ""
-    yield from table(ACTION)
-    yield ""
 
 
 def _promise(settings: Settings) -> Iterator[str]:
@@ -47,7 +44,7 @@ def _promise(settings: Settings) -> Iterator[str]:
     spread = (
         "in the one store" if stores == 1 else f"in one of {stores} stores, among which instances are spread"
     )
-    yield "#### 2.3.2 What is promised (PS3.4 J.3.6.2.1)"
+    yield "##### 5.2.6.2 What is promised (PS3.4 J.3.6.2.1)"
     yield ""
     yield f"- **Proof.** Success is said of an instance only after proof of what is stored. Default, `{limits.proof}`:"
     yield f"  {_PROOFS[Policy(limits.proof)]}."
@@ -78,24 +75,26 @@ def _retrieve_ae_title(title: str) -> str:
 
 def _notifications(settings: Settings) -> Iterator[str]:
     limits = settings.commitment
-    yield "#### 2.3.3 Notifications (N-EVENT-REPORT)"
+    yield "##### 5.2.6.3 Notifications (N-EVENT-REPORT)"
     yield ""
     yield "Sent when every instance is proved or has failed: event type 1 when all are committed, else 2 with both lists."
     yield f"Usually within seconds; an instance that is absent is asked for again for {limits.absent_grace:g} s, and what a"
     yield f"store does not answer for {limits.wait_limit:g} s. Workers that lag delay a report, and never change it."
     yield "It goes to the configured address of the requestor on a new association, where we propose the SCP role (PS3.7"
-    yield "D.3.3.4), or on the association of the request where the table below says so."
+    yield "D.3.3.4), or on the association of the request where the table of 6.2 says so."
     yield f"That association is then kept open for up to {limits.association_lease:g} s."
     yield "Any other status than success and every failure to deliver is temporary: the same report is sent again after"
     yield f"{limits.retry_first:g} s, then after twice as long up to {limits.retry_longest:g} s, for {limits.retry_limit:g} s; then it"
     yield "waits for an administrator. A report may come twice where we crashed before its response was recorded; both say"
-    yield "the same. Storage Media File-Set ID and UID are not sent. Failure Reason (0008,1197) is:"
-    yield ""
-    yield from table(FAILURE_REASONS)
+    yield "the same. Storage Media File-Set ID and UID are not sent. 7.3.2 has the failure reasons."
 
 
-def _sources(settings: Settings) -> Iterator[str]:
-    yield "#### 2.3.4 Requestors"
+def requestors(settings: Settings) -> Iterator[str]:
+    """Section 6.2: who is reported to, where, and what counts as proof for whom."""
+    if not settings.commitment.enabled:
+        yield "No service is configured by peer but Storage, by `sources.NAME`."
+        return
+    yield "Reports of storage commitment:"
     yield ""
     yield "| source | AE titles | report goes to | proof | absent for | wait limit |"
     yield "|---|---|---|---|---|---|"

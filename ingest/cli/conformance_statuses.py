@@ -39,7 +39,7 @@ ACTION: Final = {
     NO_SUCH_ACTION: "Action Type ID is not 1.",
     DUPLICATE_TRANSACTION_UID: "The Transaction UID is in use for other instances, or used up.",
     UNRECOGNIZED_OPERATION: "The SOP Class of the presentation context has no N-ACTION.",
-    RESOURCE_LIMITATION: "More references, bytes or open transactions than the limits below, or no room in the log.",
+    RESOURCE_LIMITATION: "More references, bytes or open transactions than 5.2.6.1 says, or no room in the log.",
 }
 
 FAILURE_REASONS: Final = {

@@ -9,7 +9,13 @@ from ingest.association import (
 )
 from ingest.association.negotiation import ABSTRACT_SYNTAX_NOT_SUPPORTED, Answer
 from ingest.association.storage_classes import STORAGE_CLASSES, STORAGE_COMMITMENT
-from ingest.dimse.status import OUT_OF_RESOURCES
+from ingest.dimse.status import (
+    CANNOT_UNDERSTAND,
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+    INVALID_OBJECT_INSTANCE,
+    OUT_OF_RESOURCES,
+    SOP_CLASS_NOT_SUPPORTED,
+)
 from ingest.errors import InstanceTooLong, LogUnavailable, OutOfResources, QuotaUsedUp, Refused
 
 
@@ -74,7 +80,24 @@ UNKNOWN_QUOTA: Final = Reason(
     "unknown-quota",
     "sources.NAME.ae_titles, if it is known; receiver.unknown_bytes, unknown_instances, unknown_period",
 )
-REFUSED: Final = Reason("refused", _SENDER)
+# By the status that says so: the sender is wrong, and this is in what.
+REFUSED: Final = {
+    OUT_OF_RESOURCES: NO_RESOURCES,
+    DATA_SET_DOES_NOT_MATCH_SOP_CLASS: Reason(
+        "other-uids",
+        "none here: the data set has another SOP Class or Instance UID than the sender's request (A900H)",
+    ),
+    CANNOT_UNDERSTAND: Reason(
+        "unreadable",
+        "none here: the data set is cut short, or not in the transfer syntax of its context (C000H)",
+    ),
+    INVALID_OBJECT_INSTANCE: Reason(
+        "invalid-uid", "none here: the SOP Instance UID breaks PS3.5 9.1 (0117H)"
+    ),
+    SOP_CLASS_NOT_SUPPORTED: Reason(
+        "other-context", "none here: the sender's request is of another SOP Class than its context (0122H)"
+    ),
+}
 DEFECT: Final = Reason("error", "none: a defect; see the log of the receiver")
 
 _DICOM_ROOT: Final = "1.2.840.10008."
@@ -112,5 +135,5 @@ def of_failure(failure: Exception) -> Reason:
     if isinstance(failure, QuotaUsedUp):
         return UNKNOWN_QUOTA
     if isinstance(failure, Refused):
-        return NO_RESOURCES if failure.status == OUT_OF_RESOURCES else REFUSED
+        return REFUSED.get(failure.status, DEFECT)
     return DEFECT

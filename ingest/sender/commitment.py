@@ -18,6 +18,7 @@ from ingest.association.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPL
 from ingest.contract.commitments import Found, Reference
 from ingest.dimse.commitment_report import Report, encode_report, report_of
 from ingest.dimse.commitment_request import REQUEST_STORAGE_COMMITMENT, encode_request
+from ingest.dimse.normalized import NActionResponse
 from ingest.dimse.status import INVALID_ARGUMENT_VALUE, SUCCESS
 from ingest.sender.listener import listening
 from ingest.sender.requestor import AssociationFailed, Peer, Requestor
@@ -154,10 +155,15 @@ async def _ask(peer: Peer, outcome: Outcome, *, seconds: float) -> None:
             data_set,
         )
         if response.status != SUCCESS:
-            raise AssociationFailed(f"{peer} refused the request for commitment: {response.status:04X}H")
+            raise AssociationFailed(f"{peer} refused the request for commitment: {_words(response)}")
         if seconds:
             with contextlib.suppress(TimeoutError):  # an orderly end: the report may still come elsewhere
                 await requestor.attend(outcome.complete, seconds)
+
+
+def _words(response: NActionResponse) -> str:
+    comment = response.error_comment
+    return f"{response.status:04X}H" + (f", {comment!a}" if comment else "")
 
 
 def _commitment_context(requestor: Requestor) -> AcceptedContext:

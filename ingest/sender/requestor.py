@@ -332,12 +332,11 @@ class Requestor:
             )
         elif isinstance(event, Aborted):
             fault = self._association.fault
-            self._report(
-                AssociationFailed(f"association ended: {event.by.value}" + (f" ({fault})" if fault else ""))
-            )
+            what = f"association with {self.peer} ended: {event.by.value}"
+            self._report(AssociationFailed(what + (f" ({fault})" if fault else "")))
         elif isinstance(event, ReleaseRequested):
             self._association.release_response()
-            self._report(AssociationFailed("association ended: the peer released it"))
+            self._report(AssociationFailed(f"association with {self.peer} ended: the peer released it"))
         elif isinstance(event, CloseTransport):
             self._writer.close()
         # Connect is done by `__aenter__`; ARTIM bounds the peer's close, which `_close` does not wait for.
@@ -393,7 +392,8 @@ async def _pieces(data_set: bytes) -> AsyncIterator[memoryview]:
 
 def _reason(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        return reason_of(error)
+        reason = reason_of(error)
+        return f"no TLS is spoken there ({reason})" if error.reason == "WRONG_VERSION_NUMBER" else reason
     # asyncio puts its own sentence in strerror. Since Python 3.10 a TimeoutError is an OSError.
     return os.strerror(error.errno) if error.errno else type(error).__name__
 

@@ -9,7 +9,7 @@ import pytest
 from ingest import dimse
 from ingest.association import STORAGE_CLASSES, Rejection
 from ingest.association.transfer_syntaxes import BUILT_IN_PREFERENCE
-from ingest.cli import conformance_statement
+from ingest.cli import conformance_network
 from ingest.cli.conformance_statement import statement
 from ingest.cli.conformance_statuses import ACTION, FAILURE_REASONS, STORE
 from ingest.contract.commitments import Finding, Found
@@ -50,7 +50,7 @@ def test_every_status_that_is_returned_is_explained() -> None:
 
 def test_every_rejection_is_explained() -> None:
     """Of those that are sent."""
-    assert conformance_statement._REJECTIONS.keys() == set(Rejection) - {Rejection.NO_REASON_GIVEN}
+    assert conformance_network._REJECTIONS.keys() == set(Rejection) - {Rejection.NO_REASON_GIVEN}
 
 
 def test_lists_are_those_that_the_code_goes_by() -> None:
@@ -127,7 +127,7 @@ def test_the_command_and_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = run(tmp_path, "conformance")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("# DICOM Conformance Statement: dicom-ingest\n")
-    assert "### 2.3 Storage commitment" in done.out
+    assert "#### 5.2.6 Storage Commitment" in done.out
     note = Settings.model_validate({"commitment": {"enabled": True}}).commitment_note
     assert run(tmp_path, "status", "--json").json["notes"] == [note]  # type: ignore[index]
     assert f"note         {note}" in run(tmp_path, "status").out

@@ -102,7 +102,7 @@ def rights(overlay: Overlay, settings: Settings) -> dict[str, dict[str, set[str]
 
 
 def test_each_user_has_what_it_needs_and_no_more(overlay: Overlay, settings: Settings) -> None:
-    """As the README's paragraph on access has it."""
+    """As ingest/log/README.md's paragraph on access has it."""
     see = {"Describe", "DescribeConfigs"}
     ledger = {"ledger-user": {"outcomes": {"Read"}, "commitments": {"Read"}}}
     assert rights(overlay, settings) == {

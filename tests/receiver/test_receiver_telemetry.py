@@ -30,6 +30,7 @@ from tests.support.scu import (
     IMPLICIT,
     Scu,
     associate,
+    c_store,
     ct_data_set,
     p_data,
     pdv,
@@ -38,7 +39,7 @@ from tests.support.scu import (
 UID = "1.2.826.1"
 WORDS = {
     one.word
-    for one in (*vars(reasons).values(), *reasons.REJECTIONS.values())
+    for one in (*vars(reasons).values(), *reasons.REJECTIONS.values(), *reasons.REFUSED.values())
     if isinstance(one, reasons.Reason)
 } - {"no-reason"}  # which no answer of ours is
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -285,9 +286,15 @@ CONTEXTS = {
     "transfer-syntax": (CT, ("1.2.3.4",)), "service": (STUDY_ROOT_FIND, (IMPLICIT,)), "sop-class": ("1.2.3.5", (IMPLICIT,)),
     "commitment-off": (COMMITMENT, (IMPLICIT,)), "sop-class-of-source": (CT, (EXPLICIT,)),
 }  # fmt: skip
+SENDERS_FAULTS = {
+    "other-uids": c_store("1.2.2", ct_data_set("1.2.3")), "unreadable": c_store("1.2.2", b"\xff" * 64),
+    "invalid-uid": c_store("1.x", ct_data_set("1.2.2")),
+    "other-context": c_store("1.2.2", ct_data_set("1.2.2"), sop_class=SECONDARY_CAPTURE),
+}  # fmt: skip
 INSTANCES: dict[str, Exception | None] = {
     "out-of-resources": OutOfResources("disk full"), "log-unavailable": LogUnavailable("the log has failed"),
-    "error": ZeroDivisionError(), "refused": None, "instance-too-long": None, "unknown-quota": None,
+    "error": ZeroDivisionError(), "instance-too-long": None, "unknown-quota": None,
+    **dict.fromkeys(SENDERS_FAULTS),
 }  # fmt: skip
 
 
@@ -309,9 +316,8 @@ async def refuse_instances(port: int, log: MemoryLog) -> None:
         )
         if word == "unknown-quota":
             assert (await scu.store("1.2.1")).status == 0
-        assert (await scu.store("1.x" if word == "refused" else "1.2.2", ct_data_set("1.2.2"))).status != 0, (
-            word
-        )
+        await scu.send(SENDERS_FAULTS.get(word) or c_store("1.2.2", ct_data_set("1.2.2")))
+        assert (await scu.response()).status != 0, word
         await scu.release()
 
 

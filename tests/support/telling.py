@@ -181,8 +181,8 @@ def paths() -> list[Way]:
         kept(odd_twice(65), "elements"),
         kept(deflated(of_form(66, FrameForm(11_600, 11_600, 1, 8, 8, False))), "large"),
         # What the receiver does not take.
-        Way(bad(50, lambda data: data.replace(b".50", b".99")), "refused", status=0xA900),
-        Way(Sent(CT, "1.x", ct_data_set("1.x")), "refused", status=0x0117),
+        Way(bad(50, lambda data: data.replace(b".50", b".99")), "other-uids", status=0xA900),
+        Way(Sent(CT, "1.x", ct_data_set("1.x")), "invalid-uid", status=0x0117),
         Way(gray(51), "instance-too-long", calling="NARROW", status=0xA700),
     ]
     stranger = Way(first, place="quarantined", reason="unknown-source", calling="STRANGER")

@@ -7,6 +7,7 @@ import click
 
 from ingest.contract.audit.codes import CONFLICT_RESOLVE
 from ingest.contract.audit.message import Action
+from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.settings import Settings
@@ -52,6 +53,7 @@ def conflicts() -> None:
 @json_option
 def list_conflicts(settings: Settings, *, as_json: bool) -> None:
     """List the contents that are kept and not current."""
+    warn_of_no_data(settings)
     if not has_stores(settings):
         print_entries([], as_json=as_json)
         return
@@ -70,6 +72,8 @@ def show(settings: Settings, *, uid: str, as_json: bool) -> None:
     if as_json:
         print_json({"current": current, "others": others})
         return
+    if current is None and not others:
+        raise click.ClickException(f"nothing is stored under {uid}, and nothing is in conflict with it")
     click.echo(f"current: {current.source_digest if current else 'none'}")
     for entry in others:
         click.echo("")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
+from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.monitoring.sources import OTHER, Sources
@@ -68,9 +69,11 @@ def find(
     is two people, told apart by what it was found within. Exit code 1 where nothing is found.
     """
     if [study, accession, patient].count(None) != 2:  # noqa: PLR2004 - one of three
-        raise click.UsageError("one of --study, --accession and --patient")
+        raise click.UsageError("give one of --study, --accession and --patient")
     if issuer is not None and patient is None:
         raise click.UsageError("--issuer goes with --patient")
+    if warn_of_no_data(settings):  # a ledger is not begun for a question
+        raise click.exceptions.Exit(1)
     with clear_ledger_failures(settings):
         asked = _Question(settings, study or "", accession or "", patient or "", issuer or "")
         # First: what is placed from now on is in the log below.

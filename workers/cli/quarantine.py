@@ -12,6 +12,7 @@ import msgspec
 
 from ingest.contract.audit.codes import QUARANTINE_DISCARD, QUARANTINE_REPLAY
 from ingest.contract.audit.message import Action
+from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
@@ -73,6 +74,7 @@ def quarantine() -> None:
 @json_option
 def list_entries(settings: Settings, *, as_json: bool) -> None:
     """List the entries."""
+    warn_of_no_data(settings)
     if not has_stores(settings):
         print_entries([], as_json=as_json)
         return
@@ -163,7 +165,12 @@ async def _replay(stores: Stores, settings: Settings, choice: _Choice, *, tell: 
                 settings, QUARANTINE_REPLAY, Action.UPDATE, entry.manifest, reason="", outcome=outcome
             )
             for one in uploads if tell else ():
-                click.echo(f"{one.key}: {one.place}{f' ({one.reason})' if one.reason else ''}")
+                why = (
+                    f"{one.reason}: {entry.detail}"
+                    if one.reason == entry.reason and entry.detail
+                    else one.reason
+                )
+                click.echo(f"{one.key}: {one.place}{f' ({why})' if why else ''}")
     return done
 
 

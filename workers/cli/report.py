@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
+from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.settings import Settings
@@ -53,6 +54,8 @@ def report(
             f"no source of the settings is called so; known: {known}", param_hint="--source"
         )
     wanted = day.date() if day is not None else _yesterday(settings)
+    if warn_of_no_data(settings):  # a ledger is not begun for a question
+        raise click.exceptions.Exit(1)
     with clear_ledger_failures(settings):
         waiting = _waiting(settings)  # first: what is placed from now on is in the log below
         with opened_ledger(settings) as ledger:
@@ -108,6 +111,8 @@ def _lines(found: Day) -> Iterator[str]:
         yield from aligned([headings, *rows])
     for name in found.silent_sources:
         yield f"silent: {name} was expected, and nothing came"
+    if any(one.source == OTHER for one in found.sources):
+        yield f"{OTHER}: all senders whose AE title no table [sources.NAME] of the settings has"
     if found.exceptions:
         yield "\nset apart"
         yield from aligned(

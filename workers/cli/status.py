@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from ingest.contract.command_failures import clear_failures
+from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.refusals import read_refusals
 from ingest.contract.settings import Settings
@@ -54,6 +55,7 @@ def status(
     All from what is on disk or in Kafka, so it is true with every process down, too, and
     received = stored + duplicates + conflicts + quarantined + discarded + backlog.
     """
+    warn_of_no_data(settings)
     if rejected:
         _show_rejected(settings, as_json=as_json)
         return

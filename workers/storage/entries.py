@@ -80,7 +80,9 @@ async def find_entry(stores: Stores, area: Area, wanted: str) -> Entry:
     found = [entry async for entry in entries(stores, area, _folder(wanted)) if _is_named(entry, wanted)]
     if len(found) != 1:
         raise NoSuchEntry(
-            f"{len(found)} entries of {area} are named so" + ("; name one by its key" if found else "")
+            f"{len(found)} entries of {area} are named {wanted!r}: name one by its key"
+            if found
+            else f"no entry of {area} is named {wanted!r}: `dicom-ingest {area} list` shows those that are there"
         )
     return found[0]
 
