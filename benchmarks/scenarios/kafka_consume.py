@@ -42,7 +42,7 @@ _run_numbers = itertools.count()
 
 def run(scale: Scale) -> list[Comparison]:
     """Instances of one record each; in the full form of several, too."""
-    with KafkaServers(scale.scratch / "kafka") as servers:
+    with KafkaServers(scale.scratch / "kafka", measured=True) as servers:
         kinds = ["ct"] if scale.quick else ["ct", "mr", "dx"]
         return [_compare(scale, servers, kind) for kind in kinds]
 

@@ -58,7 +58,7 @@ def _on_brokers(scale: Scale, brokers: int, cases: Sequence[tuple[str, int]]) ->
 def started(scratch: Path, brokers: int = 1) -> Iterator[tuple[Running, Settings]]:
     """So many brokers with our topics, and the receiver on them."""
     folder = scratch / f"kafka-{brokers}"
-    with KafkaServers(folder, nodes=brokers, properties=_BROKER) as servers:
+    with KafkaServers(folder, nodes=brokers, properties=_BROKER, measured=True) as servers:
         settings = Settings.model_validate(
             {
                 "log": {"kind": "kafka", "partitions": _PARTITIONS, "allow_single_copy": True},

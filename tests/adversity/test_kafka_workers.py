@@ -135,9 +135,7 @@ class Group:
         outcomes = self.outcomes()
         assert outcomes.keys() == {bytes(upload.upload_id) for upload in published}
         assert all(len(places) == 1 for places in outcomes.values())
-        first = {}
-        for upload in published:
-            first.setdefault(upload.uid, upload)
+        first = {upload.uid: upload for upload in reversed(published)}
         for uid, path in self.objects().items():
             assert first[uid].upload_id.hex().encode() in path.read_bytes()[:40_000], (
                 "the first of a UID stays"

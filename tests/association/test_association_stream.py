@@ -534,11 +534,13 @@ def test_a_run_ends_where_a_header_differs(other: bytes, before: int) -> None:
     """Whatever differs from the PDUs before it is seen for itself, and nothing is joined across it."""
     association = reach("acceptor", 6)
     association.receive_data(memoryview(run_of(before) + other + run_of(4)))
-    got = [
-        (False, len(row)) if isinstance(event, FragmentRun) else (event.is_command, len(row))
-        for event in events(association)
-        for row in (event.rows if isinstance(event, FragmentRun) else [event.data])
-    ]
+    got = []
+    for event in events(association):
+        if isinstance(event, FragmentRun):
+            got += [(False, len(row)) for row in event.rows]
+        else:
+            assert isinstance(event, Fragment)
+            got.append((event.is_command, len(event.data)))
     expected = [(False, 16_372)] * before + [(bool(other[11] & 1), len(other) - 12)] + [(False, 16_372)] * 4
     assert got == expected
 

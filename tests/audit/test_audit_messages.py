@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ ACCEPTED = CommitAccepted("2.25.9", "CONSOLE", "DICOM-INGEST", "", 7, b"", 1, 1,
 DISCARD = Decision(codes.QUARANTINE_DISCARD, Action.DELETE, "not <ours>\n", "1.2.3", CT, "1.2.4", "ab" * 32)
 
 
-def transfer(place: Place = Place.STORED, **changes: str) -> Transfer:
+def transfer(place: Place = Place.STORED, **changes: Any) -> Transfer:
     return Transfer("MODALITY", "DICOM-INGEST", "10.1.2.3", "1.2.3", "", place, "")._replace(**changes)
 
 

@@ -30,7 +30,10 @@ def comparison(rate: float, cost: float) -> Comparison:
 
 
 def run_of(rate: float, cost: float) -> dict[str, object]:
-    return json.loads(json.dumps(as_json({"CPU": "x", "cores": "2"}, {}, [comparison(rate, cost)])))
+    read: dict[str, object] = json.loads(
+        json.dumps(as_json({"CPU": "x", "cores": "2"}, {}, [comparison(rate, cost)]))
+    )
+    return read
 
 
 BASELINE = keep([run_of(rate, 1.0) for rate in (1.9, 2.0, 2.0, 2.1, 2.0)])

@@ -8,7 +8,7 @@ from ingest.contract.commitments import Finding
 from tests.commitment.test_engine import ID, REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.command import run
-from tests.support.commitment import until
+from tests.support.commitment import open_transaction, until
 
 
 def test_nothing_was_ever_asked(tmp_path: Path) -> None:
@@ -34,8 +34,7 @@ async def test_from_proving_to_given_up(tmp_path: Path, monkeypatch: pytest.Monk
         assert (found["transaction"], found["state"], found["source"]) == (ID.hex(), "proving", "ct")
         assert run(tmp_path, "commitments", "retry", ID.hex()).code == 1
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.decided is not None)
         await until(lambda: transaction.attempted is not None, engine)
         shown = run(tmp_path, "commitments", "show", ID.hex()[:8]).out

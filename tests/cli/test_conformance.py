@@ -122,13 +122,13 @@ def test_a_log_of_a_single_copy(replicas: int, said: bool) -> None:
 
 def test_the_command_and_the_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Markdown on standard output; `status` says the same of copies."""
-    assert run(tmp_path, "status", "--json").json["notes"] == []  # type: ignore[index]
+    assert run(tmp_path, "status", "--json").json["notes"] == []
     monkeypatch.setenv("DICOM_INGEST_COMMITMENT__ENABLED", "true")
     done = run(tmp_path, "conformance")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("# DICOM Conformance Statement: dicom-ingest\n")
     assert "#### 5.2.6 Storage Commitment" in done.out
     note = Settings.model_validate({"commitment": {"enabled": True}}).commitment_note
-    assert run(tmp_path, "status", "--json").json["notes"] == [note]  # type: ignore[index]
+    assert run(tmp_path, "status", "--json").json["notes"] == [note]
     assert f"note         {note}" in run(tmp_path, "status").out
     assert note[1:] in done.out

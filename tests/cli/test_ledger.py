@@ -117,15 +117,15 @@ def asked(data: Path, folder: Path) -> None:
     image = pydicom.dcmread(CT, stop_before_pixels=True)
     study, uid = str(image.StudyInstanceUID), str(image.SOPInstanceUID)
     of_study = run(data, "find", "--study", study, "--json").json
-    assert [one["place"] for one in of_study] == ["stored", "duplicate", "duplicate"]  # type: ignore[attr-defined]
-    stored = of_study[0]  # type: ignore[index]
+    assert [one["place"] for one in of_study] == ["stored", "duplicate", "duplicate"]
+    stored = of_study[0]
     assert (stored["sop_instance_uid"], stored["source"]) == (uid, "ct")
     assert Path(stored["path"]).is_file()
     by_patient = run(data, "find", "--patient", str(image.PatientID), "--json").json
-    withins = {one["patient_within"] for one in by_patient}  # type: ignore[attr-defined]
+    withins = {one["patient_within"] for one in by_patient}
     assert withins == {"issuer NORTH", "ae UNKNOWN"}  # one number of two sources is not one person
     north = run(data, "find", "--patient", str(image.PatientID), "--issuer", "NORTH", "--json").json
-    assert {one["study_instance_uid"] for one in north} == {study}  # type: ignore[attr-defined]
+    assert {one["study_instance_uid"] for one in north} == {study}
     assert run(data, "find", "--patient", "nobody").code == 1
     assert run(data, "find", "--patient", "x", "--study", study).code == 2
     assert run(data, "find", "--study", "../x").code == 2
@@ -144,15 +144,15 @@ def reported(data: Path) -> None:
     """`report` in all its forms, with everything down."""
     days = {dt.datetime.now(dt.UTC).date() - dt.timedelta(days=ago) for ago in (0, 1)}  # it may be midnight
     found = [run(data, "report", "--day", str(day), "--json").json for day in sorted(days)]
-    sources = [one for day in found for one in day["sources"]]  # type: ignore[index, call-overload]
+    sources = [one for day in found for one in day["sources"]]
     assert sum(one["instances"] for one in sources) == 2 * len(FILES) + 1
     assert {one["source"] for one in sources if one["instances"]} == {"ct", "(other)"}
-    assert all("mr" in day["silent_sources"] for day in found)  # type: ignore[index, call-overload]
+    assert all("mr" in day["silent_sources"] for day in found)
     today = str(max(days))
     rows = list(csv.DictReader(io.StringIO(run(data, "report", "--day", today, "--csv").out)))
     assert {row["source"]: row["silent"] for row in rows}["mr"] == "yes"
     only = run(data, "report", "--day", today, "--source", "mr", "--json").json
-    assert [one["source"] for one in only["sources"]] == ["mr"]  # type: ignore[index, call-overload]
+    assert [one["source"] for one in only["sources"]] == ["mr"]
     page = run(data, "report", "--day", today, "--html").out
     body = page[page.index("<body>") : page.index("</body>") + len("</body>")]
     tree = ET.fromstring(body)
@@ -177,17 +177,17 @@ def test_what_waits_is_found_and_reported(tmp_path: Path, monkeypatch: pytest.Mo
             send(pipeline, CT, large)
             for path in (CT, large):
                 image = pydicom.dcmread(path, stop_before_pixels=True)
-                (one,) = run(data, "find", "--study", str(image.StudyInstanceUID), "--json").json  # type: ignore[misc]
+                (one,) = run(data, "find", "--study", str(image.StudyInstanceUID), "--json").json
                 assert (one["place"], one["sop_instance_uid"]) == ("waiting", str(image.SOPInstanceUID))
-                (one,) = run(data, "find", "--patient", str(image.PatientID), "--json").json  # type: ignore[misc]
+                (one,) = run(data, "find", "--patient", str(image.PatientID), "--json").json
                 assert one["place"] == "waiting"
             days = [dt.datetime.now(dt.UTC).date() - dt.timedelta(days=ago) for ago in (0, 1)]
             found = [run(data, "report", "--day", str(day), "--json").json for day in days]
-            sources = [one for day in found for one in day["sources"]]  # type: ignore[index, call-overload]
+            sources = [one for day in found for one in day["sources"]]
             assert sum(one["not_yet_stored"] for one in sources) == 2
         finally:
             os.kill(worker.pid, signal.SIGCONT)
         pipeline.settle()
         image = pydicom.dcmread(CT, stop_before_pixels=True)
-        (one,) = run(data, "find", "--study", str(image.StudyInstanceUID), "--json").json  # type: ignore[misc]
+        (one,) = run(data, "find", "--study", str(image.StudyInstanceUID), "--json").json
         assert one["place"] == "stored"

@@ -21,6 +21,7 @@ from ingest.commitment.transactions import ASKINGS, State
 from ingest.commitment.unserved import tell_of_unserved
 from ingest.contract.commitments import (
     CommitAccepted,
+    CommitAsked,
     CommitClosed,
     Finding,
     Reference,
@@ -40,7 +41,7 @@ from ingest.receiver.metrics import commitment_gauges
 from ingest.receiver.run import run_receiver
 from tests.support.admin import Samples, of, parsed
 from tests.support.asynchronous import asynchronous
-from tests.support.commitment import CT, Channel, Hand, Modality, leave_proofs, quiet, until
+from tests.support.commitment import CT, Channel, Hand, Modality, leave_proofs, open_transaction, quiet, until
 from tests.support.memory_log import MemoryLog
 
 REFERENCES = [Reference(CT, f"1.2.3.{number}") for number in range(10)]
@@ -155,8 +156,7 @@ async def test_absent_instances_are_asked_for_until_the_grace_is_over(tmp_path: 
     async with bench.running() as engine:
         assert await bench.ask(engine) == 0x0000
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.round == 0)
         rounds = 0
         while bench.clock.now < 1100.0:
@@ -187,8 +187,7 @@ async def test_a_round_that_is_proved_before_it_is_known_to_be_asked(
     async with bench.running() as engine:
         assert await bench.ask(engine) == 0x0000
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.round == 0)
         ask = engine._asking.ask
 
@@ -215,9 +214,10 @@ async def test_a_store_that_does_not_answer_is_no_absence(tmp_path: Path) -> Non
     bench.finding[REFERENCES[0]] = Finding.UNAVAILABLE
     async with bench.running() as engine:
         assert await bench.ask(engine) == 0x0000
-        while (transaction := engine.transactions.get(ID)) is not None:
+        while not engine.transactions.is_closed(ID):
+            transaction = open_transaction(engine, ID)
             bench.prove()
-            await until(lambda found=transaction: found.round >= found.asked_round)
+            await until(lambda: transaction.round >= transaction.asked_round)  # noqa: B023 - awaited within the round
             bench.clock.now += 1.0
             await quiet(engine)
             assert bench.clock.now < 2000.0
@@ -236,8 +236,7 @@ async def test_a_report_that_is_not_taken_is_tried_again_across_restarts(tmp_pat
         assert await bench.ask(engine) == 0x0000
         bench.prove()
         await until(lambda: bench.modality.tries == 1)
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
         assert engine.transactions.state_of(transaction) is State.RETRYING
         bench.clock.now += 9.0
@@ -245,8 +244,7 @@ async def test_a_report_that_is_not_taken_is_tried_again_across_restarts(tmp_pat
         assert bench.modality.tries == 1
         bench.clock.now += 1.0
         await until(lambda: bench.modality.tries == 2, engine)
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None and transaction.attempted.attempts == 2)
         bench.clock.now += 20.0
         await until(lambda: bench.modality.tries == 3, engine)
@@ -266,8 +264,7 @@ async def test_after_too_long_an_administrator_decides(tmp_path: Path) -> None:
     async with bench.running() as engine:
         assert await bench.ask(engine) == 0x0000
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
         bench.clock.now += 5.0
         await until(lambda: bench.modality.tries == 2, engine)
@@ -339,8 +336,7 @@ async def test_without_a_return_address(tmp_path: Path) -> None:
         bench.channel.answers = [None]
         assert await bench.ask(engine, "1.2.10", ae_title="STRANGER") == 0x0000
         bench.prove()
-        transaction = engine.transactions.get(TransactionId.of("STRANGER", "1.2.10"))
-        assert transaction is not None
+        transaction = open_transaction(engine, TransactionId.of("STRANGER", "1.2.10"))
         await until(lambda: engine.transactions.state_of(transaction) is State.UNDELIVERABLE)
 
 
@@ -408,9 +404,8 @@ async def test_reports_come_in_order_when_the_peer_is_back(tmp_path: Path) -> No
         for number in range(20):
             assert await bench.ask(engine, f"1.2.{number}", count=2) == 0
             bench.prove()
-            transaction = engine.transactions.get(TransactionId.of("CT1", f"1.2.{number}"))
-            assert transaction is not None
-            await until(lambda found=transaction: found.decided is not None)
+            transaction = open_transaction(engine, TransactionId.of("CT1", f"1.2.{number}"))
+            await until(lambda: transaction.decided is not None)  # noqa: B023 - awaited within the round
             bench.clock.now += 0.01
         while len(engine.transactions):
             bench.clock.now += 30.0
@@ -502,6 +497,13 @@ def damage(data: Path, place: Place) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
+def question(fence: Record) -> tuple[bytes, int]:
+    """The references it asks for, and which part of the request they are."""
+    asked = commitment_of(fence)
+    assert isinstance(asked, CommitAsked)
+    return bytes(fence.payload), asked.part
+
+
 @asynchronous
 async def test_lost_fences_are_asked_again(tmp_path: Path) -> None:
     """Nobody answers within the source's limit: the same parts are asked again, and what comes of them counts."""
@@ -511,8 +513,7 @@ async def test_lost_fences_are_asked_again(tmp_path: Path) -> None:
         asked = bench.instances.records[:]
         bench.taken.update(bytes(record.upload_id) for record in asked[1:])  # lost
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(transaction.proof_places)
         bench.clock.now += 99.0
         await quiet(engine)
@@ -520,13 +521,7 @@ async def test_lost_fences_are_asked_again(tmp_path: Path) -> None:
         bench.clock.now += 1.0
         await until(lambda: len(bench.instances.records) == 2 * len(asked) - 1, engine)
         again = bench.instances.records[len(asked) :]
-        assert (
-            [(record.payload, commitment_of(record).part) for record in again]
-            == [  # type: ignore[union-attr]
-                (record.payload, commitment_of(record).part)  # type: ignore[union-attr]
-                for record in asked[1:]
-            ]
-        )
+        assert [question(record) for record in again] == [question(record) for record in asked[1:]]
         bench.prove()
         await until(lambda: engine.transactions.is_closed(ID))
     (report,) = bench.modality.reports
@@ -543,13 +538,12 @@ async def test_what_nobody_answers_is_reported_as_not_found_out(tmp_path: Path) 
         bench.taken.update(bytes(record.upload_id) for record in bench.instances.records[1:])
         proved = len(references_of(bench.instances.records[0]))
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(transaction.proof_places)
         for asking in range(1, ASKINGS):
             bench.clock.now += 100.0
             count = fences + asking * (fences - 1)
-            await until(lambda expected=count: len(bench.instances.records) == expected, engine)
+            await until(lambda: len(bench.instances.records) == count, engine)  # noqa: B023 - awaited within the round
             await quiet(engine)
         assert not bench.modality.tries
         bench.clock.now += 100.0
@@ -570,8 +564,7 @@ async def test_a_damaged_proof_is_asked_for_again(tmp_path: Path) -> None:
         fetch = bench.log.fetch
 
         async def fetch_damaged(place: Place) -> Record:
-            transaction = engine.transactions.get(ID)
-            assert transaction is not None
+            transaction = open_transaction(engine, ID)
             if not damaged and place in transaction.proof_places():
                 damaged.append(place)
                 damage(tmp_path, place)
@@ -607,8 +600,7 @@ async def test_what_was_decided_is_not_read_again_to_be_reported(tmp_path: Path)
         bench.log.fetch = counted  # type: ignore[method-assign]
         assert await bench.ask(engine) == 0x0000
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
         records = len(transaction.request_places()) + len(transaction.proof_places())
         assert fetched == records, "once, for the decision"
@@ -724,8 +716,7 @@ async def test_a_decision_that_cannot_be_told_any_more_waits_for_an_administrato
     async with bench.running() as engine:
         assert await bench.ask(engine) == 0x0000
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
         damage(tmp_path, transaction.proof_places()[0])
         bench.clock.now += 50.0
@@ -748,8 +739,7 @@ async def test_reports_use_the_sources_that_were_reloaded(tmp_path: Path) -> Non
         await bench.ask(engine)
         bench.prove()
         await until(lambda: bench.modality.tries == 1)
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
         engine.take_sources(reloaded(host="10.0.0.8", tls=True, tls_ca_file="/none.pem"))
         bench.clock.now += 10.0

@@ -16,7 +16,7 @@ from ingest.contract.failpoints import Failpoint
 from ingest.log.commitment_log import Place, Written
 from tests.commitment.test_engine import ID, REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
-from tests.support.commitment import until
+from tests.support.commitment import open_transaction, until
 
 STEPS = [
     Failpoint.FENCED,
@@ -110,8 +110,7 @@ async def test_what_is_carried_forward_is_the_same(tmp_path: Path, monkeypatch: 
         await until(lambda: not len(running.transactions))
         await bench.ask(running)
         bench.prove()
-        transaction = running.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(running, ID)
         await until(lambda: transaction.attempted is not None)
         oldest = transaction.oldest
 
@@ -126,8 +125,7 @@ async def test_what_is_carried_forward_is_the_same(tmp_path: Path, monkeypatch: 
         bench.log._low_water_mark()
     async with bench.running() as running:
         assert await bench.ask(running, "1.2.10") == 0x0131
-        transaction = running.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(running, ID)
         assert transaction.attempted is not None
         assert transaction.attempted.attempts == 1
         bench.clock.now += 1000.0
@@ -146,8 +144,7 @@ async def test_what_ends_while_it_is_carried_forward_stays_over(
     async with bench.running() as running:
         await bench.ask(running)
         bench.prove()
-        transaction = running.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(running, ID)
         await until(lambda: transaction.attempted is not None)
 
         async def threshold() -> dict[int, int]:

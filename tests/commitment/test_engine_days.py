@@ -10,9 +10,10 @@ import pytest
 
 from ingest.commitment.engine import Engine
 from ingest.contract.commitments import Finding
+from ingest.contract.identifiers import TransactionId
 from tests.commitment.test_engine import REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
-from tests.support.commitment import quiet, until
+from tests.support.commitment import open_transaction, quiet, until
 from tests.support.open_transactions import TWO_DAYS
 
 COUNT = 60
@@ -58,8 +59,8 @@ async def test_a_peer_that_is_down_for_two_days(tmp_path: Path) -> None:
         for number, uid in enumerate(uids):
             assert await bench.ask(engine, uid, 1 + number % len(REFERENCES)) == 0x0000
             bench.prove()
-            transaction = next(one for one in engine.transactions if one.accepted.transaction_uid == uid)
-            await until(lambda one=transaction: one.decided is not None)
+            transaction = open_transaction(engine, TransactionId.of("CT1", uid))
+            await until(lambda: transaction.decided is not None)  # noqa: B023 - awaited within the round
             bench.clock.now += 0.001
         wake_ups = await wait_for_days(bench, engine, TWO_DAYS / 2)
         assert 24 <= bench.modality.tries <= most_tries(engine, TWO_DAYS / 2)

@@ -88,7 +88,7 @@ async def test_rounds_without_end_do_not_fill_it(tmp_path: Path) -> None:
         for number in range(20):
             bench.prove()
             bench.instances.records.clear()
-            await until(lambda expected=number: transaction.round == expected)
+            await until(lambda: transaction.round == number)  # noqa: B023 - awaited within the round
             bench.clock.now += 5.0 * 2**number
             await until(lambda: bench.instances.records, engine)
         bench.finding = dict.fromkeys(references, Finding.PROVED)
@@ -99,7 +99,9 @@ async def test_rounds_without_end_do_not_fill_it(tmp_path: Path) -> None:
 
 
 @asynchronous
-async def test_an_administrator_is_heard_while_proofs_wait(tmp_path: Path) -> None:
+async def test_an_administrator_is_heard_while_proofs_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Giving up a transaction needs no room to speak of, and makes some."""
     bench = bench_of(tmp_path, 10 * MiB, MANY)
     async with bench.running() as engine:
@@ -108,7 +110,7 @@ async def test_an_administrator_is_heard_while_proofs_wait(tmp_path: Path) -> No
         async def has_no_room(_size: int, _promised: int) -> bool:
             return False
 
-        bench.log._has_room = has_no_room  # type: ignore[method-assign]
+        monkeypatch.setattr(bench.log, "_has_room", has_no_room)
         bench.prove()
         await quiet(engine)
         transaction_id = TransactionId.of("CT1", "1.2.9")

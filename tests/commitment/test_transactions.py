@@ -6,6 +6,7 @@ import tracemalloc
 from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from ingest.commitment.carrying import carried_payloads
 from ingest.commitment.deliveries import NO_ASSOCIATION, REFUSED
@@ -485,15 +486,16 @@ def test_lost_fences_and_records_end_as_not_found_out(seed: int, receivers: int)
     assert given_up
 
 
-def test_a_round_without_an_answer_is_asked_again_and_then_given_up() -> None:
+def test_a_round_without_an_answer_is_asked_again_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same fences after the source's limit each time, so many times, and then what was not found out says so."""
     world = World(1, 1)
     (receiver,) = world.receivers
     request = world.request(0)
     request.proved_from = dict.fromkeys(request.references, 0.0)
     request.trouble_until = 0.0
-    world.chance = lambda _: False  # type: ignore[method-assign]
-    work, world.work = world.work, lambda: None  # type: ignore[method-assign]
+    work = world.work
+    monkeypatch.setattr(world, "chance", lambda _: False)
+    monkeypatch.setattr(world, "work", lambda: None)
     receiver.ask(request)
     asked = world.fences[:]
     while receiver.read_to < len(world.log.entries):
@@ -579,10 +581,7 @@ def test_closed_transactions_are_remembered_up_to_a_number() -> None:
 def test_a_claim_keeps_others_off_and_lapses() -> None:
     """The first valid claim wins; a claim of an earlier start of ours is none."""
     mine, other = machine(1, 2, shared=True), machine(2, 1, shared=True)
-    request = accepted(0)
-    request = CommitAccepted(
-        *[getattr(request, name) for name in request.__struct_fields__[:6]], 1, 1, 1, CLAIM, START
-    )
+    request = replace(accepted(0), parts=1, hold=CLAIM)
     proved = CommitProved(first_round(request.digest), 0, 1, 0, START)
     clock = Clock(0.0, START)
     for one in (mine, other):
@@ -606,12 +605,14 @@ def test_a_claim_counts_from_before_it_was_written() -> None:
     """A receiver that stood still reads its claims late: by then they are over, and what others claimed holds."""
     mine, other = machine(1, 1, shared=True), machine(2, 1, shared=True)
     late = Clock(CLAIM + 1.0, START + int((CLAIM + 1.0) * 1e9))
-    request = accepted(0)
-    request = CommitAccepted(
-        *[getattr(request, name) for name in request.__struct_fields__[:6]], 1, 1, 1, CLAIM, START
-    )
+    request = replace(accepted(0), parts=1, hold=CLAIM)
     proved = CommitProved(first_round(request.digest), 0, 1, 0, START)
-    records = [request, proved, CommitTaken(1, 1, CLAIM, START), CommitTaken(2, 1, CLAIM, late.wall)]
+    records: list[Commitment] = [
+        request,
+        proved,
+        CommitTaken(1, 1, CLAIM, START),
+        CommitTaken(2, 1, CLAIM, late.wall),
+    ]
     for one in (mine, other):
         one.replaying = False
     for position, record in enumerate(records):

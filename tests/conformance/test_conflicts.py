@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from ingest.cli.group import main
 from tests.support.acceptance import (
@@ -72,6 +73,10 @@ def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
         yield running
 
 
+def other_patient(data_set: Dataset) -> None:
+    data_set.PatientName, data_set.PatientID, data_set.PatientSex = "Other^Name", "X1", "F"
+
+
 def test_three_conflicts(pipeline: Pipeline, tmp_path: Path) -> None:
     """A changed pixel, attribute, patient: each in its class with its tags; the first object is not touched."""
     cases = {
@@ -81,10 +86,7 @@ def test_three_conflicts(pipeline: Pipeline, tmp_path: Path) -> None:
             ["(0018,0015)"],
         ),
         "identity": (
-            changed(
-                tmp_path / "patient",
-                lambda ds: ds.update({"PatientName": "Other^Name", "PatientID": "X1", "PatientSex": "F"}),
-            ),
+            changed(tmp_path / "patient", other_patient),
             ["(0010,0010)", "(0010,0020)", "(0010,0040)"],
         ),
     }

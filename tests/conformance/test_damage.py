@@ -85,13 +85,13 @@ def spoil(pipeline: Pipeline, one: Sent, damage: Damage | None) -> bytes:
 
 def problems(done: Done) -> set[str]:
     """The instances that verify named."""
-    return {problem["sop_instance_uid"] for problem in done.json["problems"]}  # type: ignore[index]
+    return {problem["sop_instance_uid"] for problem in done.json["problems"]}
 
 
 def entries_of(pipeline: Pipeline, lane: str, *sent: Sent) -> list[dict[str, str]]:
     """The entries of instances in a lane."""
     uids = {one.uid for one in sent}
-    listed: list[dict[str, str]] = run(pipeline.data, lane, "list", "--json").json  # type: ignore[assignment]
+    listed: list[dict[str, str]] = run(pipeline.data, lane, "list", "--json").json
     return [entry for entry in listed if entry["sop_instance_uid"] in uids]
 
 

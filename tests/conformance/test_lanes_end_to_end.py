@@ -137,7 +137,7 @@ def test_what_cannot_be_read_or_identified(pipeline: Pipeline) -> None:
     assert run(pipeline.data, "quarantine", "show", first).code == 1
     done = run(pipeline.data, "quarantine", "discard", *rest, "--reason", "all of it", "--json")
     assert done.code == 0
-    assert [one["uploads"] for one in done.json] == [2] * len(rest)  # type: ignore[attr-defined]
+    assert [one["uploads"] for one in done.json] == [2] * len(rest)
     assert settle(pipeline)["discarded"] == 2 * len(BAD)
     assert in_quarantine(pipeline) == {}
     # Sent once more, it is there once more: a discard is about what was received until then.
@@ -181,11 +181,11 @@ def test_replay_of_what_was_set_aside(pipeline: Pipeline) -> None:
     settle(pipeline)
     done = run(pipeline.data, "quarantine", "replay", mended.uid, "--json")
     assert done.code == 0
-    assert [one["place"] for one in done.json] == ["stored"]  # type: ignore[attr-defined]
+    assert [one["place"] for one in done.json] == ["stored"]
     assert pipeline.objects()[mended.uid].read_bytes() == stored[mended.uid]
     done = run(pipeline.data, "quarantine", "replay", replaced.uid, "--json")
     assert done.code == 1
-    assert [one["place"] for one in done.json] == ["quarantined"]  # type: ignore[attr-defined]
+    assert [one["place"] for one in done.json] == ["quarantined"]
     assert run(pipeline.data, "quarantine", "discard", replaced.uid, "--reason", "repaired").code == 0
     assert gained(before, settle(pipeline)) == {"received": 3, "stored": 2, "discarded": 1}
     assert run(pipeline.data, "verify").code == 0

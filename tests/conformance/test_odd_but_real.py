@@ -60,8 +60,8 @@ class Case:
     findings: tuple[str, ...] = ()
 
 
-def uid_element(uid: str) -> dict[str, El]:
-    return {"x00080018": El(0x0008_0018, "UI", ui(uid))}
+def uid_element(uid: str) -> El:
+    return El(0x0008_0018, "UI", ui(uid))
 
 
 def a_native(
@@ -82,7 +82,7 @@ def a_native(
     frames = [noise(form)] if frames is None else frames
     uid = uid or f"1.2.826.0.1.3680043.9.6.{next(_numbers)}"
     data, _ = native(
-        form, frames, mode, photometric=photometric, planar=planar, **{**uid_element(uid), **changes}
+        form, frames, mode, photometric=photometric, planar=planar, x00080018=uid_element(uid), **changes
     )
     sop_class = changes.get("x00080016")
     named = SECONDARY_CAPTURE
@@ -96,7 +96,9 @@ def a_compressed(
     kept: str, syntax: str, value: bytes, frames: int, form: FrameForm, **changes: El | None
 ) -> Case:
     uid = f"1.2.826.0.1.3680043.9.6.{next(_numbers)}"
-    data, _ = encapsulated(form, value, syntax, frames=frames, **{**uid_element(uid), **changes})
+    data, _ = encapsulated(
+        form, value, syntax, frames=frames, photometric="", x00080018=uid_element(uid), **changes
+    )
     return Case(Sent(SECONDARY_CAPTURE, uid, data, syntax), kept, form)
 
 
@@ -125,31 +127,34 @@ def deflated(data: bytes) -> bytes:
     return even(deflater.compress(data) + deflater.flush())
 
 
-def overlay(bit: int) -> dict[str, El]:
+def overlay() -> Case:
     """PS3.5 8.1.2 as it was: an overlay plane in a bit of Pixel Data that no sample uses."""
-    group = {
-        0x0010: El(0x6000_0010, "US", us(40)), 0x0011: El(0x6000_0011, "US", us(48)),
-        0x0040: El(0x6000_0040, "CS", b"G "), 0x0050: El(0x6000_0050, "SS", struct.pack("<hh", 1, 1)),
-        0x0100: El(0x6000_0100, "US", us(16)), 0x0102: El(0x6000_0102, "US", us(bit)),
-    }  # fmt: skip
-    return {f"x6000{number:04X}": element for number, element in group.items()}
+    return a_native(
+        "overlay", frames=with_high_bits(GRAY),
+        x60000010=El(0x6000_0010, "US", us(40)), x60000011=El(0x6000_0011, "US", us(48)),
+        x60000040=El(0x6000_0040, "CS", b"G "), x60000050=El(0x6000_0050, "SS", struct.pack("<hh", 1, 1)),
+        x60000100=El(0x6000_0100, "US", us(16)), x60000102=El(0x6000_0102, "US", us(12)),
+    )  # fmt: skip
 
 
 def with_high_bits(form: FrameForm) -> list[Frame]:
     return [noise(form) | np.uint16(0x5000)]
 
 
-def palette() -> dict[str, El]:
-    changes = {}
-    for number, colour in enumerate((0x1101, 0x1102, 0x1103)):
-        changes[f"x0028{colour:04X}"] = El(0x0028_0000 | colour, "US", struct.pack("<HHH", 256, 0, 16))
-        table = np.arange(256, dtype="<u2") * (number + 1) * 80
-        changes[f"x0028{colour + 0x100:04X}"] = El(0x0028_0000 | colour + 0x100, "OW", table.tobytes())
-    return changes
+def palette() -> Case:
+    """PS3.3 C.7.6.3.1.5 and 6: for each colour a table and its description."""
+    described = struct.pack("<HHH", 256, 0, 16)
+    red, green, blue = ((np.arange(256, dtype="<u2") * slope).tobytes() for slope in (80, 160, 240))
+    return a_native(
+        form=BYTES, photometric="PALETTE COLOR",
+        x00281101=El(0x0028_1101, "US", described), x00281201=El(0x0028_1201, "OW", red),
+        x00281102=El(0x0028_1102, "US", described), x00281202=El(0x0028_1202, "OW", green),
+        x00281103=El(0x0028_1103, "US", described), x00281203=El(0x0028_1203, "OW", blue),
+    )  # fmt: skip
 
 
 UN_ITEMS = encode([El(0x0008_1140, "SQ", [[El(0x0008_1155, "UI", ui("1.2.3"))]])], "implicit")[8:]
-PRIVATE = {"x00090010": El(0x0009_0010, "LO", b"ACME 1.1")}
+CREATOR = El(0x0009_0010, "LO", b"ACME 1.1")
 ONE_BIT = FrameForm(40, 48, 1, 1, 1, False)
 SIGNED = FrameForm(40, 48, 1, 16, 12, True)
 FLOAT = El(0x7FE0_0008, "OF", np.linspace(0, 1, 40 * 48, dtype="<f4").tobytes())
@@ -169,12 +174,12 @@ def cases() -> dict[str, Case]:
         "odd pixel count, padded": a_native(form=odd),
         "leading zero": a_native(uid="1.2.826.0.01.3680043.9.6", findings=("uid-leading-zero (0008,0018)",)),
         "private class": a_native("private-class", x00080016=El(0x0008_0016, "UI", ui(PRIVATE_CLASS))),
-        "UN sequence": a_native(**PRIVATE, x00091002=El(0x0009_1002, "UN", UN_ITEMS)),
+        "UN sequence": a_native(x00090010=CREATOR, x00091002=El(0x0009_1002, "UN", UN_ITEMS)),
         "UN sequence of undefined length": a_native(
-            **PRIVATE, x00091002=El(0x0009_1002, "UN", UN_ITEMS + b"\xfe\xff\xdd\xe0" + bytes(4), undefined=True)
+            x00090010=CREATOR, x00091002=El(0x0009_1002, "UN", UN_ITEMS + b"\xfe\xff\xdd\xe0" + bytes(4), undefined=True)
         ),
         "private element without creator": a_native(x00291010=El(0x0029_1010, "OB", b"\1\2\3\4")),
-        "implicit with private": a_native(mode="implicit", **PRIVATE, x00091001=El(0x0009_1001, "UN", b"\1\2")),
+        "implicit with private": a_native(mode="implicit", x00090010=CREATOR, x00091001=El(0x0009_1001, "UN", b"\1\2")),
         "stale group length": a_native(x00080000=El(0x0008_0000, "UL", b"\7\0\0\0")),
         "unknown character set": a_native(x00080005=El(0x0008_0005, "CS", b"ISO_IR 6"), x00100010=El(0x0010_0010, "PN", b"M\xfcller^X")),
         "deflated": a_native(rework=deflated, syntax=DEFLATED),
@@ -200,9 +205,9 @@ def cases() -> dict[str, Case]:
         "RGB by planes": a_native(form=COLOUR, planar=1),
         "RGB without planar configuration": a_native(form=COLOUR, x00280006=None, findings=("planar-missing",)),
         "YBR_FULL": a_native(form=COLOUR, photometric="YBR_FULL"),
-        "palette": a_native(form=BYTES, photometric="PALETTE COLOR", **palette()),
+        "palette": palette(),
         "one bit": a_native("one-bit", ONE_BIT, frames=[], x7FE00010=El(0x7FE0_0010, "OB", bytes(range(240)))),
-        "overlay in high bits": a_native("overlay", frames=with_high_bits(GRAY), **overlay(12)),
+        "overlay in high bits": overlay(),
         "high bits that nothing explains": a_native("unused-bits", frames=with_high_bits(GRAY)),
         "high bit of left-justified samples": a_native(
             "high-bit", frames=[noise(GRAY) << 4], x00280102=El(0x0028_0102, "US", us(15))
@@ -274,6 +279,7 @@ def test_it_is_kept(pipeline: Pipeline, name: str, tmp_path: Path) -> None:
             one.setdefault("PlanarConfiguration", 0)  # without which pydicom reads no colours
     before, after = pixels(sent), pixels(stored)
     assert before is not None
+    assert after is not None
     assert np.array_equal(before, after)
 
 

@@ -1,6 +1,5 @@
 """Whoever sends again adds nothing to the store, whatever lossless encoding he sends in this time."""
 
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +62,7 @@ def is_lossy(path: Path) -> bool:
     ds = read(path)
     codestream = next(generate_frames(ds.PixelData, number_of_frames=1))
     at = codestream.index(b"\xff\x52")  # COD, ISO/IEC 15444-1 A.6.1; its transformation: 1 is reversible
-    return struct.unpack_from(">B", codestream, at + 13)[0] != 1 or ds.get("LossyImageCompression") == "01"
+    return codestream[at + 13] != 1 or str(ds.get("LossyImageCompression")) == "01"
 
 
 def converted(path: Path, target: Path, option: str) -> bool:

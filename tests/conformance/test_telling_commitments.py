@@ -23,7 +23,7 @@ from tests.support.admin import parsed
 from tests.support.asynchronous import asynchronous
 from tests.support.audit_trail import kinds, trail_of
 from tests.support.command import run
-from tests.support.commitment import quiet, until
+from tests.support.commitment import open_transaction, quiet, until
 from tests.support.ledger_runs import live
 from tests.support.ledgers import rows
 from tests.support.telling import counts, events
@@ -71,19 +71,19 @@ async def undelivered(bench: Bench, problem: str) -> AsyncIterator[Engine]:
         assert await bench.ask(engine) == 0x0000
         if problem != deliveries.NO_ADDRESS:
             bench.prove()
-            transaction = engine.transactions.get(ID)
-            assert transaction is not None
+            transaction = open_transaction(engine, ID)
             await until(lambda: transaction.attempted is not None, engine)
             if problem == deliveries.WRONG_PROOF:
                 damage(bench.settings.data, transaction.proof_places()[0])
                 bench.clock.now += 50.0
-                await until(lambda: transaction.attempted and transaction.attempted.wait > 1e9, engine)
+                await until(
+                    lambda: transaction.attempted is not None and transaction.attempted.wait > 1e9, engine
+                )
             yield engine
             return
     async with bench.running() as engine:
         bench.prove()
-        transaction = engine.transactions.get(ID)
-        assert transaction is not None
+        transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None, engine)
         yield engine
 

@@ -68,7 +68,7 @@ async def drip(scu: Scu, server: Server) -> None:
 
 
 async def send_only(scu: Scu, server: Server) -> None:
-    scu.reader._transport.pause_reading()
+    scu.read_nothing()
     with contextlib.suppress(ConnectionError):
         while server.connections:
             with contextlib.suppress(TimeoutError):
@@ -85,7 +85,7 @@ class Way(NamedTuple):
     """What a peer does, with limits by which it is judged, and whether it ends within a message."""
 
     peer: Peer
-    limits: dict[str, float]
+    limits: dict[str, Any]
     interrupted: bool = False
 
 

@@ -195,8 +195,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         patch.setenv("DICOM_INGEST_AUDIT__DESTINATION", "file")
         done = run(folder.data, "quarantine", "discard", DISCARDED.sent.uid, "--reason", "a test image")
         assert done.code == 0, done.err
-    metrics = Counter(first)
-    metrics.update(second)
+    metrics = {name: first.get(name, 0.0) + second.get(name, 0.0) for name in first | second}
     lines = [json.loads(line) for line in folder.log.read_text().splitlines() if line.startswith("{")]
     ledger = live(folder.settings)
     fates = rows(ledger, "SELECT * FROM fates")

@@ -71,7 +71,8 @@ BEFORE_THE_LEDGER = (
 
 # Kind, index, metadata, payload, and the bytes: version and kind, metadata and payload length, CRC, upload id,
 # index, metadata, payload. These never change; what they mean is in the module's docstring.
-VECTORS = [
+Vector = tuple[Kind, int, Instance | Outcome | None, bytes, str]
+VECTORS: list[Vector] = [
     (Kind.PART, 3, None, b"PART", "0102000004000000754d57250102030405060708090a0000000000070300000050415254"),
     (Kind.ABORT, 0, None, b"", "0104000000000000fc28c4d90102030405060708090a00000000000700000000"),
     (Kind.EPOCH, 0, None, b"", "01050000000000005cbafa870102030405060708090a00000000000700000000"),
@@ -143,7 +144,7 @@ VECTORS = [
 ]
 
 # As they were before an instance said which association had brought it, and before it said whether its source was known.
-OLDER = [
+OLDER: list[Vector] = [
     (
         Kind.INSTANCE,
         1,
@@ -279,7 +280,7 @@ def test_decode_inverts_encode(kind: Kind, index: int, payload: bytes, cuts: lis
     header = encode_header(kind, UPLOAD, index, metadata, pieces)
     assert header == encode_header(kind, UPLOAD, index, metadata, [view])
     record = decode(header + payload)
-    assert (record.kind, record.index, record.payload) == (kind, index, payload)
+    assert (record.kind, record.index, bytes(record.payload)) == (kind, index, payload)
 
 
 @given(st.binary(max_size=400))

@@ -106,7 +106,7 @@ def test_every_flipped_bit_of_a_header_is_found(bit: int) -> None:
     """One wrong bit makes a group's header invalid."""
     data = bytearray(encode_group(LOG_ID, HEADER, GROUP_OF_TWO))
     data[bit // 8] ^= 1 << bit % 8
-    assert decode_group_header(data, LOG_ID, HEADER.position) is None
+    assert decode_group_header(bytes(data), LOG_ID, HEADER.position) is None
 
 
 @given(bit=st.integers(0, FRAME_AND_HEAD * 8 - 1))
@@ -114,7 +114,7 @@ def test_every_flipped_bit_of_a_frame_is_found(bit: int) -> None:
     """The frame's CRC covers the record's head: a frame never vouches for another record of the same size."""
     data = bytearray(encode_group(LOG_ID, HEADER, GROUP_OF_TWO)[GROUP.size :])
     data[bit // 8] ^= 1 << bit % 8
-    assert decode_frame(data[:FRAME_AND_HEAD], LOG_ID, HEADER.position + GROUP.size) is None
+    assert decode_frame(bytes(data[:FRAME_AND_HEAD]), LOG_ID, HEADER.position + GROUP.size) is None
 
 
 def test_a_whole_stale_record_behind_a_new_frame_does_not_pass() -> None:

@@ -39,7 +39,15 @@ from ingest.contract.records import (
     outcome_of,
 )
 from ingest.contract.settings_sources import WrongSettings, load_settings
-from ingest.dimse import CEchoRequest, CStoreRequest, MessageAssembler, NActionRequest
+from ingest.dimse import (
+    CEchoRequest,
+    CStoreRequest,
+    MessageAssembler,
+    MessageBegun,
+    NActionRequest,
+    NEventReportRequest,
+    UnknownRequest,
+)
 from ingest.dimse.command_set import decode_command_set
 from ingest.dimse.commitment_report import encode_report, parse_report, report_of
 from ingest.dimse.commitment_request import encode_request, parse_request
@@ -71,6 +79,7 @@ from workers.stages.validate import validate
 from workers.storage.manifest import UnreadableManifest, decode_manifest, encode_manifest, received
 
 UPLOAD = UploadId.of(7, 1, 1)
+ANSWERED = CEchoRequest | CStoreRequest | NActionRequest | NEventReportRequest | UnknownRequest
 
 
 class Target(NamedTuple):
@@ -100,8 +109,12 @@ def association(data: bytes) -> bool:
             elif isinstance(event, Fragment):
                 try:
                     item = assembler.receive(event)
-                    if item is not None and item is not event and not item.has_data_set:
-                        with contextlib.suppress(LocalProtocolError, AttributeError):
+                    if (
+                        isinstance(item, MessageBegun)
+                        and not item.has_data_set
+                        and isinstance(item.message, ANSWERED)
+                    ):
+                        with contextlib.suppress(LocalProtocolError):
                             acceptor.send_command(item.context_id, item.message.respond().encode())
                 except RemoteProtocolError as fault:
                     acceptor.abort(fault)
@@ -169,7 +182,7 @@ def record_metadata(data: bytes) -> bool:
     metadata, _, payload = data.partition(b"--")
     taken = False
     for kind in Kind:
-        header = encode_header(kind, UPLOAD, 0, msgspec.Raw(metadata[:MAX_METADATA]), [payload])  # type: ignore[arg-type]
+        header = encode_header(kind, UPLOAD, 0, msgspec.Raw(metadata[:MAX_METADATA]), [memoryview(payload)])  # type: ignore[arg-type]  # none that we would write
         taken |= record(bytes(header) + payload)
     return taken
 
@@ -226,7 +239,7 @@ FAILED = [Found(CT, "1.2.3.5", Finding.DAMAGED)]
 FRAME = np.arange(64, dtype=np.uint16).reshape(8, 8)
 PIXELS = bytes(8)
 INSTANCE = recorded(PIXELS)
-HEADER = bytes(encode_header(Kind.INSTANCE, UPLOAD, 1, INSTANCE, [PIXELS]))
+HEADER = bytes(encode_header(Kind.INSTANCE, UPLOAD, 1, INSTANCE, [memoryview(PIXELS)]))
 
 
 def asked(*, explicit: bool) -> bytes:
@@ -268,8 +281,8 @@ TARGETS = {
     "codestream": Target(
         codestream,
         (
-            imagecodecs.jpeg2k_encode(FRAME, codecformat="j2k", reversible=True),
-            imagecodecs.ljpeg_encode(FRAME),
+            bytes(imagecodecs.jpeg2k_encode(FRAME, codecformat="j2k", reversible=True)),
+            bytes(imagecodecs.ljpeg_encode(FRAME)),
         ),
     ),
     "settings": Target(settings_file, (SETTINGS,)),

@@ -13,7 +13,7 @@ from ingest.instance.identity import Identity, Incomplete, Unreadable, read_iden
 
 CLASS = "1.2.840.10008.5.1.4.1.1.2"
 UID = "1.2.826.1.77"
-ENCODINGS = {
+ENCODINGS: dict[str, dict[str, bool]] = {
     ImplicitVRLittleEndian: {"implicit_vr": True, "little_endian": True},
     ExplicitVRLittleEndian: {"implicit_vr": False, "little_endian": True},
     ExplicitVRBigEndian: {"implicit_vr": False, "little_endian": False},

@@ -1,14 +1,15 @@
 """Every object is what Kubernetes and its operators take, with no field that they would drop."""
 
 import copy
+from typing import Any
 
 import pytest
 
 from tests.support.kubernetes_schemas import problems
-from tests.support.kustomize import K8S, OVERLAYS, Manifest, Overlay
+from tests.support.kustomize import K8S, OVERLAYS, Overlay
 
 # An object of each sort of schema, and a change that must be found.
-WRONG = {
+WRONG: dict[str, tuple[str, tuple[str | int, ...], object]] = {
     "misspelt field of a pod": ("Deployment", ("spec", "template", "spec", "terminationGracePeriod"), 5),
     "text for a number": ("Deployment", ("spec", "replicas"), "three"),
     "misspelt field of KEDA's": ("ScaledObject", ("spec", "maxReplicas"), 5),
@@ -55,7 +56,7 @@ def test_schemas_find_what_is_wrong(case: str) -> None:
     kind, path, value = WRONG[case]
     manifest = copy.deepcopy(Overlay("regional").of_kind(kind)[0])
     assert not problems(manifest)
-    place: Manifest = manifest
+    place: Any = manifest
     for name in path[:-1]:
         place = place[name]
     place[path[-1]] = value

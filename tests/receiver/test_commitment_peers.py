@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -32,11 +33,12 @@ class Modality:
         self._entity = AE("MODALITY")
         self._entity.add_requested_context(COMMITMENT, syntax)
         self._entity.add_requested_context(CT, ExplicitVRLittleEndian)
-        self._roles = [build_role(COMMITMENT, scu_role=True, scp_role=False)] if role else []
+        self._role = role
         self.answered = threading.Event()  # its response has been received
 
     def _reported(self, event: Event) -> tuple[int, None]:
-        self.reports.put((int(event.event_type), event.event_information))
+        assert event.event_type is not None
+        self.reports.put((event.event_type, event.event_information))
         return self._status, None
 
     @contextmanager
@@ -45,7 +47,7 @@ class Modality:
             "127.0.0.1",
             port,
             ae_title="DICOM-INGEST",
-            ext_neg=self._roles,
+            ext_neg=[build_role(COMMITMENT, scu_role=True, scp_role=False)] if self._role else [],
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._reported)],
         )
         assert association.is_established
@@ -149,12 +151,12 @@ def test_report_that_the_peer_does_not_take() -> None:
     ],
     ids=["action", "instance", "class", "no transaction", "no references"],
 )
-def test_refused(change: dict[str, object], status: int) -> None:
+def test_refused(change: dict[str, Any], status: int) -> None:
     """pynetdicom reads our refusals, and asks again on the same association with success."""
     engine = Engine()
 
     def work(association: Association) -> None:
-        good = {
+        good: dict[str, Any] = {
             "request": request_of(UIDS),
             "action": 1,
             "sop_class": COMMITMENT,

@@ -11,7 +11,7 @@ from ingest.dimse.commitment_report import Report, parse_report
 from ingest.dimse.commitment_request import encode_request
 from tests.support.commitment_engine import Asked, Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run, unsent, until
 from tests.support.scu import (
     ABORT,
     COMMITMENT,
@@ -300,17 +300,16 @@ def test_peer_that_sends_before_it_reads() -> None:
             scu = await Scu.committing(port)
             message = n_action(data_set=encode_request("2.25.1", references, explicit=True))
             asked = await committed(scu, engine, message)
-            scu.reader._transport.pause_reading()
+            scu.read_nothing()
             task = asyncio.create_task(asked.report())
             (connection,) = server.connections
-            assert connection._transport is not None
-            await until(lambda: connection._transport.get_write_buffer_size() > 500_000)
+            await until(lambda: unsent(connection) > 500_000)
             for number in range(5):  # more than the kernel holds for us
                 await scu.send(c_store(UIDS[number], ct_data_set(UIDS[number], 7 * MiB)))
-            scu.reader._transport.resume_reading()
+            scu.read_again()
             report, read, _ = await report_of(scu)
             assert len(read.committed) == 50_000
-            assert [(await scu.message())[0].status for _ in range(5)] == [0] * 5
+            assert [(await scu.answer()).status for _ in range(5)] == [0] * 5
             await scu.send(respond(report))
             assert await task == 0
             await scu.release()
@@ -331,10 +330,10 @@ def test_peer_that_never_reads_its_report(monkeypatch: pytest.MonkeyPatch, given
             scu = await Scu.committing(port)
             message = n_action(data_set=encode_request("2.25.1", references, explicit=True))
             asked = await committed(scu, engine, message)
-            scu.reader._transport.pause_reading()
+            scu.read_nothing()
             task = asyncio.create_task(asked.report())
             (connection,) = server.connections
-            await until(lambda: connection._transport.get_write_buffer_size() > 500_000)
+            await until(lambda: unsent(connection) > 500_000)
             if given_up:
                 task.cancel()
                 await asyncio.wait({task})

@@ -68,7 +68,7 @@ def test_no_answer_before_the_engine_has_it() -> None:
                 await scu.pdu(seconds=0.3)
             assert len(engine.asked) == 1
             engine.let_go.set()
-            ids = [(await scu.message())[0].message_id_being_responded_to for _ in range(3)]
+            ids = [(await scu.answer()).message_id_being_responded_to for _ in range(3)]
             assert ids == [1, 2, 3]
             await scu.release()
 
@@ -201,7 +201,7 @@ def test_requests_in_memory_are_bounded_together() -> None:
             assert (await asked_for(scus[-1], n_action(data_set=data_set))).status == 0x0213
             engine.let_go.set()
             for scu in scus[:-1]:
-                assert (await scu.message())[0].status == 0
+                assert (await scu.answer()).status == 0
             assert (await asked_for(scus[-1], n_action(data_set=data_set))).status == 0
             assert server.commitment._room == 4 * 64 * KiB
 

@@ -1,7 +1,9 @@
 """Associations and connections at their limits: who still gets one."""
 
 import asyncio
+import functools
 import struct
+from typing import Any
 
 import pytest
 
@@ -142,6 +144,11 @@ def test_those_who_drip_take_no_chunks_from_one_another() -> None:
     async def scenario() -> None:
         log = MemoryLog()
         async with receiver(log, buffer_budget=4 * MiB) as (port, server):
+
+            def all_have(size: int) -> bool:
+                receiving = [connection._receiving for connection in server.connections]
+                return all(each is not None and each.size == size for each in receiving)
+
             sent = {f"1.2.{number}": ct_data_set(f"1.2.{number}", 1000) for number in range(20)}
             assert len(sent) > 2 * server.pool._unmade
             dripping = [(await Scu.associated(port), uid, data) for uid, data in sent.items()]
@@ -151,12 +158,7 @@ def test_those_who_drip_take_no_chunks_from_one_another() -> None:
             for at in range(600, 640, 2):
                 for scu, _, data in dripping:
                     await scu.send(pdv(data[at : at + 2], command=False, last=False))
-                await until(
-                    lambda at=at: all(
-                        each._receiving is not None and each._receiving.size == at + 2
-                        for each in server.connections
-                    )
-                )
+                await until(functools.partial(all_have, at + 2))
             assert len(log.records) <= len(sent)
             for scu, _, data in dripping:
                 await scu.send(p_data(data[640:], command=False))
@@ -173,7 +175,8 @@ def test_what_is_kept_until_it_is_whole_has_its_limit(setting: str, sent: int) -
     """An A-ASSOCIATE PDU and a command set: one byte more than the setting is an abort, before it has come."""
 
     async def scenario() -> None:
-        async with receiver(MemoryLog(), **{setting: sent}) as (port, _):
+        limit: dict[str, Any] = {setting: sent}
+        async with receiver(MemoryLog(), **limit) as (port, _):
             if setting == "maximum_associate_length":
                 scu = await Scu.connect(port)
                 await scu.send(struct.pack(">BxI", 1, sent + 1))

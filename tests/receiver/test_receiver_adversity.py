@@ -10,10 +10,10 @@ from ingest.contract.records import MAX_PAYLOAD, Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import OutOfResources
-from ingest.receiver.connection import SPARE_BUFFER, Connection
+from ingest.receiver.connection import SPARE_BUFFER
 from ingest.receiver.server import Server
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run, unsent, until
 from tests.support.scu import (
     CT,
     RELEASE_RQ,
@@ -28,10 +28,6 @@ from tests.support.scu import (
 )
 
 UID = "1.2.826.1"
-
-
-def unsent(connection: Connection) -> int:
-    return connection._transport.get_write_buffer_size() if connection._transport else 0
 
 
 def held(server: Server) -> int:
@@ -234,8 +230,9 @@ def test_a_command_that_comes_in_pieces_after_a_long_silence(monkeypatch: pytest
     monkeypatch.setattr("ingest.receiver.server.WATCH_INTERVAL", 0.05)
 
     async def scenario() -> None:
-        limits = {"maximum_upload_duration": 2.5, "stall_timeout": 2.5, "minimum_rate": 100}
-        async with receiver(MemoryLog(), **limits) as (port, _):
+        async with receiver(
+            MemoryLog(), maximum_upload_duration=2.5, stall_timeout=2.5, minimum_rate=100
+        ) as (port, _):
             scu = await Scu.associated(port)
             for silence in (0.0, 2.7):
                 await asyncio.sleep(silence)
@@ -254,10 +251,12 @@ def test_a_peer_that_never_reads_is_dropped(then: str) -> None:
     """Answers that nobody reads do not pin the association, its memory or the stop of the process."""
 
     async def scenario() -> None:
-        limits = {"stall_timeout": 0.5, "idle_timeout": 0.5, "artim_timeout": 0.5}
-        async with receiver(MemoryLog(), **limits) as (port, server):
+        async with receiver(MemoryLog(), stall_timeout=0.5, idle_timeout=0.5, artim_timeout=0.5) as (
+            port,
+            server,
+        ):
             scu = await Scu.associated(port)
-            scu.reader._transport.pause_reading()
+            scu.read_nothing()
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(60):
                     while server.connections:

@@ -259,8 +259,7 @@ def test_limits_of_time() -> None:
     """A peer that stalls in a message and one that is idle are aborted; a slow one too."""
 
     async def scenario() -> None:
-        limits = {"idle_timeout": 0.6, "stall_timeout": 0.6, "artim_timeout": 0.6}
-        async with receiver(MemoryLog(), **limits) as (port, _):
+        async with receiver(MemoryLog(), idle_timeout=0.6, stall_timeout=0.6, artim_timeout=0.6) as (port, _):
             silent = await Scu.connect(port)
             idle = await Scu.associated(port)
             stalled = await Scu.associated(port)
@@ -346,8 +345,9 @@ def test_drain_names_what_a_peer_did() -> None:
     """Only who is silent between two messages is ended by the shutdown; who stalls within one has stalled."""
 
     async def scenario() -> None:
-        limits = {"drain_idle": 600.0, "drain_timeout": 600.0, "stall_timeout": 0.3, "artim_timeout": 0.3}
-        async with receiver(MemoryLog(), **limits) as (port, server):
+        async with receiver(
+            MemoryLog(), drain_idle=600.0, drain_timeout=600.0, stall_timeout=0.3, artim_timeout=0.3
+        ) as (port, server):
             scu = await Scu.associated(port)
             await scu.send(c_store(UID, ct_data_set(UID))[:-300])
             await server.drain()

@@ -176,11 +176,11 @@ def test_one_line_for_many_refused_instances(tmp_path: Path) -> None:
     assert found[of("received_instances_total", source="ct-1", outcome="out-of-resources")] == 20
 
 
-def refusals_of(telemetry: Telemetry, folder: Path, *requests: bytes, **settings: object) -> list[Refusal]:
+def refusals_of(telemetry: Telemetry, folder: Path, *requests: bytes, **settings: Any) -> list[Refusal]:
     """What is remembered after these requests for an association."""
 
     async def scenario() -> None:
-        async with receiver(MemoryLog(), telemetry=telemetry, **settings) as (port, server):  # type: ignore[arg-type]
+        async with receiver(MemoryLog(), telemetry=telemetry, **settings) as (port, server):
             telemetry.refusals.start()
             for pdu in requests:
                 scu = await Scu.connect(port)
@@ -249,7 +249,7 @@ def test_refused_connections_are_remembered(tmp_path: Path) -> None:
     telemetry = watched(tmp_path)
 
     async def scenario() -> None:
-        async with receiver(MemoryLog(), telemetry=telemetry, maximum_connections=1) as (port, _):  # type: ignore[arg-type]
+        async with receiver(MemoryLog(), telemetry=telemetry, maximum_connections=1) as (port, _):
             telemetry.refusals.start()
             first, second = await Scu.associated(port), await Scu.connect(port)
             with contextlib.suppress(ConnectionError):
@@ -327,12 +327,10 @@ def test_no_refusal_is_left_out(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         log = MemoryLog()
-        limits = {
-            "unknown_sources": "quarantine",
-            "unknown_instances": 1,
-            "maximum_connections": 2,
-        }
-        async with receiver(log, telemetry=telemetry, sources=SOURCES, **limits) as (port, server):
+        async with receiver(
+            log, telemetry=telemetry, sources=SOURCES,
+            unknown_sources="quarantine", unknown_instances=1, maximum_connections=2,
+        ) as (port, server):  # fmt: skip
             telemetry.refusals.start()
             *contexts, of_source = CONTEXTS.values()
             scu = await Scu.connect(port)

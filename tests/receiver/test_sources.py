@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -35,9 +36,7 @@ def request(calling: str, called: str = "DICOM-INGEST", classes: tuple[str, ...]
     return AssociateRequest(called, calling, contexts, user).encode()
 
 
-async def asked(
-    port: int, calling: str, called: str = "DICOM-INGEST", **connect: object
-) -> tuple[Scu, object]:
+async def asked(port: int, calling: str, called: str = "DICOM-INGEST", **connect: Any) -> tuple[Scu, object]:
     """Ask for an association: what answers, and how: accepted, or the reason of the rejection."""
     scu = Scu(*await asyncio.open_connection("127.0.0.1", port, **connect))
     await scu.send(request(calling, called))
@@ -45,7 +44,7 @@ async def asked(
     return scu, "accepted" if kind == 2 else tuple(body[1:4])
 
 
-async def answer(port: int, calling: str, called: str = "DICOM-INGEST", **connect: object) -> object:
+async def answer(port: int, calling: str, called: str = "DICOM-INGEST", **connect: Any) -> object:
     return (await asked(port, calling, called, **connect))[1]
 
 
@@ -170,7 +169,7 @@ def test_what_is_too_long_is_refused_and_the_association_goes_on(where: str, siz
         limit = size * 3 // 4
         sources = {"ct1": source(maximum_instance_size=limit if where == "source" else 0)}
         key = {"receiver": "maximum_instance_size", "association": "maximum_association_size"}.get(where)
-        settings = {key: limit} if key else {}
+        settings: dict[str, Any] = {key: limit} if key else {}
         async with receiver(log, sources=sources, **settings) as (port, _):
             scu, _ = await asked(port, "CT1")
             for uid, length in ((f"{UID}.1", size), (f"{UID}.2", size // 2), (f"{UID}.3", size // 2)):

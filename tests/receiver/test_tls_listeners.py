@@ -9,6 +9,7 @@ import subprocess
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -75,7 +76,7 @@ def loop(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
 
 @contextlib.asynccontextmanager
 async def serving(
-    log: MemoryLog, listener: ListenerSettings, **settings: object
+    log: MemoryLog, listener: ListenerSettings, **settings: Any
 ) -> AsyncIterator[tuple[int, Server]]:
     """A receiver with one plain and one TLS listener; the port of the latter."""
     async with receiver(log, listeners={"outside": listener}, **settings) as (_, server):

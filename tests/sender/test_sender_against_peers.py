@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 
 from tests.support.pipeline import free_port
@@ -40,7 +41,7 @@ def scp(store: Callable[[Event], int], classes: list[str], **settings: object) -
 
 
 def write(
-    path: Path, uid: str, *, sop_class: str = CT, size: int = 100, syntax: str = ExplicitVRLittleEndian
+    path: Path, uid: str, *, sop_class: str = CT, size: int = 100, syntax: UID = ExplicitVRLittleEndian
 ) -> Path:
     """A small instance; ``size`` bytes of private data."""
     data_set = Dataset()
@@ -51,6 +52,16 @@ def write(
     data_set.file_meta.TransferSyntaxUID = syntax
     dcmwrite(path, data_set, enforce_file_format=True)
     return path
+
+
+def stored(event: Event) -> C_STORE:
+    """The request that a peer was sent."""
+    assert isinstance(event.request, C_STORE)
+    return event.request
+
+
+def uid_of(event: Event) -> str:
+    return str(stored(event).AffectedSOPInstanceUID)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -97,9 +108,10 @@ def test_every_file_arrives_once_with_its_bytes(tmp_path: Path, associations: in
     received: dict[str, tuple[str, bytes]] = {}
 
     def store(event: Event) -> int:
-        uid = str(event.request.AffectedSOPInstanceUID)
+        uid, sent = uid_of(event), stored(event).DataSet
         assert uid not in received
-        received[uid] = (str(event.context.transfer_syntax), event.request.DataSet.getvalue())
+        assert sent is not None
+        received[uid] = (str(event.context.transfer_syntax), sent.getvalue())
         return 0
 
     (tmp_path / "deep").mkdir()
@@ -116,9 +128,9 @@ def test_every_file_arrives_once_with_its_bytes(tmp_path: Path, associations: in
     assert (summary["sent"], summary["failed"], summary["skipped"]) == (40, 0, 1)
     assert summary["statuses"] == {"0000H success": 40}
     for path in (tmp_path / "deep").iterdir():
-        syntax, data_set = received[f"1.2.{int(path.name)}"]
+        taken_as, data_set = received[f"1.2.{int(path.name)}"]
         assert path.read_bytes().endswith(data_set)
-        assert syntax == (ImplicitVRLittleEndian if int(path.name) % 3 else ExplicitVRLittleEndian)
+        assert taken_as == (ImplicitVRLittleEndian if int(path.name) % 3 else ExplicitVRLittleEndian)
 
 
 def test_failures_are_counted_by_status(tmp_path: Path) -> None:
@@ -126,7 +138,7 @@ def test_failures_are_counted_by_status(tmp_path: Path) -> None:
     statuses = {"1.2.0": 0x0000, "1.2.1": 0xA700, "1.2.2": 0xB000, "1.2.3": 0xC123}
     for number in range(4):
         write(tmp_path / str(number), f"1.2.{number}")
-    with scp(lambda event: statuses[str(event.request.AffectedSOPInstanceUID)], [CT]) as port:
+    with scp(lambda event: statuses[uid_of(event)], [CT]) as port:
         done = run("send", tmp_path, *to(port), "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["statuses"] == {
@@ -152,7 +164,7 @@ def test_peer_that_aborts_costs_one_file(tmp_path: Path) -> None:
     """The association ends in the middle: that file fails, a new association takes the rest."""
 
     def store(event: Event) -> int:
-        if event.request.AffectedSOPInstanceUID == "1.2.2":
+        if uid_of(event) == "1.2.2":
             event.assoc.abort()
         return 0
 

@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.events import Event
+from pynetdicom.association import Association
+from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import build_role
 
 from ingest.contract.commitments import Finding, Found, Reference
@@ -47,7 +48,8 @@ def modality(
     reports: list[tuple[int, Dataset]] = []
 
     def reported(event: Event) -> tuple[int, None]:
-        reports.append((int(event.event_type), event.event_information))
+        assert event.event_type is not None
+        reports.append((event.event_type, event.event_information))
         return status, None
 
     entity = AE("MODALITY")
@@ -243,7 +245,10 @@ class Archive:
     def __enter__(self) -> Self:
         self._entity.add_supported_context(CT, ExplicitVRLittleEndian)
         self._entity.add_supported_context(COMMITMENT, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-        handlers = [(evt.EVT_C_STORE, lambda event: 0), (evt.EVT_N_ACTION, self._asked)]
+        handlers: list[EventHandlerType] = [
+            (evt.EVT_C_STORE, lambda event: 0),
+            (evt.EVT_N_ACTION, self._asked),
+        ]
         self._server = self._entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
         return self
 
@@ -262,16 +267,16 @@ class Archive:
         self._threads[-1].start()
         return 0, None
 
-    def _send(self, association: object, reports: list[tuple[int, Dataset]]) -> None:
+    def _send(self, association: Association, reports: list[tuple[int, Dataset]]) -> None:
         for event_type, made in reports:
-            status, _ = association.send_n_event_report(made, event_type, COMMITMENT, COMMITMENT_INSTANCE)  # type: ignore[attr-defined]  # pynetdicom's
+            status, _ = association.send_n_event_report(made, event_type, COMMITMENT, COMMITMENT_INSTANCE)
             self.statuses.append(int(status.Status))
 
-    def _report_here(self, association: object, reports: list[tuple[int, Dataset]]) -> None:
+    def _report_here(self, association: Association, reports: list[tuple[int, Dataset]]) -> None:
         time.sleep(0.3)  # pynetdicom must have sent its response: it has one message at a time
         self._send(association, reports)
 
-    def _report_elsewhere(self, _: object, reports: list[tuple[int, Dataset]]) -> None:
+    def _report_elsewhere(self, _: Association, reports: list[tuple[int, Dataset]]) -> None:
         entity = AE("DICOM-INGEST")
         entity.add_requested_context(COMMITMENT)
         association = entity.associate(

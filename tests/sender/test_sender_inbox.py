@@ -30,6 +30,7 @@ from ingest.dimse import (
     NEventReportResponse,
 )
 from ingest.dimse.commitment_report import Report, encode_report
+from ingest.dimse.messages import Response
 from ingest.sender.inbox import Inbox
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT, EXPLICIT
 
@@ -39,6 +40,7 @@ REQUEST = AssociateRequest(
     (PresentationContext(1, COMMITMENT, (EXPLICIT,)),),
     UserInformation(maximum_length=16384, implementation_class_uid="1.2.3"),
 )
+Sendable = CEchoRequest | CStoreRequest | NActionRequest | NActionResponse | NEventReportRequest
 REPORT = Report("2.25.1", [Reference(CT, f"1.2.{number}") for number in range(3000)], [])
 
 
@@ -48,7 +50,7 @@ class Both:
     def __init__(self, status: int | None = 0) -> None:
         self.heard: list[Message] = []
         self.taken: list[Report] = []
-        self.answers: list[Message] = []
+        self.answers: list[Response] = []
         self._status = status
         self._assembler = MessageAssembler()
         self.ours, self.peer = Association(REQUEST), Association()
@@ -83,12 +85,14 @@ class Both:
             elif isinstance(event, Fragment):
                 begun = self._assembler.receive(event)
                 assert isinstance(begun, MessageBegun)
-                self.answers.append(begun.message)
+                answer = begun.message
+                assert isinstance(answer, Response)
+                self.answers.append(answer)
         if sent:
             other.receive_data(memoryview(sent))
         return bool(sent)
 
-    def from_peer(self, message: Message, data_set: bytes | None = None) -> None:
+    def from_peer(self, message: Sendable, data_set: bytes | None = None) -> None:
         self.peer.send_command(1, message.encode())
         if data_set is not None:
             self.peer.send_data_set(1, memoryview(data_set), last=True)
@@ -146,9 +150,9 @@ def test_nobody_waits() -> None:
     both.from_peer(event_report(), GOOD)
     both.from_peer(NActionRequest(2, COMMITMENT, COMMITMENT_INSTANCE, 1), GOOD)
     both.from_peer(CStoreRequest(3, CT, "1.2.3"), GOOD)
-    assert [answer.status for answer in both.answers] == [0x0211] * 3  # type: ignore[union-attr]  # responses
+    assert [answer.status for answer in both.answers] == [0x0211] * 3
     both.from_peer(CEchoRequest(4, "1.2.840.10008.1.1"))
-    assert both.answers[-1].status == 0  # type: ignore[union-attr]  # a response
+    assert both.answers[-1].status == 0
     assert both.heard == []
     response = NActionResponse(5, 0, COMMITMENT, COMMITMENT_INSTANCE)
     both.from_peer(response)

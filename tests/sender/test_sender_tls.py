@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 
 from ingest.contract.commitments import Finding, Found
 from ingest.contract.settings import SourceSettings
@@ -53,7 +54,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 @contextmanager
-def console(site: Site | None, *, role: bool = True, echo: bool = True) -> Iterator[tuple[int, list[Event]]]:
+def console(
+    site: Site | None, *, role: bool = True, echo: bool = True
+) -> Iterator[tuple[int, list[Dataset]]]:
     """A console of pynetdicom that takes reports, over TLS with client certificates where there is a site."""
     entity = AE("CT1")
     if echo:
@@ -67,13 +70,13 @@ def console(site: Site | None, *, role: bool = True, echo: bool = True) -> Itera
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(site.ca))
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_cert_chain(*site.console)
-    reports: list[Event] = []
+    reports: list[Dataset] = []
 
     def take(event: Event) -> tuple[int, None]:
         reports.append(event.event_information)
         return 0, None
 
-    handlers = [(evt.EVT_N_EVENT_REPORT, take), (evt.EVT_C_STORE, lambda _: 0)]
+    handlers: list[EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, take), (evt.EVT_C_STORE, lambda _: 0)]
     port = free_port()
     server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers, ssl_context=context)
     assert server is not None

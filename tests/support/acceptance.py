@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import io
 import json
 import multiprocessing
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pynetdicom
 from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
@@ -134,7 +134,7 @@ class Sent(NamedTuple):
         meta.MediaStorageSOPClassUID = UID(self.sop_class)
         meta.MediaStorageSOPInstanceUID = UID(self.uid)
         meta.TransferSyntaxUID = UID(self.syntax)
-        head = io.BytesIO()
+        head = DicomBytesIO()
         write_file_meta_info(head, meta, enforce_standard=True)
         path.write_bytes(bytes(128) + b"DICM" + head.getvalue() + self.data)
         return path

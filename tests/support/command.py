@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from click.testing import CliRunner
 
@@ -17,7 +17,7 @@ class Done(NamedTuple):
     err: str
 
     @property
-    def json(self) -> object:
+    def json(self) -> Any:
         """What it printed for scripts."""
         return json.loads(self.out)
 

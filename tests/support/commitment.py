@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest.commitment.engine import Engine
-from ingest.commitment.transaction import Clock
+from ingest.commitment.transaction import Clock, Transaction
 from ingest.contract.commitments import (
     CommitAsked,
     CommitProved,
@@ -144,6 +144,13 @@ def leave_proofs(folder: Path, log: MemoryLog, find: Found_in, taken: set[bytes]
         path.with_suffix(".new").write_bytes(header + payload)
         path.with_suffix(".new").rename(path)
     return len(proofs)
+
+
+def open_transaction(engine: Engine, transaction_id: TransactionId) -> Transaction:
+    """Accepted, and not yet closed."""
+    transaction = engine.transactions.get(transaction_id)
+    assert transaction is not None
+    return transaction
 
 
 async def until(condition: Callable[[], object], engine: Engine | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.events import Event
+from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import build_role
 
 from tests.support.pipeline import free_port
@@ -34,7 +34,7 @@ class Console:
         self.port = free_port()
         self.reports: queue.Queue[Report] = queue.Queue()
         self._associations: list[Association] = []
-        self._handlers = [(evt.EVT_N_EVENT_REPORT, self._reported)]
+        self._handlers: list[EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, self._reported)]
         self._entity = AE(ae_title)
         self._entity.add_requested_context(CT, EXPLICIT)
         self._entity.add_requested_context(COMMITMENT)
@@ -49,6 +49,7 @@ class Console:
     @contextmanager
     def listening(self) -> Iterator[None]:
         server = self._entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=self._handlers)
+        assert server is not None
         try:
             yield
         finally:
@@ -106,7 +107,8 @@ def status_of_request(association: Association, uids: Sequence[str], transaction
         item.ReferencedSOPInstanceUID = uid
         request.ReferencedSOPSequence.append(item)
     status, _ = association.send_n_action(request, 1, COMMITMENT, COMMITMENT_INSTANCE)
-    return status.get("Status")
+    answered: int | None = status.get("Status")
+    return answered
 
 
 def ask(association: Association, uids: Sequence[str], transaction_uid: str) -> None:

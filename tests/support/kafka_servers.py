@@ -42,6 +42,8 @@ _PROPERTIES: Final = {
 }
 # JVM options: the storage tool lives for a second, the broker is to be ready soon.
 _TOOL: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# A quarter of a short-lived broker's processor time would go to compile once more what is hot; what is measured has it.
+_SHORT_LIVED: Final = ("-XX:TieredStopAtLevel=1",)
 _BROKER: Final = ("-Xms256m", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
 
@@ -56,7 +58,9 @@ def _kafka_uuid() -> str:
 class KafkaNode:
     """One broker that is a controller too."""
 
-    def __init__(self, folder: Path, number: int, *, secure: str, heap: str, proxied: bool = False) -> None:
+    def __init__(
+        self, folder: Path, number: int, *, secure: str, jvm: tuple[str, ...], proxied: bool = False
+    ) -> None:
         self.number = number
         self.port = free_port()
         self.secure_port = free_port() if secure else 0
@@ -69,7 +73,7 @@ class KafkaNode:
         self._folder = folder / f"node-{number}"
         self._folder.mkdir()
         self._secure = secure
-        self._heap = heap
+        self._jvm = jvm
         self._properties = self._folder / "server.properties"
         self._process: ChildProcess | None = None
 
@@ -123,7 +127,7 @@ class KafkaNode:
         with a test run that is killed.
         """
         guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        command = [*guard, *_java(*_BROKER, f"-Xmx{self._heap}"), "kafka.Kafka", str(self._properties)]
+        command = [*guard, *_java(*_BROKER, *self._jvm), "kafka.Kafka", str(self._properties)]
         self._process = ChildProcess(command, self.log)
 
     def start(self) -> None:
@@ -168,8 +172,9 @@ class KafkaNode:
 class KafkaServers:
     """A cluster of one or more nodes; a context manager that starts and ends it.
 
-    ``proxied`` adds a listener behind a proxy for each node, see `tcp_proxy`; ``secure`` adds a listener of that security protocol, and ``properties`` what it needs; SCRAM users are
-    given by ``scram``, as the storage tool takes them.
+    ``proxied`` adds a listener behind a proxy for each node, see `tcp_proxy`; ``secure`` adds a listener of that
+    security protocol, and ``properties`` what it needs; SCRAM users are given by ``scram``, as the storage tool takes
+    them. ``measured``: a benchmark's, whose JVM compiles what is hot for long runs.
     """
 
     def __init__(
@@ -181,12 +186,14 @@ class KafkaServers:
         properties: Mapping[str, str] | None = None,
         scram: Sequence[str] = (),
         proxied: bool = False,
+        measured: bool = False,
     ) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        heap = "512m" if nodes == 1 else "256m"
+        heap = "-Xmx512m" if nodes == 1 else "-Xmx256m"
+        jvm = (heap,) if measured else (heap, *_SHORT_LIVED)
         self.nodes = [
-            KafkaNode(folder, number, secure=secure, heap=heap, proxied=proxied)
+            KafkaNode(folder, number, secure=secure, jvm=jvm, proxied=proxied)
             for number in range(1, nodes + 1)
         ]
         self._properties = properties or {}

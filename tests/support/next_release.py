@@ -38,6 +38,6 @@ def _become() -> None:
 
 if __name__ == "__main__":
     _become()
-    from ingest.__main__ import main
+    from ingest.cli.group import main
 
     main()

@@ -12,7 +12,7 @@ from ingest.contract.records import Instance, Outcome
 from ingest.contract.settings import Settings
 from tests.support.datasets import data_set_bytes
 from workers.dataset.payload import MemoryPayload
-from workers.log.reassembly import Upload
+from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
 from workers.storage.stores import Stores, open_stores

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import obstore
+from obstore.store import ObjectStore
 
 from ingest.contract.commitments import Finding, Policy, Reference
 from ingest.contract.identifiers import UploadId
@@ -17,7 +18,7 @@ from tests.support.fences import asked
 from tests.support.instances import SECONDARY_CAPTURE, encoded, ui
 from tests.support.placing import Placing, placing
 from workers.dataset.payload import MemoryPayload, Payload
-from workers.log.reassembly import Upload
+from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.stages.prove import Prover
 from workers.storage.bucket import Bucket
@@ -143,7 +144,7 @@ class Archive:
         else:
             obstore.delete(self._client(), str(key))
 
-    def _client(self) -> object:
+    def _client(self) -> ObjectStore:
         assert isinstance(self._where, str)
         return Bucket(url_of(self._where), store_settings())._client
 

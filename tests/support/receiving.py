@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from ingest.commitment.interface import Commitments
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import CommitmentSettings, ReceiverSettings, SourceSettings
+from ingest.receiver.connection import Connection
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.memory_log import MemoryLog
@@ -45,6 +46,11 @@ async def receiver(
 
 def run(scenario: Coroutine[None, None, None]) -> None:
     asyncio.run(scenario)
+
+
+def unsent(connection: Connection) -> int:
+    """Bytes that its peer does not read."""
+    return connection._transport.get_write_buffer_size() if connection._transport else 0
 
 
 async def until(condition: Callable[[], bool]) -> None:

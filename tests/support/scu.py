@@ -11,7 +11,7 @@ from ingest.contract.commitments import Reference
 from ingest.dimse import CEchoRequest, CStoreRequest, CStoreResponse, Message, NActionRequest
 from ingest.dimse.command_set import decode_command_set
 from ingest.dimse.commitment_request import encode_request
-from ingest.dimse.messages import decode_message, has_data_set
+from ingest.dimse.messages import Response, decode_message, has_data_set
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -162,6 +162,15 @@ class Scu:
     async def connect(cls, port: int) -> "Scu":
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
+    def read_nothing(self) -> None:
+        """What the peer sends fills the buffers of both until `read_again`."""
+        assert isinstance(self.writer.transport, asyncio.ReadTransport)
+        self.writer.transport.pause_reading()
+
+    def read_again(self) -> None:
+        assert isinstance(self.writer.transport, asyncio.ReadTransport)
+        self.writer.transport.resume_reading()
+
     @classmethod
     async def associated(cls, port: int, calling: str = "TESTER") -> "Scu":
         """Connected, with an association."""
@@ -206,6 +215,12 @@ class Scu:
             (command if body[5] & 1 else data_set).extend(body[6:])
             if body[5] & 2 and not (body[5] & 1 and has_data_set(decode_command_set(command))):
                 return decode_message(decode_command_set(command)), bytes(data_set), lengths
+
+    async def answer(self, seconds: float = 20) -> Response:
+        """The next message, which is a response."""
+        message, _, _ = await self.message(seconds)
+        assert isinstance(message, Response), message
+        return message
 
     async def store(self, uid: str, data_set: bytes | None = None) -> CStoreResponse:
         """Send an instance and await its response."""

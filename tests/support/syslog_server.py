@@ -6,7 +6,7 @@ import ssl
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self, cast
 
 
 class SyslogServer:
@@ -58,8 +58,10 @@ class SyslogServer:
             thread.start()
 
     def _read(self, connection: ssl.SSLSocket) -> None:
-        for part in (connection.getpeercert() or {}).get("subject", ()):
-            self.peers.append(str(dict(part).get("commonName")))
+        subject = cast(
+            "tuple[tuple[tuple[str, str], ...], ...]", (connection.getpeercert() or {}).get("subject", ())
+        )
+        self.peers.extend(value for part in subject for name, value in part if name == "commonName")
         with contextlib.suppress(OSError), connection.makefile("rb") as file:
             while length := _length(file.read(1), file):
                 message = file.read(length)
@@ -67,11 +69,11 @@ class SyslogServer:
                     self.messages.append(message)
 
 
-def _length(first: bytes, file: object) -> int:
+def _length(first: bytes, file: BinaryIO) -> int:
     """MSG-LEN SP (RFC 5425 4.3); 0 at the end."""
     digits = b""
     while first and first != b" ":
         assert first.isdigit()
         digits += first
-        first = file.read(1)  # type: ignore[attr-defined]
+        first = file.read(1)
     return int(digits or b"0")

@@ -4,6 +4,8 @@ The next release is one with a field more, as the rule of evolution in `ingest.c
 releases are in ``tests/contract/``.
 """
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -47,7 +49,7 @@ def record_of(kind: Kind, metadata: msgspec.Struct, payload: bytes = b"") -> byt
     return encode_header(kind, UPLOAD, 1, metadata, [memoryview(payload)]) + payload
 
 
-def fields(value: msgspec.Struct) -> list[object]:
+def fields(value: msgspec.Struct) -> list[Any]:
     """In their order, as a record has them."""
     return [getattr(value, name) for name in value.__struct_fields__]
 
@@ -81,7 +83,7 @@ def test_an_outcome_of_each_release_before_is_read(known: int) -> None:
     """Whatever fields it did not have yet."""
     before = msgspec.defstruct("Before", list(Outcome.__struct_fields__[:known]), array_like=True)
     record = decode(record_of(Kind.OUTCOME, before(*fields(OUTCOME)[:known])))
-    assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])  # type: ignore[arg-type]  # of mixed types
+    assert outcome_of(record) == Outcome(*fields(OUTCOME)[:known])
 
 
 @pytest.mark.parametrize("known", range(FIRST_OF_INSTANCE, len(Instance.__struct_fields__)))
@@ -89,7 +91,7 @@ def test_an_instance_of_each_release_before_is_read(known: int) -> None:
     """It is of a known source, as others were refused at the door then, and names no association where it had no id of one."""
     before = msgspec.defstruct("Before", list(Instance.__struct_fields__[:known]), array_like=True)
     record = decode(record_of(Kind.INSTANCE, before(*fields(INSTANCE)[:known]), b"AB"))
-    assert instance_of(record) == Instance(*fields(INSTANCE)[:known])  # type: ignore[arg-type]  # of mixed types
+    assert instance_of(record) == Instance(*fields(INSTANCE)[:known])
     assert not instance_of(record).unknown_source
     assert not instance_of(record).association_id
 

@@ -17,7 +17,7 @@ from ingest.contract.settings import Settings
 from tests.support.scu import CT, EXPLICIT, ct_data_set
 from workers.dataset.payload import MemoryPayload
 from workers.errors import Unavailable
-from workers.log.reassembly import Upload
+from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
 from workers.storage.directory_store import DirectoryStore

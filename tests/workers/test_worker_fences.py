@@ -24,8 +24,8 @@ from workers.log.checkpoint import Announced, Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
 from workers.log.proof import Proof
-from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
+from workers.log.upload import Upload
 from workers.partition import OwnedPartition
 from workers.pipeline import Tries
 from workers.worker import UPLOADS_AT_ONCE, Worker

@@ -17,8 +17,8 @@ from workers.errors import Unavailable
 from workers.log.checkpoint import Announced, CheckpointFolder, Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
-from workers.log.reassembly import Upload
 from workers.log.scratch import ScratchFolder
+from workers.log.upload import Upload
 from workers.partition import OwnedPartition
 from workers.pipeline import Tries
 from workers.unsettled import UPLOADS_AHEAD

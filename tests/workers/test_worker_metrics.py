@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import xxhash
 
+from ingest.contract.admin_settings import AdminSettings
 from ingest.contract.identifiers import UploadId
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.monitoring.exposition import Exposition
 from ingest.contract.monitoring.sources import Sources
 from ingest.contract.records import Instance
-from ingest.contract.settings import AdminSettings, Settings
+from ingest.contract.settings import Settings
 from tests.support.admin import Samples, of, parsed
 from tests.support.placing import Placing, placing
 from tests.support.scu import CT, EXPLICIT, ct_data_set

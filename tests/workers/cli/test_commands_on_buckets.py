@@ -57,14 +57,14 @@ def data(tmp_path: Path, url: str) -> Path:
 
 def test_quarantine_is_listed_shown_and_discarded(data: Path, url: str) -> None:
     """As on a folder; the path is a URL, which names the entry too."""
-    (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(data, "quarantine", "list", "--json").json
     assert (entry["sop_instance_uid"], entry["reason"], entry["repeats"]) == (UID, "truncated", 1)
     assert entry["path"].startswith("s3://tests/")
     assert "endpoint" not in entry["path"]
     assert hashlib.sha256(CUT).hexdigest() == entry["source_digest"]
     assert "truncated" in run(data, "quarantine", "show", entry["path"]).out
     discarded = run(data, "quarantine", "discard", entry["key"], "--reason", "test", "--json").json
-    assert discarded[0]["uploads"] == 2  # type: ignore[index]
+    assert discarded[0]["uploads"] == 2
     assert run(data, "quarantine", "list", "--json").json == []
     moved = list(read_moves([root_of_bucket(url)]))
     assert {(move.source, move.target) for move in moved} == {(Place.QUARANTINED, Place.DISCARDED)}
@@ -74,19 +74,19 @@ def test_quarantine_is_listed_shown_and_discarded(data: Path, url: str) -> None:
 def test_a_replay_that_is_rejected_again_stays(data: Path) -> None:
     """Exit code 1, and the entry is where it was."""
     assert run(data, "quarantine", "replay", UID).code == 1
-    assert len(run(data, "quarantine", "list", "--json").json) == 1  # type: ignore[arg-type]
+    assert len(run(data, "quarantine", "list", "--json").json) == 1
 
 
 def test_a_conflict_is_resolved_and_taken_back(data: Path, url: str) -> None:
     """The preferred content is what `get` hands out, and all is proved."""
-    (entry,) = run(data, "conflicts", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(data, "conflicts", "list", "--json").json
     target = data / "got.dcm"
     for prefer, expected in ((entry["source_digest"], OTHER), (hashlib.sha256(FIRST).hexdigest(), FIRST)):
         done = run(data, "conflicts", "resolve", UID, "--prefer", prefer, "--reason", "corrected")
         assert done.code == 0, done.err
         assert run(data, "get", "--sop", UID, str(target)).code == 0
         assert data_set_bytes(target) == expected
-        assert len(run(data, "conflicts", "list", "--json").json) == 1  # type: ignore[arg-type]
+        assert len(run(data, "conflicts", "list", "--json").json) == 1
     assert run(data, "verify").code == 0
     assert not [name for name in names(url) if name.startswith("staging/")]
 
@@ -111,7 +111,7 @@ def test_verify_sets_aside_what_is_damaged_and_a_resend_repairs_it(data: Path, u
     assert run(data, "get", "--sop", UID, str(data / "x")).code == 1
     report = run(data, "verify", "--json")
     assert report.code == 1
-    (problem,) = report.json["problems"]  # type: ignore[call-overload, index]
+    (problem,) = report.json["problems"]
     assert problem["damaged"]
     assert content(url, problem["set_aside"]) == bytes(damaged)
     assert KEY not in names(url)
@@ -145,11 +145,11 @@ def test_wrong_bytes_on_the_way_are_noticed(
 def test_status_and_shards(data: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes, the map and its stores, a folder added to it, and shards moved from bucket to folder."""
     status = run(data, "status", "--json").json
-    (group,) = status["store"]  # type: ignore[call-overload, index]
+    (group,) = status["store"]
     assert (group["objects"], group["bytes"]) == (1, len(content(url, KEY)))
     shown = run(data, "shards", "show", "--json").json
-    assert shown["stores"][0]["shards"] == 4096  # type: ignore[call-overload, index]
-    assert shown["stores"][0]["directory"].startswith("s3://")  # type: ignore[call-overload, index]
+    assert shown["stores"][0]["shards"] == 4096
+    assert shown["stores"][0]["directory"].startswith("s3://")
     more = tmp_path / "more"
     added = run(data, "shards", "add", str(more))
     assert added.code == 0, added.err
@@ -159,10 +159,10 @@ def test_status_and_shards(data: Path, url: str, tmp_path: Path, monkeypatch: py
     moved = run(data, "shards", "rebalance")
     assert moved.code == 0, moved.err
     shown = run(data, "shards", "show", "--json").json
-    assert [row["shards"] for row in shown["stores"]] == [2048, 2048]  # type: ignore[call-overload, index]
+    assert [row["shards"] for row in shown["stores"]] == [2048, 2048]
     verified = run(data, "verify", "--json")
     assert verified.code == 0
-    assert (verified.json["objects"], verified.json["entries"]) == (1, 2)  # type: ignore[call-overload, index]
+    assert (verified.json["objects"], verified.json["entries"]) == (1, 2)
 
 
 def test_a_missing_bucket_or_wrong_credentials_is_one_line(

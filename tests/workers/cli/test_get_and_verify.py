@@ -89,6 +89,7 @@ def test_decompressed_is_the_same_image(tmp_path: Path, name: str) -> None:
         source = read(tmp_path / "decoded")
     one, other = pixels(source), pixels(got)
     assert one is not None
+    assert other is not None
     assert np.array_equal(one, other)
 
 
@@ -182,7 +183,7 @@ def test_damage_is_set_aside_and_repaired_by_the_next_resend(data: Path) -> None
     stored(data).write_bytes(stored(data).read_bytes()[:-3])
     (problem,) = problems(verified(data))
     assert not stored(data).exists()
-    (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(data, "quarantine", "list", "--json").json
     assert entry["key"] == problem["set_aside"]
     done = verified(data)
     assert done.code == 0

@@ -33,7 +33,7 @@ def data(tmp_path: Path) -> Path:
 
 def test_list_for_scripts(data: Path) -> None:
     """An array with at least the promised keys; the path is the entry's file."""
-    (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(data, "quarantine", "list", "--json").json
     assert entry.keys() >= KEYS
     assert entry["sop_instance_uid"] == UID
     assert entry["reason"] == "truncated"
@@ -66,7 +66,7 @@ def test_it_works_while_workers_run(data: Path) -> None:
 @pytest.mark.parametrize("by", ["uid", "digest", "key", "path"])
 def test_an_entry_is_named_by_what_one_has(data: Path, by: str) -> None:
     """By UID, the beginning of its digest, its key or its path."""
-    (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(data, "quarantine", "list", "--json").json
     name = {
         "uid": UID,
         "digest": entry["source_digest"][:8],
@@ -74,14 +74,14 @@ def test_an_entry_is_named_by_what_one_has(data: Path, by: str) -> None:
         "path": entry["path"],
     }[by]
     shown = run(data, "quarantine", "show", name, "--json").json
-    assert shown["key"] == entry["key"]  # type: ignore[call-overload, index]
-    assert shown["manifest"]["calling_ae_title"] == "MODALITY"  # type: ignore[call-overload, index]
+    assert shown["key"] == entry["key"]
+    assert shown["manifest"]["calling_ae_title"] == "MODALITY"
     assert "truncated" in run(data, "quarantine", "show", name).out
 
 
 def test_naming_one_entry_looks_at_no_other(data: Path) -> None:
     """By key, path or UID an entry is found without reading the rest of a lane, which may be long or in trouble."""
-    (entry,) = run(data, "quarantine", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(data, "quarantine", "list", "--json").json
 
     async def another() -> str:
         async with placing(data, encode=False) as one:
@@ -112,7 +112,7 @@ def test_a_replay_that_is_rejected_again_exits_with_1(data: Path) -> None:
     assert done.code == 1
     assert done.out.count("quarantined (truncated: a value is longer than what holds it)") == 2
     assert f"{UID} was acknowledged to MODALITY (127.0.0.1)" in done.err
-    assert len(run(data, "quarantine", "list", "--json").json) == 1  # type: ignore[arg-type]
+    assert len(run(data, "quarantine", "list", "--json").json) == 1
     assert not list(data.glob("replay-*"))
 
 
@@ -144,7 +144,7 @@ def test_a_restored_object_is_replayed_by_the_command(tmp_path: Path) -> None:
     good = path.read_bytes()
     path.write_bytes(good[:-1])
     assert run(tmp_path, "verify").code == 1
-    (entry,) = run(tmp_path, "quarantine", "list", "--json").json  # type: ignore[misc]
+    (entry,) = run(tmp_path, "quarantine", "list", "--json").json
     assert entry["reason"] == "damaged"
     assert run(tmp_path, "quarantine", "replay", entry["key"]).code == 1
     Path(entry["path"]).write_bytes(good)  # as from a backup
@@ -174,7 +174,7 @@ def held(tmp_path: Path) -> Path:
 def test_what_unknown_sources_sent_is_let_in_by_name_only(held: Path) -> None:
     """--all is for what a new release reads; strangers are let in one AE title, or one entry, at a time."""
     listed = run(held, "quarantine", "list", "--json").json
-    reasons = {entry["sop_instance_uid"]: entry["reason"] for entry in listed}  # type: ignore[union-attr, index, call-overload]
+    reasons = {entry["sop_instance_uid"]: entry["reason"] for entry in listed}
     assert reasons == {UID: "unknown-source", "1.2.3": "unknown-source", "1.2.4": "truncated"}
     assert not list((held / "store").glob("???/*.dcm"))
     assert run(held, "quarantine", "replay", "--all").out.count("\n") == 1
@@ -185,7 +185,7 @@ def test_what_unknown_sources_sent_is_let_in_by_name_only(held: Path) -> None:
     (stored,) = (held / "store").glob("???/*.dcm")
     assert stored.name == f"{UID}.dcm"
     left = run(held, "quarantine", "list", "--json").json
-    assert {entry["sop_instance_uid"] for entry in left} == {"1.2.3", "1.2.4"}  # type: ignore[union-attr, index, call-overload]
+    assert {entry["sop_instance_uid"] for entry in left} == {"1.2.3", "1.2.4"}
     # That one says it is another instance than it is, which only its replay finds out.
     assert run(held, "quarantine", "replay", "--unknown", "SCANNER").code == 1
     assert "mismatch" in run(held, "quarantine", "replay", "1.2.3").out
@@ -194,7 +194,7 @@ def test_what_unknown_sources_sent_is_let_in_by_name_only(held: Path) -> None:
         run(held, "quarantine", "discard", "--unknown", "SCANNER", "--reason", "a test of theirs").code == 0
     )
     left = run(held, "quarantine", "list", "--json").json
-    assert [entry["sop_instance_uid"] for entry in left] == ["1.2.4"]  # type: ignore[union-attr, index, call-overload]
+    assert [entry["sop_instance_uid"] for entry in left] == ["1.2.4"]
 
 
 def test_a_replayed_stranger_counts_where_it_is_after_a_crash(held: Path) -> None:

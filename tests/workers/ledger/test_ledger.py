@@ -26,6 +26,7 @@ from ingest.contract.records import Kind, Outcome, Place, Record, decode, encode
 from tests.support.ledgers import fates, outcome, rows, settings_of
 from workers.ledger.database import LedgerUnavailable, clear_errors, open_database
 from workers.ledger.day import Waiting, bounds_of, is_expected, read_day
+from workers.ledger.entries import Row
 from workers.ledger.ledger import Ledger, take_batch
 from workers.ledger.logs import Batch
 from workers.ledger.questions import of_accession, of_patient, of_study, unconfigured_ae_titles
@@ -151,13 +152,7 @@ def test_a_series_in_two_studies_raises_an_alarm(ledger: Ledger) -> None:
 def test_a_move_shows_in_the_fate_whichever_comes_first(ledger: Ledger) -> None:
     """The instance is where it was moved to, and it is said from where; a later move record wins."""
     upload = UploadId.of(1, 1, 1).hex()
-    move = {
-        "upload_id": upload,
-        "source": "quarantined",
-        "target": "stored",
-        "key": "0ab/1.2.3.1.dcm",
-        "moved_at": 9,
-    }
+    move = Row(upload_id=upload, source="quarantined", target="stored", key="0ab/1.2.3.1.dcm", moved_at=9)
     ledger.note_moves([move])
     take(ledger, outcome(1, place=Place.QUARANTINED, reason="limit", key="quarantine/0ab/1.2.3.1/x"))
     ledger.note_moves([move | {"target": "discarded", "moved_at": 8}])  # an older reading

@@ -54,11 +54,11 @@ def fill(data: Path) -> None:
 
 def administer(data: Path) -> None:
     """Discard an entry of quarantine, and prefer another content."""
-    for entry in run(data, "quarantine", "list", "--json").json:  # type: ignore[attr-defined]
+    for entry in run(data, "quarantine", "list", "--json").json:
         if entry["size"] < 3000 and not entry["repeats"]:
             assert run(data, "quarantine", "discard", entry["key"], "--reason", "ZZREASON").code == 0
             break
-    (entry, *_) = run(data, "conflicts", "list", "--json").json  # type: ignore[misc]
+    (entry, *_) = run(data, "conflicts", "list", "--json").json
     uid, digest = entry["sop_instance_uid"], entry["source_digest"]
     assert run(data, "conflicts", "resolve", uid, "--prefer", digest, "--reason", "ZZREASON").code == 0
 

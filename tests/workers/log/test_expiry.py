@@ -17,8 +17,9 @@ from tests.support.file_limit import longest_file
 from workers.log.checkpoint import Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.log_clock import LogClock
-from workers.log.reassembly import Reassembler, Upload
+from workers.log.reassembly import Reassembler
 from workers.log.scratch import ScratchFolder
+from workers.log.upload import Upload
 
 GAP = 90.0  # seconds; two records of one upload are never further apart
 EXPIRE_AFTER = 2 * GAP

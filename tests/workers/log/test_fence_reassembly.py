@@ -16,8 +16,9 @@ from workers.log.checkpoint import Progress
 from workers.log.commit_metadata import OffsetCheckpoint
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.offset_progress import OffsetProgress
-from workers.log.reassembly import Reassembler, Upload
+from workers.log.reassembly import Reassembler
 from workers.log.scratch import ScratchFolder
+from workers.log.upload import Upload
 
 FENCE = UploadId.of(7, 1, 1)
 UPLOAD = UploadId.of(1, 1, 1)
@@ -36,7 +37,7 @@ class Reading:
     def __init__(self, folder: Path, progress: Progress | None = None) -> None:
         self.progress = progress or Progress(Checkpoint(partition=0))
         self.reassembler = Reassembler({0: self.progress}, ScratchFolder(folder / "scratch", [0]), 1 << 20)
-        self.uploads: list[Upload] = []
+        self.uploads = list[Upload]()
         self.fences = self.reassembler.take_fences()
 
     def read(self, records: Sequence[bytes], damaged: Sequence[int] = (), start: int = 0) -> None:

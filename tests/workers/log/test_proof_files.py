@@ -67,9 +67,9 @@ async def test_it_is_synced_before_it_has_its_name_and_the_folder_after(
         steps.append("folder" if target.is_dir() else "file")
         fsync(descriptor)
 
-    def linked(source: str, target: str, **folders: int) -> None:
+    def linked(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         steps.append("link")
-        link(source, target, **folders)
+        link(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(os, "link", linked)

@@ -19,8 +19,9 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from workers.log.checkpoint import Announced, Progress, commit
 from workers.log.entries import DamagedRecord, Entry, LogRecord
-from workers.log.reassembly import Reassembler, Upload
+from workers.log.reassembly import Reassembler
 from workers.log.scratch import ScratchPayload
+from workers.log.upload import Upload
 
 T = TypeVar("T")
 MEMORY_LIMIT = 300
@@ -35,7 +36,8 @@ def run(coroutine: Coroutine[None, None, T]) -> T:
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        return stop.value
+        result: T = stop.value
+        return result
     raise AssertionError("the simulation has nothing to wait for")
 
 

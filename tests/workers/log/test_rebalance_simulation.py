@@ -9,6 +9,7 @@ sent checks each commit, and at the end everything.
 import random
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pytest
@@ -16,12 +17,14 @@ import xxhash
 
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
-from workers.dataset.payload import MemoryPayload
+from workers.dataset.payload import BLOCK, MemoryPayload
 from workers.log import offset_progress
 from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata, encode_metadata
 from workers.log.entries import LogRecord
 from workers.log.offset_progress import FRUITLESS, CommittedMarks, OffsetProgress, given_back, started
-from workers.log.reassembly import Reassembler, Upload
+from workers.log.reassembly import Reassembler
+from workers.log.scratch import ScratchPayload
+from workers.log.upload import Upload
 
 T = TypeVar("T")
 PARTITIONS = 2
@@ -42,19 +45,23 @@ def run(coroutine: Coroutine[None, None, T]) -> T:
     try:
         coroutine.send(None)
     except StopIteration as stop:
-        return stop.value
+        result: T = stop.value
+        return result
     raise AssertionError("the simulation has nothing to wait for")
 
 
-class ScratchFile(MemoryPayload):
+class ScratchFile(ScratchPayload):
     """A payload in the scratch of one life."""
 
     def __init__(self, name: str, data: bytes) -> None:
-        super().__init__([memoryview(data)])
-        self.name = name
+        super().__init__(name, Path(), len(data))
+        self._data = MemoryPayload([memoryview(data)])
 
-    def close(self) -> None:
-        pass
+    def read(self, offset: int, length: int) -> memoryview:
+        return self._data.read(offset, length)
+
+    def blocks(self, size: int = BLOCK) -> Iterator[memoryview]:
+        return self._data.blocks(size)
 
 
 class Scratch:
@@ -67,6 +74,9 @@ class Scratch:
         before = self.files[name][:offset] if offset else b""
         assert len(before) == offset
         self.files[name] = before + b"".join(pieces)
+
+    def spares(self, size: int) -> bool:
+        return True
 
     def payload(self, name: str, size: int) -> ScratchFile:
         assert len(self.files[name]) == size
@@ -403,9 +413,9 @@ def check(broker: Broker, logs: list[Log], store: Store) -> None:
             expected[store.judge(upload_id, owner, sent.data, found)] += 1
         assert checkpoint.counters == expected, "received is not the sum of the places"
         assert checkpoint.settled == len(log.sent)
-    sent = {upload_id for log in logs for upload_id in log.sent}
-    assert store.settled == sent, "an incomplete upload was placed, or an acknowledged one was not"
-    assert {upload_id for upload_id, _ in broker.outcomes} == sent
+    acknowledged = {upload_id for log in logs for upload_id in log.sent}
+    assert store.settled == acknowledged, "an incomplete upload was placed, or an acknowledged one was not"
+    assert {upload_id for upload_id, _ in broker.outcomes} == acknowledged
     places: dict[UploadId, Place] = {}
     for upload_id, outcome in broker.outcomes:
         assert places.setdefault(upload_id, outcome.place) is outcome.place, "two outcomes that differ"

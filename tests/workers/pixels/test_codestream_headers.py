@@ -17,8 +17,8 @@ FORM = FrameForm(48, 40, 1, 16, 12, False)
 COLOUR = FrameForm(48, 40, 3, 8, 8, False)
 J2K = encode_proved(memoryview(noise(FORM).tobytes()), FORM, transform=False)
 J2K_COLOUR = encode_proved(memoryview(noise(COLOUR).tobytes()), COLOUR, transform=True)
-JPEG_LS = imagecodecs.jpegls_encode(noise(FORM)[..., 0])
-JPEG_LL = imagecodecs.jpeg8_encode(noise(COLOUR), lossless=True, colorspace="RGB", outcolorspace="RGB")
+JPEG_LS = bytes(imagecodecs.jpegls_encode(noise(FORM)[..., 0]))
+JPEG_LL = bytes(imagecodecs.jpeg8_encode(noise(COLOUR), lossless=True, colorspace="RGB", outcolorspace="RGB"))
 
 
 def reason(data: bytes, coding: Coding, form: FrameForm) -> Failure:
@@ -91,7 +91,7 @@ def test_boxes() -> None:
     """The codestream of a JP2 file is found; boxes without one are damaged."""
     form = FrameForm(48, 40, 1, 8, 8, False)
     frame = noise(form)
-    boxed = imagecodecs.jpeg2k_encode(frame[..., 0], codecformat="jp2", reversible=True, level=0)
+    boxed = bytes(imagecodecs.jpeg2k_encode(frame[..., 0], codecformat="jp2", reversible=True, level=0))
     assert boxed[4:8] == b"jP  "
     assert decode(memoryview(boxed), Coding.JPEG_2000, form) == frame.tobytes()
     assert reason(boxed[:20], Coding.JPEG_2000, form) is Failure.DAMAGED

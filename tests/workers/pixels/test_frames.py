@@ -87,7 +87,7 @@ def offsets(pieces: Sequence[bytes]) -> list[int]:
 
 def frames_of(value: bytes, frames: int, **changes: El | None) -> list[bytes]:
     form = FrameForm(32, 32, 1, 8, 8, False)
-    pixels = pixel_data(*encapsulated(form, value, J2K, frames=frames, **changes))
+    pixels = pixel_data(*encapsulated(form, value, J2K, frames=frames, photometric="MONOCHROME2", **changes))
     found = EncapsulatedFrames(pixels)
     return [bytes(found.frame(index)) for index in range(frames)]
 

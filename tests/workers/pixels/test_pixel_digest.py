@@ -9,8 +9,10 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels import pixel_array
+from pydicom.pixels.encoders.base import EncodeRunner
 from pydicom.pixels.encoders.native import _encode_frame as pydicom_rle
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import RLELossless
 
 from ingest.contract.records import Instance
 from tests.support.element_trees import El
@@ -59,15 +61,10 @@ def jpeg_lossless(frame: Frame, form: FrameForm) -> bytes:
 
 
 def rle(frame: Frame, form: FrameForm) -> bytes:
-    class Runner:
-        bits_allocated, samples_per_pixel = form.bits_allocated, form.samples_per_pixel
-        rows, columns = form.rows, form.columns
-
-        @staticmethod
-        def get_option(name: str, default: object = None) -> object:
-            return "<" if name == "byteorder" else getattr(Runner, name, default)
-
-    return bytes(pydicom_rle(frame.tobytes(), Runner))
+    runner = EncodeRunner(RLELossless)
+    for option in ("bits_allocated", "samples_per_pixel", "rows", "columns"):
+        runner.set_option(option, getattr(form, option))
+    return bytes(pydicom_rle(frame.tobytes(), runner))
 
 
 CODINGS = {

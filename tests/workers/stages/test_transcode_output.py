@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import generate_frames
-from pydicom.pixels import pixel_array
+from pydicom.filebase import DicomBytesIO
+from pydicom.pixels.utils import pixel_array
 
 from ingest.contract.records import Instance
 from ingest.contract.settings import Settings, TranscodeSettings, WorkerSettings
@@ -100,7 +100,7 @@ def whole(payload: Payload) -> bytes:
 
 def opened(data_set: bytes, syntax: str = JPEG_2000_LOSSLESS) -> pydicom.FileDataset:
     """As pydicom reads it from a file."""
-    buffer = io.BytesIO()
+    buffer = DicomBytesIO()
     meta = pydicom.dataset.FileMetaDataset()
     meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
     pydicom.filewriter.write_file_meta_info(buffer, meta, enforce_standard=False)
@@ -168,14 +168,15 @@ def test_what_a_wide_transform_cannot_do_goes_without(transcoder: Transcoder) ->
 
 def test_stale_tables_and_group_lengths_go(transcoder: Transcoder) -> None:
     """Offset tables that belong to no native pixel data and group lengths that become wrong are left out."""
-    stale = {
-        "x7FE00000": El(0x7FE0_0000, "UL", b"\1\2\3\4"),
-        "x7FE00001": El(0x7FE0_0001, "OV", bytes(8)),
-        "x7FE00002": El(0x7FE0_0002, "OV", bytes(8)),
-        "x00280000": El(0x0028_0000, "UL", b"\1\2\3\4"),
-        "x00100000": El(0x0010_0000, "UL", b"\1\2\3\4"),
-    }
-    output = transcoder.output(*native(COLOUR, [noise(COLOUR)], **stale))
+    image = native(
+        COLOUR, [noise(COLOUR)],
+        x7FE00000=El(0x7FE0_0000, "UL", b"\1\2\3\4"),
+        x7FE00001=El(0x7FE0_0001, "OV", bytes(8)),
+        x7FE00002=El(0x7FE0_0002, "OV", bytes(8)),
+        x00280000=El(0x0028_0000, "UL", b"\1\2\3\4"),
+        x00100000=El(0x0010_0000, "UL", b"\1\2\3\4"),
+    )  # fmt: skip
+    output = transcoder.output(*image)
     tags = {int(tag) for tag in opened(output).keys()}  # noqa: SIM118 - a data set iterates over its elements
     assert tags.isdisjoint({0x7FE0_0000, 0x7FE0_0001, 0x7FE0_0002, 0x0028_0000})
     assert 0x0010_0000 in tags

@@ -1,6 +1,7 @@
 """What passes through, each with its word; and what a failing codec makes of an instance."""
 
 import asyncio
+import functools
 import os
 import signal
 import struct
@@ -36,8 +37,7 @@ def reason(data: bytes, instance: Instance, settings: Settings | None = None) ->
     return passage(examined(data, instance), settings or Settings())
 
 
-def gray(**changes: El | None) -> tuple[bytes, Instance]:
-    return native(GRAY, [noise(GRAY)], **changes)
+gray = functools.partial(native, GRAY, [noise(GRAY)])
 
 
 def of_form(rows: int, columns: int, samples: int, allocated: int, stored: int) -> tuple[bytes, Instance]:

@@ -107,7 +107,7 @@ def test_whoever_finds_syncs_first(
     path = tmp_path / str(KEY)
     for find in (store.put_new(KEY, [b"x"]), store.start(KEY, 1)):
         synced.clear()
-        asyncio.run(find)  # type: ignore[arg-type]
+        asyncio.run(find)
         assert {str(path), str(path.parent)} <= set(synced)
 
 

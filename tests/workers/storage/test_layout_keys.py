@@ -1,6 +1,7 @@
 """Keys are built in one place, from checked parts only."""
 
 import hashlib
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -90,14 +91,14 @@ def test_no_key_from_what_is_no_uid(uid: str) -> None:
     """A peer's string that is no UID becomes no path, whichever key is asked for (CVE-2022-2119 and kin)."""
     digest = "a" * 64
     builders = [
-        lambda: object_key(uid),
-        lambda: conflict_key(uid, digest),
-        lambda: damaged_key(uid, "a" * 32),
-        lambda: resolution_key(uid),
-        lambda: resolved_key(uid, UploadId(bytes(16)), 0),
+        partial(object_key, uid),
+        partial(conflict_key, uid, digest),
+        partial(damaged_key, uid, "a" * 32),
+        partial(resolution_key, uid),
+        partial(resolved_key, uid, UploadId(bytes(16)), 0),
     ]
     if uid:
-        builders.append(lambda: quarantine_key(uid, digest))
+        builders.append(partial(quarantine_key, uid, digest))
     for build in builders:
         with pytest.raises(InvalidIdentifier):
             build()

@@ -16,7 +16,7 @@ from tests.support.killing import killed_at_each_call
 from tests.support.lanes import counts, current_digests, lane, on_disk, upload
 from tests.support.placing import CT, instance_of, placing
 from workers.dataset.payload import MemoryPayload, Payload
-from workers.log.reassembly import Upload
+from workers.log.upload import Upload
 from workers.pipeline import UncountedTries
 from workers.storage.damage import find_object, set_aside
 from workers.storage.lanes import quarantine

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -59,8 +59,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, s3_credentials: None) 
             yield Place(request.getfixturevalue(request.param).url(tmp_path.name), resources)
 
 
-def bytes_of(store: ObjectStore, key: object = KEY) -> bytes:
-    payload = asyncio.run(store.open(key))  # type: ignore[arg-type]
+def bytes_of(store: ObjectStore, key: Key = KEY) -> bytes:
+    payload = asyncio.run(store.open(key))
     assert payload is not None
     with payload:
         return b"".join(payload.blocks())
@@ -153,9 +153,9 @@ def test_of_many_that_create_at_once_one_succeeds(place: Place) -> None:
 
     async def round_of(number: int) -> None:
         key = object_key(f"1.2.{number}")
-        contents = [[b"%d of %d" % (store, number)] for store in range(4)]
+        contents: list[Sequence[bytes | memoryview]] = [[b"%d of %d" % (store, number)] for store in range(4)]
         if number % 5 == 0:
-            contents = [list(large(store)) for store in range(4)]  # type: ignore[misc]
+            contents = [list(large(store)) for store in range(4)]
         created = await asyncio.gather(
             *(store.put_new(key, pieces) for store, pieces in zip(stores, contents, strict=True))
         )

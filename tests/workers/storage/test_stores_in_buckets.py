@@ -138,7 +138,7 @@ def test_the_first_start_makes_them_and_the_next_finds_them(urls: list[str]) -> 
 
 def test_folders_and_buckets_together(urls: list[str], tmp_path: Path) -> None:
     """One set of stores of both kinds."""
-    mixed = [tmp_path / "folder", *places(urls[:1])]
+    mixed: list[Path | StoreUrl] = [tmp_path / "folder", *places(urls[:1])]
     with open_stores(mixed, LASTING) as stores:
         assert set(shard_counts(stores.map).values()) == {2048}
         made = fill(stores)
@@ -243,7 +243,7 @@ def test_adding_and_rebalancing_over_folders_and_buckets(urls: list[str], tmp_pa
     folder = tmp_path / "folder"
     with open_stores([folder], LASTING) as stores:
         made = fill(stores)
-    everywhere = [folder, *places(urls[:2])]
+    everywhere: list[Path | StoreUrl] = [folder, *places(urls[:2])]
     for count in (1, 2):
         name = add_store(everywhere[:count], everywhere[count], LASTING)
         assert name == f"store-{count}"
