@@ -19,6 +19,7 @@ from ingest.contract.kafka import single_copy_note
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
+from ingest.contract.stop_signals import stop_by_signal
 from workers.audited import pipeline_of
 from workers.fences import Fences
 from workers.log.kafka_consumer import KafkaReader
@@ -28,7 +29,7 @@ from workers.log.offset_progress import CommittedMarks, OffsetProgress
 from workers.log.scratch import ScratchFolder
 from workers.metrics import measured, show_worker
 from workers.partition import OwnedPartition
-from workers.process import open_tools, run_until, stop_by_signal
+from workers.process import open_tools, run_until
 from workers.stages.prove import Prover, refuse_unprovable
 from workers.worker import Worker
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,6 +15,7 @@ from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import MiB, Settings, WorkerSettings
 from ingest.contract.spool import OsDisk, SpoolMissing, effective_reserve
 from ingest.contract.spool.pool import NO_SPACE
+from ingest.contract.stop_signals import stop_by_signal
 from workers.audited import pipeline_of
 from workers.errors import Unavailable
 from workers.fences import Fences
@@ -178,14 +178,6 @@ async def _settle_resolutions(stores: Stores) -> None:
     else:
         if finished:
             _log.info("resolutions finished", count=finished)
-
-
-def stop_by_signal() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[None] | None = None) -> int:

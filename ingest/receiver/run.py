@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import resource
-import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from ingest.contract.kafka import single_copy_note
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
+from ingest.contract.stop_signals import stop_by_signal
 from ingest.log import InstanceLog, Log, commitment_log_of, log_of
 from ingest.log.measures import gauges_of, spool_backlog_of
 from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_gauges
@@ -135,7 +135,7 @@ async def serve(
         if backlog is not None:
             admin.show(backlog.gauges)
             watching = asyncio.create_task(backlog.watch())
-    stop = stop_on_signals()
+    stop = stop_by_signal()
     if failed is not None:
         failed.add_done_callback(lambda _: stop.set())
     reloading = Reloading(settings, load, partial(_take, server, taken), stop) if load else None
@@ -188,14 +188,6 @@ async def _take(server: Server, taken: Callable[[Settings], None] | None, settin
     server.telemetry.take_sources(settings)
     if taken is not None:
         taken(settings)
-
-
-def stop_on_signals() -> asyncio.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 def raise_file_limit() -> None:

@@ -71,7 +71,7 @@ def test_another_toolkit_reads_the_instance(name: str) -> None:
     """A data set of any kind opens in pydicom with its identity, and its pixels are the generator's."""
     uid, instance = UidSeries(7, 1).next(), template(KINDS[name])
     found = pydicom.dcmread(BytesIO(b"".join((instance.head_with(uid), *instance.frames()))), force=True)
-    found.file_meta.TransferSyntaxUID = EXPLICIT_VR_LITTLE_ENDIAN
+    found.file_meta.TransferSyntaxUID = pydicom.uid.UID(EXPLICIT_VR_LITTLE_ENDIAN)
     assert found.SOPInstanceUID == uid.decode()
     assert len({found.SOPInstanceUID, found.StudyInstanceUID, found.SeriesInstanceUID}) == 3
     pixels = found.pixel_array if KINDS[name].frames == 1 else found.pixel_array[0]

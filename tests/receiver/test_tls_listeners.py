@@ -16,11 +16,11 @@ import uvloop
 from pynetdicom import AE
 from structlog.testing import capture_logs
 
-from benchmarks.data import file_meta
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import MiB
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver.server import Server
+from tests.support.acceptance import Sent
 from tests.support.certificates import Authority
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
@@ -401,9 +401,7 @@ def test_dcmtk_and_pynetdicom_store_over_tls(site: Site, loop: asyncio.Runner, t
 
     async def scenario() -> None:
         log = MemoryLog()
-        data_set = ct_data_set(UID, 400_000)
-        file = tmp_path / "image.dcm"
-        file.write_bytes(file_meta(CT, UID.encode()) + data_set)
+        file = Sent(CT, UID, ct_data_set(UID, 400_000)).write(tmp_path / "image.dcm")
         async with serving(log, site.listener()) as (port, _):
             certificate, key = site.peer
             trust = ["--add-cert-file", str(site.authority.ca), "-aec", "DICOM-INGEST"]

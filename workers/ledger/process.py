@@ -13,13 +13,13 @@ from ingest.contract.monitoring.admin import Admin
 from ingest.contract.monitoring.instruments import Counter, Gauge, Instrument, KeptCounter, Labels
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
+from ingest.contract.stop_signals import stop_by_signal
 from workers.errors import Unavailable
 from workers.ledger.consumer import logs_of, move_rows
 from workers.ledger.database import LedgerUnavailable, open_database
 from workers.ledger.inserts import ALARMS
 from workers.ledger.ledger import Ledger
 from workers.ledger.logs import Logs
-from workers.process import stop_by_signal
 from workers.storage.shard_map import WrongStores
 
 logger = structlog.get_logger(__name__)

@@ -26,7 +26,7 @@ from ingest.contract.records import Kind, Outcome, Place, Record, decode, encode
 from tests.support.ledgers import fates, outcome, rows, settings_of
 from workers.ledger.database import LedgerUnavailable, clear_errors, open_database
 from workers.ledger.day import Waiting, bounds_of, is_expected, read_day
-from workers.ledger.entries import Row
+from workers.ledger.inserts import Row
 from workers.ledger.ledger import Ledger, take_batch
 from workers.ledger.logs import Batch
 from workers.ledger.questions import of_accession, of_patient, of_study, unconfigured_ae_titles
