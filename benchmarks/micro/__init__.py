@@ -1,6 +1,7 @@
 """Time per operation of what every PDU, message and record passes: the pure parts, without socket or disk.
 
-Each operation is timed against a bare copy of the bytes that it handles, the least that anyone pays.
+Each operation is timed against a bare copy of the bytes that it handles, the least that anyone pays. `spool`, `telemetry` and
+`fairness` are run by hand: the log against its disk, what being seen costs, and what one source's flood costs another.
 """
 
 import time

@@ -18,6 +18,7 @@
 ``pdu``          the seven PDUs                   ``pdu_items``    the items inside A-ASSOCIATE
 ``negotiation``  request + policy -> answer       ``events``       what happened, what is asked
 ``p_data``       commands and data sets cut       ``association``  puts them together
+``storage_classes``, ``transfer_syntaxes``        what may be negotiated
 """
 
 from ingest.association.association import Association

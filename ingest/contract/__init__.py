@@ -19,9 +19,10 @@ What processes of both sides do alike:
     ``telemetry``, ``uncaught``  events of the log          ``monitoring``  the admin port
     ``audit``        the trail of PS3.15                    ``pseudonyms``  keyed hashes of patients
     ``tls``          contexts and names                     ``supervision``  to end with the parent
+    ``stop_signals`` to end when told to
     ``allocator``    memory kept, not given back and asked for again
     ``failpoints``   where tests make a process die
 
 What their commands share:
-    ``command_options``, ``command_failures``, ``command_audit``
+    ``command_options``, ``command_failures``, ``command_folder``, ``command_audit``
 """

@@ -9,6 +9,7 @@
 ``command_set``  the command set's codec     ``messages``        C-ECHO, C-STORE, C-CANCEL, unknown ones
 ``assembler``    joins fragments             ``normalized``      N-ACTION, N-EVENT-REPORT
 ``status``       status codes                ``command_fields``  what messages have in common
+``plain_store``  C-STORE as most peers send it, in one step
 ``data_set``     sequences of references     ``commitment_request``, ``commitment_report``  what storage commitment says
 """
 

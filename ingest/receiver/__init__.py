@@ -1,9 +1,17 @@
 """The only sockets: listen, pump each connection, admit, answer.
 
-``server``      listen, limits, clocks, drain          ``connection``  one TCP connection pumps one association
-``admission``   who may associate, and how many        ``storage``     C-STORE: success once the log has it
-``receiving``   a data set while it comes in           ``commitment``  N-ACTION: success once it is durable
-``reports``     N-EVENT-REPORT on the same association
+The way of a connection:
+    ``run``         the process                            ``server``      limits, clocks, drain
+    ``listeners``   where we listen: plain, or with TLS by ``handshakes``, whose ``credentials`` may change
+    ``admission``   who may associate, and how many: ``sources``, how many of them and of ``addresses``, how fast by ``rate``,
+                    and what ``unknown`` ones may leave
+    ``connection``  one TCP connection pumps one association; ``clock``, how long its peer is silent or slow
+    ``receiving``   a data set while it comes in           ``storage``     C-STORE: success once the log has it
+    ``commitment``  N-ACTION: success once it is durable   ``reports``     N-EVENT-REPORT on the same association
+
+Beside it:
+    ``telemetry``   what is told of each association, with the ``reasons`` of ``refusals``; ``metrics``
+    ``reload``      SIGHUP
 """
 
 from ingest.receiver.run import run_receiver, serve
