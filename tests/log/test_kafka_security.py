@@ -12,9 +12,12 @@ from ingest.contract.settings import Settings
 from ingest.log.kafka_producer import KafkaWriter
 from tests.support.certificates import Authority
 from tests.support.kafka_log import environment, instances, kafka_settings
+from tests.support.kafka_records import Publisher
 from tests.support.kafka_servers import KafkaServers
 from tests.support.receiver_process import ReceiverProcess
 from tests.support.scu import Scu, ct_data_set
+from workers.log.entries import Entry, LogRecord
+from workers.log.kafka_consumer import KafkaReader
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
@@ -81,6 +84,32 @@ def test_receiver_by_tls_and_scram(secure: KafkaServers, settings: Settings, tmp
         assert PASSWORD not in running.log.read_text()
     ((_, received),) = instances(secure, settings)["1.2.3"]
     assert received == data_set
+
+
+def test_worker_by_tls_and_scram(settings: Settings) -> None:
+    """It reads what is many records of TLS."""
+    data_set = ct_data_set("1.2.4", 900_000)
+    publisher = Publisher(settings)
+    upload_id = publisher.upload("1.2.4", data_set)
+    publisher.flush()
+    publisher.close()
+
+    def found(entries: list[Entry]) -> bytes | None:
+        records = [entry.record for entry in entries if isinstance(entry, LogRecord)]
+        return next((bytes(record.payload) for record in records if record.upload_id == upload_id), None)
+
+    async def read() -> bytes:
+        entries: list[Entry] = []
+        reader = KafkaReader(settings, lambda _: None, lambda _: None)
+        await reader.start()
+        async with asyncio.timeout(120):
+            while (payload := found(entries)) is None:
+                await reader.wait(1)
+                entries += reader.read()
+        await reader.close()
+        return payload
+
+    assert asyncio.run(read()) == data_set
 
 
 @pytest.mark.parametrize(

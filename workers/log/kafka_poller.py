@@ -33,6 +33,7 @@ from workers.errors import Unavailable
 from workers.log.commit_metadata import OffsetCheckpoint
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.kafka_account import account_of, commit_of, report_loss
+from workers.log.kafka_network import wide_client
 from workers.log.offset_progress import given_back, started
 
 CLOSE: Final = 3.0  # s; without a broker the group is not left, and misses us by itself
@@ -387,6 +388,7 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
             "check_crcs": False,  # each record of ours has its own, over everything
             "metrics_enabled": False,
             "allow_auto_create_topics": False,
+            "kafka_client": wide_client,
         }
     )
 
