@@ -75,6 +75,7 @@ def _records(kind: str) -> list[bytes]:
 
 def _send(job: Job) -> Done:
     options = producer_options(KafkaSettings(bootstrap_servers=(job.server,)))
+    del options["selector"]  # ours, and no setting: the bare client has its own
     producer = KafkaProducer(**options, metrics_enabled=False)
     producer.partitions_for(job.topic)
     records = _records(job.kind)

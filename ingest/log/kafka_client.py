@@ -19,6 +19,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
+from ingest.contract.kafka_selector import QuickSelector
 from ingest.contract.kafka_topics import check_topics
 from ingest.contract.settings import KafkaSettings, Settings
 from ingest.errors import LogUnavailable
@@ -156,4 +157,5 @@ def producer_options(settings: KafkaSettings) -> dict[str, Any]:
         "delivery_timeout_ms": int(settings.delivery_timeout * 1000),
         "max_block_ms": int(_LONGEST_SEND * 1000),
         "allow_auto_create_topics": False,
+        "selector": QuickSelector,
     }
