@@ -10,6 +10,10 @@ SECONDS ?= 60
 # As root on a Debian-like machine, a missing system package is installed; else the command says which.
 APT := .ci/apt-install
 
+# Bytecode is kept, whatever the machine's own habit: else each of the thousand processes that tests start compiles all it loads,
+# and pytest rewrites every test module in every one of its own.
+export PYTHONDONTWRITEBYTECODE :=
+
 # What tests and benchmarks need of the system.
 define PEERS
 	@command -v dcmsend >/dev/null || $(APT) dcmtk

@@ -15,15 +15,28 @@ from tests.support.s3_servers import MINIO, VERSITYGW, S3Server
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+_IN_MINIO = frozenset({"minio", "bucket_url"})
 _ADMIN = f"{ENVIRONMENT_PREFIX}ADMIN__LISTEN"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker, and xdist by group
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever asks for three brokers needs servers beyond those of `make test`."""
+    """Whoever asks for three brokers needs servers beyond those of `make test`; what is made once is shared by one process."""
     for item in items:
         if "kafka_three" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.servers)
+        if (group := shared_by(item)) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def shared_by(item: pytest.Item) -> str | None:
+    """The group of tests that share what a test uses: else each process of pytest would start a server, or a pipeline, of its own."""
+    if not isinstance(item, pytest.Function):
+        return None
+    if not _IN_MINIO.isdisjoint(item.fixturenames):
+        return "buckets"
+    fixtures = [found[-1] for found in item._fixtureinfo.name2fixturedefs.values()]
+    return item.nodeid.partition("::")[0] if any(fixture.scope == "module" for fixture in fixtures) else None
 
 
 @pytest.fixture(autouse=True, scope="session")

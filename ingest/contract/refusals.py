@@ -1,4 +1,4 @@
-"""The last refusals of a data folder: associations, contexts, instances and connections that were not taken, and why.
+"""The last refusals of a data folder: what was not taken, from connections to requests of storage commitment, and why.
 
 ``DIR/refusals/current.jsonl`` is appended to; with `KEPT` lines it becomes ``previous.jsonl``. So the last `KEPT` are
 always there, and never more than twice as many. One line is one refusal, or several of the same kind within a second.
@@ -26,9 +26,11 @@ class Refused(enum.StrEnum):
     """What was not taken."""
 
     CONNECTION = "connection"
+    HANDSHAKE = "handshake"  # of TLS
     ASSOCIATION = "association"
     CONTEXT = "context"
     INSTANCE = "instance"
+    COMMITMENT = "commitment"  # a request of it
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -44,11 +44,17 @@ _COMMENTS: Final = {
 class CommitmentService:
     """Takes the data set of each N-ACTION request and turns what becomes of it into a response.
 
-    Without ``commitments`` every request is refused.
+    Without ``commitments`` every request is refused. ``refused`` is told of each that is, and why.
     """
 
-    def __init__(self, commitments: Commitments | None, settings: CommitmentSettings) -> None:
+    def __init__(
+        self,
+        commitments: Commitments | None,
+        settings: CommitmentSettings,
+        refused: Callable[[Peer, Exception], None],
+    ) -> None:
         self._commitments = commitments
+        self._refused = refused
         self.settings = settings
         self._room = _LARGEST_TOGETHER * settings.maximum_request
         self._reading = asyncio.Lock()
@@ -66,7 +72,7 @@ class CommitmentService:
         try:
             self._check(request, context)
         except Refused as refused:
-            _log(peer, refused)
+            self.tell(peer, refused)
             return Drain(refused)
         return _Collecting(self, context, peer, channel)
 
@@ -119,6 +125,12 @@ class CommitmentService:
         if status != SUCCESS:
             raise Refused(status, _COMMENTS.get(status, "not accepted"))
 
+    def tell(self, peer: Peer, failure: Exception | None, references: int = 0) -> None:
+        """What becomes of a request: its line in the log, and what an administrator is shown."""
+        _log(peer, failure, references)
+        if failure is not None:
+            self._refused(peer, failure)
+
 
 class _Collecting:
     """The data set of one request, in memory up to its limit; drained beyond."""
@@ -153,7 +165,7 @@ class _Collecting:
     def finish(self, done: Callable[[Exception | None], None]) -> None:
         """Read it and ask; ``done`` is called once the answer is known, unless the association is over by then."""
         if self._refused is not None:
-            _log(self._peer, self._refused)
+            self._service.tell(self._peer, self._refused)
             done(self._refused)
             return
         self._done = done
@@ -204,7 +216,7 @@ class _Collecting:
             failure = error
         finally:
             self._drop()
-        _log(self._peer, failure, references)
+        self._service.tell(self._peer, failure, references)
         done, self._done = self._done, None
         if done is not None:
             done(failure)

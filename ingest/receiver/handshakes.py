@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -37,13 +38,16 @@ class Handshakes:
         *,
         protocol: Callable[[], asyncio.BaseProtocol],
         has_room: Callable[[], bool],
+        failed: Callable[[str, str], None],
     ) -> None:
+        """``failed`` is told the address of a peer with whom TLS could not be agreed upon, and why."""
         self._name = name
         self._listening = listening
         self._credentials = credentials
         self._settings = settings
         self._protocol = protocol
         self._has_room = has_room
+        self._failed = failed
         self._addresses: Addresses[socket.socket] = Addresses(settings.maximum_connections_per_address)
         self._begun: dict[socket.socket, float] = {}  # the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +115,8 @@ class Handshakes:
         except OSError as error:  # with ssl.SSLError, which is one
             logger.info("TLS handshake failed", listener=self._name, peer=address, why=reason_of(error))
             audit.record(refused("", "", address, f"TLS handshake failed: {reason_of(error)}"))
+            if isinstance(error, ssl.SSLError):  # who only looks whether the port is open is refused nothing
+                self._failed(address, reason_of(error))
         else:
             transport.set_read_buffer_limits(high=_READ_AHEAD)  # type: ignore[attr-defined]
         finally:

@@ -38,11 +38,12 @@ class Listeners:
         listeners: Mapping[str, ListenerSettings],
         protocol: Callable[[], asyncio.BaseProtocol],
         has_room: Callable[[int], bool],
+        failed: Callable[[str, str], None],
     ) -> None:
         """Prepare to listen.
 
         ``protocol`` makes what handles a connection; ``has_room`` tells whether so many handshakes fit beside the
-        connections that there are.
+        connections that there are; ``failed`` is told of handshakes that fail, by address and reason.
 
         Raises:
             WrongCertificate: the files of a listener cannot be used.
@@ -51,6 +52,7 @@ class Listeners:
         self._listeners = listeners
         self._protocol = protocol
         self._has_room = has_room
+        self._failed = failed
         self._credentials = {
             name: Credentials(name, listener)
             for name, listener in listeners.items()
@@ -95,6 +97,7 @@ class Listeners:
                     self._settings,
                     protocol=self._protocol,
                     has_room=self._room,
+                    failed=self._failed,
                 )
             )
         return Bound(name, str(used[0]), int(used[1]), credentials is not None)

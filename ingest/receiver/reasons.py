@@ -12,8 +12,11 @@ from ingest.association.storage_classes import STORAGE_CLASSES, STORAGE_COMMITME
 from ingest.dimse.status import (
     CANNOT_UNDERSTAND,
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS,
+    DUPLICATE_TRANSACTION_UID,
     INVALID_OBJECT_INSTANCE,
     OUT_OF_RESOURCES,
+    PROCESSING_FAILURE,
+    RESOURCE_LIMITATION,
     SOP_CLASS_NOT_SUPPORTED,
 )
 from ingest.errors import InstanceTooLong, LogUnavailable, OutOfResources, QuotaUsedUp, Refused
@@ -31,6 +34,10 @@ _LOG: Final = "free disk, or log.maximum_size, log.reserve; with Kafka, its brok
 
 CONNECTIONS: Final = Reason(
     "too-many-connections", "receiver.maximum_connections, receiver.maximum_connections_per_address"
+)
+HANDSHAKE: Final = Reason(
+    "tls-handshake",
+    "listeners.NAME.certificate_file, client_certificate, client_ca_file, client_crl_file; or the sender's TLS",
 )
 MALFORMED: Final = Reason("malformed", _SENDER)
 DRAINING: Final = Reason("draining", "none: the receiver was told to stop")
@@ -98,6 +105,21 @@ REFUSED: Final = {
         "other-context", "none here: the sender's request is of another SOP Class than its context (0122H)"
     ),
 }
+COMMITMENT_REQUEST: Final = Reason("commitment-request", "none here: the request breaks PS3.4 J.3.2")
+# By the status that says so.
+COMMITMENT: Final = {
+    DUPLICATE_TRANSACTION_UID: Reason(
+        "transaction-uid", "none here: the sender has used this Transaction UID before (0131H)"
+    ),
+    RESOURCE_LIMITATION: Reason(
+        "commitment-limits",
+        "commitment.maximum_references, maximum_request, maximum_open; free disk, or log.maximum_size (0213H)",
+    ),
+    PROCESSING_FAILURE: Reason(
+        "commitment-failed",
+        "a table peers.NAME for the sender, or commitment.without_address; else the log (0110H)",
+    ),
+}
 DEFECT: Final = Reason("error", "none: a defect; see the log of the receiver")
 
 _DICOM_ROOT: Final = "1.2.840.10008."
@@ -136,4 +158,11 @@ def of_failure(failure: Exception) -> Reason:
         return UNKNOWN_QUOTA
     if isinstance(failure, Refused):
         return REFUSED.get(failure.status, DEFECT)
+    return DEFECT
+
+
+def of_commitment(failure: Exception) -> Reason:
+    """Why a request of storage commitment is refused."""
+    if isinstance(failure, Refused):
+        return COMMITMENT.get(failure.status, COMMITMENT_REQUEST)
     return DEFECT

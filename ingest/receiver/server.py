@@ -74,7 +74,10 @@ class Server:
         self.log = log
         self.pool = ChunkPool(settings.buffer_budget)
         self.shares = Shares(self.pool, settings.fair_window, settings.fair_memory)
-        self.commitment = CommitmentService(commitments, commitment_settings or CommitmentSettings())
+        self.telemetry = telemetry or Telemetry(Settings())
+        self.commitment = CommitmentService(
+            commitments, commitment_settings or CommitmentSettings(), self.telemetry.commitment_refused
+        )
         self.admission = Admission(
             settings,
             log,
@@ -85,7 +88,6 @@ class Server:
             quota=quota,
         )
         self.storage = StorageService(log)
-        self.telemetry = telemetry or Telemetry(Settings())
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
         # Connections that await their turn with bytes unhandled; while there are any, nobody else is given many to keep.
@@ -99,7 +101,9 @@ class Server:
         self.unused = asyncio.Event()  # set while there is no connection
         self.unused.set()
         self._addresses: Addresses[Connection] = Addresses(settings.maximum_connections_per_address)
-        self.listeners = Listeners(settings, listeners, lambda: Connection(self), self._has_room)
+        self.listeners = Listeners(
+            settings, listeners, lambda: Connection(self), self._has_room, self.telemetry.handshake_failed
+        )
         self.bound: list[Bound] = []
         self._watch: asyncio.Task[None] | None = None
 

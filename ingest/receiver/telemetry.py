@@ -6,6 +6,7 @@ from itertools import count
 
 import structlog
 
+from ingest import errors
 from ingest.association import Accepted, AssociateRequest
 from ingest.association.negotiation import ACCEPTANCE, Answer
 from ingest.contract import audit
@@ -57,6 +58,15 @@ class Telemetry:
         if self.metrics is not None:
             self.metrics.connections_refused.add()
         self.refusals.add(Refused.CONNECTION, Peer("", "", address), reasons.CONNECTIONS, "")
+
+    def handshake_failed(self, address: str, why: str) -> None:
+        """TLS could not be agreed upon."""
+        self.refusals.add(Refused.HANDSHAKE, Peer("", "", address), reasons.HANDSHAKE, why)
+
+    def commitment_refused(self, peer: Peer, failure: Exception) -> None:
+        """A request of storage commitment is refused."""
+        comment = failure.comment if isinstance(failure, errors.Refused) else ""
+        self.refusals.add(Refused.COMMITMENT, peer, reasons.of_commitment(failure), comment)
 
     def answered(
         self, request: AssociateRequest, answer: Answer, address: str, *, draining: bool

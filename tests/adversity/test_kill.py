@@ -24,6 +24,7 @@ pytestmark = pytest.mark.real
 SEEDS = int(os.environ.get("SEEDS", "2"))
 FIRST_SEED = int(os.environ.get("CRASH_FIRST_SEED", "1"))
 SENDERS = 4
+PAUSE = 0.05  # s between two instances of a sender: what more came would take time, and show nothing more
 KILLS = 4
 
 
@@ -47,10 +48,11 @@ class Load:
                 while not self.stopping:
                     number += 1
                     uid = f"1.2.826.{self.seed}.{sender}.{number}"
-                    size = self.random.choice((3000, 20_000, 140_000, 600_000, 2_500_000))
+                    size = self.random.choice((3000, 20_000, 140_000, 300_000, 1_200_000))
                     data_set = self.tried[uid] = ct_data_set(uid, size)
                     if (await scu.store(uid, data_set)).status == 0:
                         self.acknowledged.add(uid)
+                    await asyncio.sleep(PAUSE)
             await asyncio.sleep(0.05)
 
 

@@ -121,6 +121,8 @@ def asked(data: Path, folder: Path) -> None:
     stored = of_study[0]
     assert (stored["sop_instance_uid"], stored["source"]) == (uid, "ct")
     assert Path(stored["path"]).is_file()
+    assert run(data, "find", "--sop", uid, "--json").json == of_study
+    assert run(data, "find", "--sop", "1.2.3").code == 1
     by_patient = run(data, "find", "--patient", str(image.PatientID), "--json").json
     withins = {one["patient_within"] for one in by_patient}
     assert withins == {"issuer NORTH", "ae UNKNOWN"}  # one number of two sources is not one person
@@ -179,6 +181,7 @@ def test_what_waits_is_found_and_reported(tmp_path: Path, monkeypatch: pytest.Mo
                 image = pydicom.dcmread(path, stop_before_pixels=True)
                 (one,) = run(data, "find", "--study", str(image.StudyInstanceUID), "--json").json
                 assert (one["place"], one["sop_instance_uid"]) == ("waiting", str(image.SOPInstanceUID))
+                assert run(data, "find", "--sop", str(image.SOPInstanceUID), "--json").json == [one]
                 (one,) = run(data, "find", "--patient", str(image.PatientID), "--json").json
                 assert one["place"] == "waiting"
             days = [dt.datetime.now(dt.UTC).date() - dt.timedelta(days=ago) for ago in (0, 1)]

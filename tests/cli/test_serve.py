@@ -40,11 +40,19 @@ def answers(pipeline: Pipeline) -> bool:
     )
 
 
-@pytest.fixture
-def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
-    with Pipeline(tmp_path / "data", workers=2) as started:
-        until(all_running(tmp_path / "data", 2))
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    with Pipeline(tmp_path_factory.mktemp("serve") / "data", workers=2) as started:
         yield started
+        assert started.stop() == 0
+    assert running(started.data) == {}
+
+
+@pytest.fixture
+def pipeline(service: Pipeline) -> Pipeline:
+    """One for all: whatever a test kills, the next finds everything running again."""
+    until(all_running(service.data, 2))
+    return service
 
 
 def test_ready_block_is_true(tmp_path: Path) -> None:
@@ -77,7 +85,6 @@ def test_killed_child_is_replaced(pipeline: Pipeline, name: str) -> None:
         other: before[other] for other in before if other != name
     }
     until(lambda: answers(pipeline))
-    assert pipeline.stop() == 0
 
 
 def test_killed_supervisor_takes_everything_with_it(pipeline: Pipeline) -> None:

@@ -15,7 +15,7 @@ from workers.cli.status_report import Report, read_report
 
 pytestmark = pytest.mark.real
 
-ROUNDS = 6
+ROUNDS = 3  # each worker is killed
 
 
 def look(settings: Settings, before: Report) -> Report:

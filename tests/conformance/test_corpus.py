@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:::pydicom"),  # the corpus is malformed on purpose
 ]
 
+Entries = list[dict[str, object]]
+
 FILES = sorted(path for path in CORPUS.glob("*.dcm") if has_file_meta(path))
 
 # storescu proposes what its option says, so each transfer syntax has one.
@@ -98,12 +100,20 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def lanes(pipeline: Pipeline) -> Entries:
+    """What is in conflict or quarantine once every file was received."""
+    return [*pipeline.run_list("conflicts", "list"), *pipeline.run_list("quarantine", "list")]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_is_stored_is_what_was_sent(pipeline: Pipeline, tmp_path: Path, path: Path) -> None:
+def test_what_is_stored_is_what_was_sent(
+    pipeline: Pipeline, lanes: Entries, tmp_path: Path, path: Path
+) -> None:
     """pydicom and DCMTK read the stored object; its elements and pixels equal the source's, or its bytes."""
     if not meta_agrees(path):
         return  # refused: its command set contradicts its data set
-    stored, whole = kept_at(pipeline, path)
+    stored, whole = kept_at(pipeline, lanes, path)
     if not whole:
         same_content(native(path, tmp_path / "source.dcm"), native(stored, tmp_path / "stored.dcm"))
         return
@@ -123,10 +133,10 @@ def test_what_is_stored_is_what_was_sent(pipeline: Pipeline, tmp_path: Path, pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_no_error_is_ours(pipeline: Pipeline, path: Path) -> None:
+def test_no_error_is_ours(pipeline: Pipeline, lanes: Entries, path: Path) -> None:
     """dciodvfy, which knows the IODs of PS3.3, finds no error in what is kept that it does not find in what was sent."""
     if meta_agrees(path):
-        kept, whole = kept_at(pipeline, path)
+        kept, whole = kept_at(pipeline, lanes, path)
         source = path if whole else next(file for file in FILES if uid_of(file) == uid_of(path))
         assert not dciodvfy(kept) - dciodvfy(source)
 
@@ -143,13 +153,12 @@ def uid_of(path: Path) -> str:
     return str(read(path).get("SOPInstanceUID"))
 
 
-def kept_at(pipeline: Pipeline, path: Path) -> tuple[Path, bool]:
+def kept_at(pipeline: Pipeline, lanes: Entries, path: Path) -> tuple[Path, bool]:
     """Where the file's data set went: the store or a lane; not whole where another encoding of it was first."""
     digest = hashlib.sha256(data_set_bytes(path)).hexdigest()
     uid = str(read(path).get("SOPInstanceUID"))
     if first_of_its_uid(path) and uid in pipeline.objects():
         return pipeline.objects()[uid], True
-    lanes = [*pipeline.run_list("conflicts", "list"), *pipeline.run_list("quarantine", "list")]
     entries = [entry for entry in lanes if entry["source_digest"] == digest]
     if not entries:
         return pipeline.objects()[uid], False

@@ -1,15 +1,19 @@
 """Storage commitment asked for over a real socket: N-ACTIONs good and bad (PS3.4 J.3.2)."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from ingest.contract.commitments import Reference
-from ingest.contract.settings import CommitmentSettings, KiB
+from ingest.contract.refusals import Refused, read_refusals
+from ingest.contract.settings import CommitmentSettings, KiB, Settings
 from ingest.dimse import NActionRequest, NActionResponse, NEventReportRequest, NEventReportResponse
 from ingest.dimse.command_set import encode_command_set
 from ingest.dimse.commitment_request import encode_request
 from ingest.dimse.data_set import encode_element, encode_item
+from ingest.receiver import reasons
+from ingest.receiver.telemetry import Telemetry
 from tests.support.commitment_engine import Engine
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
@@ -94,6 +98,35 @@ def test_status_of_the_engine_is_the_answer(status: int) -> None:
             await scu.release()
 
     run(scenario())
+
+
+def test_each_refusal_is_remembered_with_its_remedy(tmp_path: Path) -> None:
+    """For `status --rejected`: who asked, why not, and what to change."""
+    telemetry = Telemetry(Settings(data=tmp_path))
+
+    async def scenario() -> None:
+        engine = Engine()
+        async with receiver(MemoryLog(), engine, telemetry=telemetry) as (port, _):
+            telemetry.refusals.start()
+            scu = await Scu.committing(port)
+            for status in reasons.COMMITMENT:
+                engine.status = status
+                assert (await asked_for(scu, n_action(UIDS))).status == status
+            engine.failure = RuntimeError("defect")
+            assert (await asked_for(scu, n_action(UIDS))).status == 0x0110
+            other_action = n_action(UIDS, command=command(action_type_id=2))
+            assert (await asked_for(scu, other_action)).status == 0x0123
+            await scu.release()
+            await telemetry.refusals.close()
+
+    run(scenario())
+    found = read_refusals(tmp_path)
+    assert {one.reason for one in found} == {
+        "transaction-uid", "commitment-limits", "commitment-failed", "commitment-request", "error",
+    }  # fmt: skip
+    assert {(one.refused, one.calling_ae_title) for one in found} == {(Refused.COMMITMENT, "TESTER")}
+    assert all(one.remedy for one in found)
+    assert {one.reason: one.subject for one in found}["error"] == ""
 
 
 def command(**changes: object) -> bytes:

@@ -41,7 +41,11 @@ WORDS = {
     one.word
     for one in (*vars(reasons).values(), *reasons.REJECTIONS.values(), *reasons.REFUSED.values())
     if isinstance(one, reasons.Reason)
-} - {"no-reason"}  # which no answer of ours is
+} - {
+    "no-reason",  # which no answer of ours is
+    "tls-handshake",  # test_tls_listeners.py
+    "commitment-request",  # test_commitment_requests.py, with those of `reasons.COMMITMENT`
+}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 Events = list[dict[str, Any]]

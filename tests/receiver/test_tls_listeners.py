@@ -17,9 +17,11 @@ from pynetdicom import AE
 from structlog.testing import capture_logs
 
 from ingest.contract.peer_settings import ListenerSettings
-from ingest.contract.settings import MiB
+from ingest.contract.refusals import Refused, read_refusals
+from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver.server import Server
+from ingest.receiver.telemetry import Telemetry
 from tests.support.acceptance import Sent
 from tests.support.certificates import Authority
 from tests.support.memory_log import MemoryLog
@@ -213,6 +215,36 @@ def test_both_versions_of_the_profile_are_spoken(
             await associated(port, context)
 
     loop.run(scenario())
+
+
+def test_a_failed_handshake_is_remembered_with_its_remedy(
+    site: Site, loop: asyncio.Runner, tmp_path: Path
+) -> None:
+    """For `status --rejected`; who connects and says nothing, as a probe does, is refused nothing."""
+    telemetry = Telemetry(Settings(data=tmp_path))
+
+    async def scenario() -> None:
+        async with serving(MemoryLog(), site.listener(), telemetry=telemetry) as (port, _):
+            telemetry.refusals.start()
+            _, probe = await asyncio.open_connection(HOST, port)
+            probe.close()
+            plain = Scu(*await asyncio.open_connection(HOST, port))
+            await plain.send(associate())
+            await plain.reader.read()
+            await refused(port, site.anonymous())
+            await associated(port, site.client())
+            await telemetry.refusals.close()
+
+    loop.run(scenario())
+    found = read_refusals(tmp_path)
+    assert {(one.refused, one.reason, one.address) for one in found} == {
+        (Refused.HANDSHAKE, "tls-handshake", HOST)
+    }
+    assert sorted(one.subject for one in found) == [
+        "peer did not return a certificate",
+        "wrong version number",
+    ]
+    assert all("client_ca_file" in one.remedy for one in found)
 
 
 def test_a_certificate_may_be_optional_or_not_asked_for(site: Site, loop: asyncio.Runner) -> None:

@@ -1,4 +1,4 @@
-"""Where each instance of a study, an examination or a patient is: stored, set apart or on its way, and committed."""
+"""Where an instance, or each of a study, an examination or a patient, is: stored, set apart or on its way, and committed."""
 
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +22,7 @@ from workers.ledger.questions import (
     Fate,
     Row,
     of_accession,
+    of_instance,
     of_patient,
     of_study,
     unconfigured_ae_titles,
@@ -33,7 +34,7 @@ _HEADINGS = ("SOP Instance UID", "place", "committed", "source", "received (UTC)
 WAITING = "waiting"  # received, and not yet at a place
 
 
-def study_uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+def checked_uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     """A UID of the command line, checked.
 
     Raises:
@@ -46,7 +47,8 @@ def study_uid(_context: click.Context, _parameter: click.Parameter, value: str |
 
 
 @click.command()
-@click.option("--study", callback=study_uid, metavar="UID", help="Study Instance UID.")
+@click.option("--sop", callback=checked_uid, metavar="UID", help="SOP Instance UID.")
+@click.option("--study", callback=checked_uid, metavar="UID", help="Study Instance UID.")
 @click.option("--accession", metavar="N", help="Accession Number.")
 @click.option("--patient", metavar="ID", help="Patient ID.")
 @click.option(
@@ -57,25 +59,33 @@ def study_uid(_context: click.Context, _parameter: click.Parameter, value: str |
 def find(
     settings: Settings,
     *,
+    sop: str | None,
     study: str | None,
     accession: str | None,
     patient: str | None,
     issuer: str | None,
     as_json: bool,
 ) -> None:
-    """Where each instance of a study, an examination or a patient is: stored, set apart or on its way, and committed.
+    """Where an instance, or each of a study, an examination or a patient, is: stored, set apart or on its way, and committed.
 
-    One of --study, --accession and --patient. Numbers are looked for by their keyed hashes; one number of two hospitals
+    One of --sop, --study, --accession and --patient. Numbers are looked for by their keyed hashes; one number of two hospitals
     is two people, told apart by what it was found within. Exit code 1 where nothing is found.
     """
-    if [study, accession, patient].count(None) != 2:  # noqa: PLR2004 - one of three
-        raise click.UsageError("give one of --study, --accession and --patient")
+    if [sop, study, accession, patient].count(None) != 3:  # noqa: PLR2004 - one of four
+        raise click.UsageError("give one of --sop, --study, --accession and --patient")
     if issuer is not None and patient is None:
         raise click.UsageError("--issuer goes with --patient")
     if warn_of_no_data(settings):  # a ledger is not begun for a question
         raise click.exceptions.Exit(1)
     with clear_ledger_failures(settings):
-        asked = _Question(settings, study or "", accession or "", patient or "", issuer or "")
+        asked = _Question(
+            settings,
+            sop=sop or "",
+            study=study or "",
+            accession=accession or "",
+            patient=patient or "",
+            issuer=issuer or "",
+        )
         # First: what is placed from now on is in the log below.
         waiting = waiting_uploads(settings, subjects=True)
         with opened_ledger(settings) as ledger:
@@ -92,9 +102,12 @@ def find(
 
 
 class _Question:
-    """One of the three."""
+    """One of the four."""
 
-    def __init__(self, settings: Settings, study: str, accession: str, patient: str, issuer: str) -> None:
+    def __init__(
+        self, settings: Settings, *, sop: str, study: str, accession: str, patient: str, issuer: str
+    ) -> None:
+        self._sop = sop
         self._study, self._accession, self._patient, self._issuer = study, accession, patient, issuer
         self._pseudonyms = Pseudonyms(settings)
         self._sources = Sources(settings)
@@ -115,6 +128,8 @@ class _Question:
         ]
 
     def _rows(self, ledger: Ledger, waiting: Sequence[Completed]) -> list[Row]:
+        if self._sop:
+            return of_instance(ledger, self._sop)
         if self._study:
             return of_study(ledger, self._study)
         titles = unconfigured_ae_titles(ledger)
@@ -127,6 +142,8 @@ class _Question:
         return of_patient(ledger, list(self._within))
 
     def _is_asked_for(self, upload: Completed, studies: set[str]) -> bool:
+        if self._sop:
+            return upload.instance is not None and upload.instance.sop_instance_uid == self._sop
         subject = upload.subject or Subject()
         if self._study:
             return subject.study_instance_uid == self._study
@@ -202,7 +219,7 @@ def _print(fates: Sequence[Fate]) -> None:
     rows = [
         [
             fate.sop_instance_uid,
-            f"{fate.place} ({fate.reason})" if fate.reason else fate.place,
+            _place(fate),
             "committed" if fate.committed else "-",
             fate.source if fate.source != OTHER else fate.calling_ae_title,
             fate.received_at,
@@ -212,6 +229,12 @@ def _print(fates: Sequence[Fate]) -> None:
         for fate in fates
     ]
     click.echo("\n".join(aligned([_HEADINGS, *rows])))
+
+
+def _place(fate: Fate) -> str:
+    """With why it is there: the reason, or that it was elsewhere until an administrator or a repair moved it."""
+    why = f"was {fate.moved_from}" if fate.moved_from else fate.reason
+    return f"{fate.place} ({why})" if why else fate.place
 
 
 def _summary(fates: Sequence[Fate]) -> Iterator[str]:

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pydicom.charset import python_encoding
-
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
+from workers.dataset.character_sets import CODECS
 from workers.dataset.elements import Kind, Token, Walker
 from workers.dataset.identity import PATIENT_TAGS, SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, is_empty
 from workers.dataset.payload import EndOfPayload, MemoryPayload, Payload
@@ -27,7 +26,6 @@ SUBJECT_TAGS: Final = frozenset(
 HEAD: Final = 64 * 1024  # bytes of a data set that hold these, but for icons or the like before them
 
 _MOST_TOKENS: Final = 10_000  # before (0020,000E); real ones have some hundred
-_CODECS: Final[Mapping[str, str]] = python_encoding
 _RAW: Final = -15  # RFC 1951 without a zlib header
 _PAD: Final = b" \0"
 _ESCAPE: Final = b"\x1b"  # ISO 2022: what follows is in another set
@@ -111,6 +109,6 @@ def _text(value: bytes, terms: bytes) -> str:
     # with the sender's own words.
     term = terms.strip(_PAD).decode("ascii", "replace")
     try:
-        return value.decode(_CODECS.get(term, "ascii"))
+        return value.decode(CODECS.get(term, "ascii"))
     except UnicodeDecodeError:
         return value.decode("ascii", "backslashreplace")

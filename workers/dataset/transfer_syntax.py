@@ -2,7 +2,7 @@
 
 import enum
 
-from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]  # re-exported, though unmarked
+from workers.dataset.pydicom_tables import UIDS
 
 
 class Encoding(enum.Enum):
@@ -46,7 +46,7 @@ _NOT_DATA_SETS = frozenset(
 STANDARD = (
     frozenset(
         uid
-        for uid, (_, kind, *_) in UID_dictionary.items()
+        for uid, (_, kind, *_) in UIDS.items()
         if kind == "Transfer Syntax" and uid.startswith("1.2.840.10008.1.2")
     )
     - _NOT_DATA_SETS

@@ -181,9 +181,10 @@ _SOURCES: Final = text(
     """  # noqa: S608 - all names are of this page
 )
 _EXCEPTIONS: Final = text(
-    "SELECT source, place, reason, COUNT(*) AS instances FROM fates "  # noqa: S608
+    "SELECT source, place, CASE WHEN moved_from = '' THEN reason ELSE 'was ' || moved_from END AS reason, "  # noqa: S608
+    "COUNT(*) AS instances FROM fates "
     f"WHERE {_IN_DAY} AND place IN ('conflict', 'quarantined', 'discarded') "
-    "GROUP BY source, place, reason ORDER BY source, place, reason"
+    "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
 )
 _STUDIES_UNIDENTIFIED: Final = text(
     "SELECT source, study_instance_uid, COUNT(*) AS instances FROM fates "  # noqa: S608

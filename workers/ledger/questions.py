@@ -1,4 +1,4 @@
-"""Questions: where is each instance of a study, an examination, a patient?"""
+"""Questions: where is an instance, and each of a study, an examination, a patient?"""
 
 from collections.abc import Sequence
 
@@ -57,6 +57,7 @@ class Row(msgspec.Struct, frozen=True):
 _COLUMNS = ", ".join(Row.__struct_fields__)
 _ORDER = "ORDER BY study_instance_uid, series_instance_uid, sop_instance_uid, received_at, upload_id"
 _OF_STUDY = text(f"SELECT {_COLUMNS} FROM fates WHERE study_instance_uid = :uid {_ORDER}")  # noqa: S608
+_OF_INSTANCE = text(f"SELECT {_COLUMNS} FROM fates WHERE sop_instance_uid = :uid {_ORDER}")  # noqa: S608
 # A duplicate of another source may not tell its patient: its study does.
 _OF_PATIENT = text(
     f"SELECT {_COLUMNS} FROM fates WHERE patient IN :digests OR (study_instance_uid <> '' "  # noqa: S608
@@ -77,6 +78,18 @@ def of_study(ledger: Ledger, study_instance_uid: str) -> list[Row]:
     with reading(ledger.engine) as connection:
         return msgspec.convert(
             list(map(dict, connection.execute(_OF_STUDY, {"uid": study_instance_uid}).mappings())), list[Row]
+        )
+
+
+def of_instance(ledger: Ledger, sop_instance_uid: str) -> list[Row]:
+    """All uploads of one SOP Instance UID.
+
+    Raises:
+        LedgerUnavailable: the database does not answer.
+    """
+    with reading(ledger.engine) as connection:
+        return msgspec.convert(
+            list(map(dict, connection.execute(_OF_INSTANCE, {"uid": sop_instance_uid}).mappings())), list[Row]
         )
 
 

@@ -9,8 +9,6 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from workers.dataset.digest import little_endian
 from workers.dataset.elements import PIXEL_DATA, Element
 from workers.dataset.findings import Finding
@@ -89,9 +87,8 @@ def native_blocks(pixels: PixelData) -> Iterator[memoryview]:
             block = _native(pixels, position, min(BLOCK, length - position))
             position += len(block)
             if fits and description.bits_allocated == 1:
-                bits = np.unpackbits(np.frombuffer(block, np.uint8), bitorder="little")[:remaining]
-                remaining -= len(bits)
-                block = bits.data
+                block = _unpacked(block)[:remaining]
+                remaining -= len(block)
             yield block
         return
     step = BLOCK // (description.samples_per_pixel * description.bits_allocated // 8)
@@ -124,8 +121,17 @@ def _native(pixels: PixelData, position: int, length: int) -> memoryview:
     return memoryview(little_endian(data, description.vr.encode("ascii", "replace")))
 
 
+def _unpacked(block: memoryview) -> memoryview:
+    """Samples of one bit as a byte each (PS3.5 8.1.1: the first pixel is the least significant bit)."""
+    import numpy as np  # noqa: PLC0415 - a tenth of a second and 20 MiB of each worker, which few images need
+
+    return np.unpackbits(np.frombuffer(block, np.uint8), bitorder="little").data
+
+
 def _interleaved(pixels: PixelData, index: int, start: int, count: int) -> memoryview:
     """Pixels ``start`` and on, at most ``count``, of one planar frame, their samples brought together."""
+    import numpy as np  # noqa: PLC0415 - as above
+
     description = pixels.description
     width = description.bits_allocated // 8
     plane = description.rows * description.columns

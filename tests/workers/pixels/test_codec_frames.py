@@ -56,14 +56,13 @@ def test_any_frame_within_the_limits(runner: asyncio.Runner, codec: Codec, data:
     """Whatever the sides, bits and content, the codestream decodes to the frame."""
     allocated = data.draw(st.sampled_from([8, 16, 32]))
     samples = data.draw(st.sampled_from([1, 3]))
-    # OpenJPEG runs out of room for noise of one bit in three components, and refuses.
-    least = 1 if samples == 1 else 2
+    # OpenJPEG runs out of room for noise of one bit: see the test below.
     form = FrameForm(
         data.draw(st.integers(32, 100)),
         data.draw(st.integers(32, 100)),
         samples,
         allocated,
-        data.draw(st.integers(least, min(allocated, 24))),
+        data.draw(st.integers(2, min(allocated, 24))),
         data.draw(st.booleans()),
     )
     frame = noise(form, data.draw(st.integers(0, 1000)))
@@ -75,6 +74,22 @@ def test_any_frame_within_the_limits(runner: asyncio.Runner, codec: Codec, data:
     )
     codestream = runner.run(codec.encode_proved(raw, form, transform=transform))
     assert runner.run(codec.decode(codestream, Coding.JPEG_2000, form)) == raw
+
+
+@pytest.mark.parametrize("side", [98, 256])
+def test_noise_of_one_bit_is_right_or_a_reason(runner: asyncio.Runner, codec: Codec, side: int) -> None:
+    """OpenJPEG runs out of room for some of it: it refuses, or cuts its output short and says nothing, which the proof sees."""
+    form = FrameForm(side, side, 1, 8, 1, False)
+    seen = set()
+    for seed in range(30):
+        frame = noise(form, seed).tobytes()
+        try:
+            codestream = runner.run(codec.encode_proved(frame, form))
+        except CodecFailed as failure:
+            seen.add(failure.reason)
+        else:
+            assert runner.run(codec.decode(codestream, Coding.JPEG_2000, form)) == frame
+    assert seen == {Failure.UNPROVED if side == 98 else Failure.REFUSED}
 
 
 @pytest.mark.parametrize(
