@@ -33,7 +33,8 @@ def shared_by(item: pytest.Item) -> str | None:
     """The group of tests that share what a test uses: else each process of pytest would start a server, or a pipeline, of its own."""
     if not isinstance(item, pytest.Function):
         return None
-    if not _IN_MINIO.isdisjoint(item.fixturenames):
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    if not _IN_MINIO.isdisjoint({*item.fixturenames, *(one for one in parameters if isinstance(one, str))}):
         return "buckets"
     fixtures = [found[-1] for found in item._fixtureinfo.name2fixturedefs.values()]
     return item.nodeid.partition("::")[0] if any(fixture.scope == "module" for fixture in fixtures) else None

@@ -329,6 +329,25 @@ def test_a_day_by_source(ledger: Ledger, tmp_path: Path) -> None:
     assert [one.source for one in only.sources] == ["mr"]
     assert sum(only.instances_by_hour) == 1
 
+    # A conflict is resolved: what was the first is in the lane for another reason than before.
+    (conflict,) = [row for row in fates(ledger) if row["place"] == "conflict"]
+    ledger.note_moves(
+        [
+            Row(
+                upload_id=conflict["upload_id"],
+                source="stored",
+                target="conflict",
+                key="conflicts/x",
+                moved_at=9,
+            )
+        ]
+    )
+    resolved = read_day(ledger, settings, dt.date(2026, 11, 27), waiting)
+    assert [(one.source, one.reason) for one in resolved.exceptions] == [
+        ("(other)", "limit"),
+        ("ct", "was stored"),
+    ]
+
 
 def test_days_are_those_of_the_time_zone() -> None:
     """23 hours where the clocks go forward."""
