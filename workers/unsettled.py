@@ -31,6 +31,8 @@ class Unsettled:
         self._left = left
         self._facts: dict[Placing, Facts] = {}
         self._uploads: dict[Placing, Upload] = {}  # those that are not put by
+        self._held = 0  # bytes of memory, of those
+        self._files = 0  # those in scratch files
         self._put_by: set[Placing] = set()
         self._kept: set[Placing] = set()
 
@@ -39,11 +41,13 @@ class Unsettled:
         instance = upload.instance
         self._facts[task] = Facts(owner, instance.sop_instance_uid, instance.received_at, instance.size)
         self._uploads[task] = upload
+        self._held += upload.held
+        self._files += upload.file is not None
         task.add_done_callback(self._gone)
 
     def put_by(self, task: Placing) -> None:
         """Its upload waits, and is not in memory any more."""
-        self._uploads.pop(task, None)
+        self._let_go(task)
         self._kept.discard(task)
         self._put_by.add(task)
         self._left.set()
@@ -76,18 +80,23 @@ class Unsettled:
 
     def are_full(self, *, memory: int, waiting: int, files: int) -> bool:
         """Whether no more should be read; limits: bytes in memory, uploads put by, uploads in scratch files in work."""
-        uploads = self._uploads.values()
         return (
-            len(uploads) >= UPLOADS_AHEAD
-            or sum(upload.held for upload in uploads) >= memory
-            or sum(bool(upload.file) for upload in uploads) >= files
+            len(self._uploads) >= UPLOADS_AHEAD
+            or self._held >= memory
+            or self._files >= files
             or len(self._put_by) >= waiting
             or bool(self._kept)
         )
 
+    def _let_go(self, task: Placing) -> None:
+        upload = self._uploads.pop(task, None)
+        if upload is not None:
+            self._held -= upload.held
+            self._files -= upload.file is not None
+
     def _gone(self, task: Placing) -> None:
         del self._facts[task]
-        self._uploads.pop(task, None)
+        self._let_go(task)
         self._put_by.discard(task)
         self._kept.discard(task)
         self._left.set()

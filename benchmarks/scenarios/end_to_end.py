@@ -115,16 +115,23 @@ class _Bench:
             wait_settled(data, self.count, started)
 
     def drain_receiving(self) -> Sample:
-        """As many again come, as fast as the workers are, while they work the backlog off."""
+        """Twice as many come, as fast as the workers are, while they work the backlog off.
+
+        Counted are as many as the backlog has, from when the first is sent: receiver and senders have started by then,
+        which takes more of the cores than all that they do later, and the workers have not caught up with them.
+        """
         rate = (self.rate or self._size) / self._size
         with self._spooled() as data, ExitStack() as stack:
+            _, address = stack.enter_context(receiver(data))
             started = stack.enter_context(workers(data, len(self.cores), self.cores))
             wait_stored(data, 1, started)
-            _, address = stack.enter_context(receiver(data))
-            send(address, Load(_KIND, self.count, 2, run=next_run(), rate=rate))
-            objects = wait_stored(data, self.count, started)
-            by_time = sorted(objects, key=lambda path: path.stat().st_mtime_ns)
-            return self._sample(by_time[: self.count])
+            sent = send(address, Load(_KIND, 2 * self.count, 2, run=next_run(), rate=rate))
+            begun = min(sent.intended.values())
+            early = sum(path.stat().st_mtime < begun for path in stored(data))
+            found = wait_stored(data, early + self.count, started)
+            objects = sorted(found, key=lambda path: path.stat().st_mtime_ns)[early : early + self.count]
+            check_transcoded(objects)
+            return self._sample(objects)
 
     def bare(self) -> Sample:
         """No pipeline."""
