@@ -26,12 +26,11 @@ def _module(name: str) -> ModuleType:
 
 _PUBLIC: Final = _module("_dicom_dict")
 
-PUBLIC: Final[Mapping[int, tuple[str, ...]]] = (
-    _PUBLIC.DicomDictionary
-)  # tag -> VR, VM, name, retired, keyword
-REPEATERS: Final[Mapping[str, tuple[str, ...]]] = _PUBLIC.RepeatersDictionary  # of tags with x for any digit
-# creator -> tag, with x for any digit -> VR, VM, name, retired
+# Tag -> VR, VM, name, retired, keyword.
+PUBLIC: Final[Mapping[int, tuple[str, ...]]] = _PUBLIC.DicomDictionary
+# The same of repeating groups; x in a tag is any digit.
+REPEATERS: Final[Mapping[str, tuple[str, ...]]] = _PUBLIC.RepeatersDictionary
+# Creator -> tag, with x for any digit -> VR, VM, name, retired.
 PRIVATE: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = _module("_private_dict").private_dictionaries
-UIDS: Final[Mapping[str, tuple[str, ...]]] = _module(
-    "_uid_dict"
-).UID_dictionary  # UID -> name, type, info, retired, keyword
+# UID -> name, type, info, retired, keyword.
+UIDS: Final[Mapping[str, tuple[str, ...]]] = _module("_uid_dict").UID_dictionary
