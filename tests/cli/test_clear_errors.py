@@ -31,7 +31,7 @@ def test_where_nothing_ever_was(tmp_path: Path, command: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (("find",), "give one of --study, --accession and --patient"),
+        (("find",), "give one of --sop, --study, --accession and --patient"),
         (
             ("quarantine", "show", "1.2.3"),
             "no entry of quarantine is named '1.2.3': `dicom-ingest quarantine list`",
