@@ -8,6 +8,7 @@ from 0.
 Codec processes leak by what is known of their encoder, and are replaced for it: they may grow by what comes together before.
 """
 
+import math
 import os
 import shutil
 import threading
@@ -96,14 +97,16 @@ def _comparison(
 
 def over_noise(slope: Slope) -> float:
     """A slope over two standard errors; less and less memory is no leak."""
-    return max(0.0, slope.value) / (2 * slope.error) if slope.error else 0.0
+    if slope.value <= 0:
+        return 0.0
+    return slope.value / (2 * slope.error) if slope.error else math.inf
 
 
 def growth(points: Sequence[tuple[float, float]]) -> float:
-    """MiB by which the floor rises beyond noise, from the end of the first third on."""
+    """MiB by which the floor rises from the end of the first third on; 0 when that is noise."""
     slope = fit(points)
     hours = (points[-1][0] - points[len(points) // 3][0]) / _HOUR
-    return max(0.0, slope.value - 2 * slope.error) * hours
+    return slope.value * hours if over_noise(slope) > 1 else 0.0
 
 
 def bound(processes: int) -> float:
