@@ -133,7 +133,7 @@ def worker_gauges(worker: Worker, codec: Codec) -> list[Instrument]:
         Gauge("oldest_upload_seconds", "Age of the one that was received first; 0 without any.", oldest),
         KeptCounter(
             "codec_restarts_total",
-            "Starts of codec processes beyond each one's first.",
+            "Starts of codec processes beyond each one's first, and beyond those that worker.codec_frames asks for.",
             lambda: float(codec.restarts),
         ),
     ]

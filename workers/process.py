@@ -123,8 +123,9 @@ async def open_tools(
         return None
     resources.enter_context(stores)
     await _settle_resolutions(stores)
+    worker = settings.worker
     codec = await resources.enter_async_context(
-        Codec(memory=settings.worker.codec_memory, timeout=settings.worker.codec_timeout)
+        Codec(memory=worker.codec_memory, timeout=worker.codec_timeout, frames=worker.codec_frames)
     )
     return stores, codec
 

@@ -5,17 +5,22 @@ waits from before this receiver's start is not in the number, and as old as the 
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from ingest.contract.checkpoint import CorruptCheckpoint
 from ingest.contract.monitoring.instruments import Gauge
 
 INTERVAL: Final = 1.0  # s between two looks
 # Looks kept; beyond, every second one goes: who waits for an hour need not be told to the second.
 _MOST: Final = 4096
+# Whenever so many more are kept, those that are settled go, though nobody asks: each is 190 bytes, and a receiver that no
+# Prometheus scrapes would grow for an hour. Seldom, since telling them takes a look into the checkpoint of each partition.
+_MORE: Final = 64
 
 
 class _Look(NamedTuple):
@@ -51,6 +56,10 @@ class SpoolBacklog:
             if now.end == self._looks[-1].end:
                 return
             self._looks.append(now)
+            if len(self._looks) % _MORE == 0:
+                # Who asks is told of it; here they only stay longer.
+                with contextlib.suppress(OSError, CorruptCheckpoint):
+                    self._drop_settled(self._mark())
             if len(self._looks) > _MOST:
                 self._looks = deque(list(self._looks)[::2])
 
@@ -65,11 +74,14 @@ class SpoolBacklog:
     def _waits(self) -> tuple[float, float]:
         mark, now = self._mark(), _Look(self._clock(), self._end(), self._acknowledged())
         with self._lock:
-            while len(self._looks) > 1 and self._looks[1].end <= mark:
-                self._looks.popleft()
+            self._drop_settled(mark)
             first = self._looks[1].at if len(self._looks) > 1 else now.at
             count = now.instances - self._looks[0].instances
         return (count, now.at - first) if mark < now.end and count > 0 else (0.0, 0.0)
+
+    def _drop_settled(self, mark: int) -> None:
+        while len(self._looks) > 1 and self._looks[1].end <= mark:
+            self._looks.popleft()
 
     @property
     def gauges(self) -> list[Gauge]:

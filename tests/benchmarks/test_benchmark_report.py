@@ -5,6 +5,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,7 +14,7 @@ import pytest
 from benchmarks import tracing
 from benchmarks.arms import RATE, Comparison, Ratio
 from benchmarks.report_folder import main, read_results, write_report, write_results
-from benchmarks.scenarios.soak import fit
+from benchmarks.scenarios.soak import bound, fit, growth, over_noise
 from benchmarks.tracing import Samples, SystemCalls
 
 
@@ -133,3 +134,32 @@ def test_a_leak_is_told_from_noise() -> None:
     assert leak.value > 2 * leak.error
     assert abs(none.value) < 3 * none.error
     assert fit([(0.0, 1.0)] * 3) == (0.0, 0.0)
+
+
+def test_images_in_work_hide_no_leak() -> None:
+    """A large image for some seconds is 150 MiB above a floor that rises by 6 MiB an hour."""
+    generator = random.Random(7)
+
+    def series(slope: float) -> Iterator[tuple[float, float]]:
+        for second in range(0, 3600, 10):
+            image = generator.uniform(20, 150) if generator.random() < 0.4 else 0.0
+            yield from ((float(t), 60 + slope * t / 3600 + image) for t in range(second, second + 10))
+
+    leak, none = fit(list(series(6.0))), fit(list(series(0.0)))
+    assert leak.value == pytest.approx(6.0, abs=1.0)
+    assert over_noise(leak) > 1
+    assert over_noise(none) <= 1
+
+
+def test_a_codec_may_leak_until_it_is_replaced() -> None:
+    """What starts anew after so many frames is told from what goes on for good, and from a larger leak."""
+
+    def series(hours: float, pace: float, life: float) -> list[tuple[float, float]]:
+        seconds = range(round(hours * 3600))
+        return [(float(t), 80 + pace * (t / 3600 % life)) for t in seconds]
+
+    pace, life = 7.0, bound(2) / 7.0  # MiB and frames of an hour under a day's mix
+    for hours in (1 / 6, 1.0, 2.0, 12.0):
+        assert growth(series(hours, pace, life)) <= bound(2)
+    assert growth(series(1.0, pace, life=100.0)) > bound(2)
+    assert growth(series(1 / 6, 10 * pace, life=100.0)) > bound(2)

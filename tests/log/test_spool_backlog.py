@@ -1,5 +1,6 @@
 """What waits in the spool, told from looks at its end."""
 
+from ingest.contract.checkpoint import CorruptCheckpoint
 from ingest.log.spool_backlog import SpoolBacklog
 
 
@@ -58,6 +59,30 @@ def test_days_of_backlog_take_no_more_room() -> None:
     assert log.told[0] == 20_000
     log.second(0, settled=19_990)
     assert 10 <= log.told[0] <= 10 + 16
+
+
+def test_hours_of_work_that_nobody_asks_about_take_no_room() -> None:
+    """What is settled is let go of without a scrape of the admin port."""
+    log = Log()
+    for _ in range(3600):
+        log.second(4, settled=4)
+    assert len(log.backlog._looks) <= 64
+    log.second(3)
+    assert log.told == (3, 0)
+
+
+def test_a_checkpoint_that_cannot_be_read_ends_no_look() -> None:
+    """The log's end is noted all the same, and told once it can be read again."""
+    log = Log()
+    read, log.backlog._mark = log.backlog._mark, unreadable
+    for _ in range(200):
+        log.second(1)
+    log.backlog._mark = read
+    assert log.told == (200, 199)
+
+
+def unreadable() -> int:
+    raise CorruptCheckpoint("damaged")
 
 
 def test_what_is_no_instance_does_not_wait() -> None:

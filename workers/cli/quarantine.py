@@ -180,7 +180,9 @@ async def _placing(stores: Stores, settings: Settings) -> AsyncIterator[Placing]
     worker = settings.worker
     settings.data.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="replay-", dir=settings.data) as scratch:
-        async with Codec(memory=worker.codec_memory, timeout=worker.codec_timeout) as codec:
+        async with Codec(
+            memory=worker.codec_memory, timeout=worker.codec_timeout, frames=worker.codec_frames
+        ) as codec:
             pipeline = Pipeline(stores, codec, settings, Path(scratch))
 
             async def place(upload_id: UploadId, instance: Instance, payload: Payload) -> Outcome:

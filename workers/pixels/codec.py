@@ -42,15 +42,18 @@ _MODULE: Final = "workers.pixels.codec_process"
 
 
 class _Child:
-    """One codec process, started when it is needed."""
+    """One codec process, started when it is needed, and anew after so many frames."""
 
-    def __init__(self, memory: int, timeout: float) -> None:
+    def __init__(self, memory: int, timeout: float, frames: int | None) -> None:
         self._address_space = memory
         self._timeout = timeout
+        self._frames = frames
+        self._served = 0  # frames of the process that runs
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._memory = -1
-        self.starts = 0
+        self._is_due = True  # the next start is its first one, or one for its frames
+        self.restarts = 0  # all others
 
     @property
     def pid(self) -> int | None:
@@ -65,8 +68,12 @@ class _Child:
             Unavailable: no process can be started.
         """
         try:
+            if self._process is not None and self._served == self._frames:
+                self._is_due = True
+                await self.stop()  # between two frames it has nothing to lose
             if self._process is None:
                 await self._start_surely()
+            self._served += 1
             self._give(data)
             message = await self._exchange(request.encode(), self._timeout)
             return self._take(decode_answer(message), most)
@@ -95,7 +102,9 @@ class _Child:
         raise Unavailable("the codec process does not start", _RETRY_AFTER)
 
     async def _start(self) -> None:
-        self.starts += 1
+        self.restarts += not self._is_due
+        self._is_due = False
+        self._served = 0
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
@@ -181,12 +190,16 @@ class Codec:
     """A pool of codec processes: ``async with Codec(...) as codec``.
 
     ``processes``: frames in work at once. ``memory``: bytes of address space of each. ``timeout``: seconds
-    for one frame. Processes start with the first frame that needs them, and again after a crash. A frame whose
-    process crashes is not tried again here: how often, is for who keeps count of it over crashes of ours.
+    for one frame. ``frames``: after so many a process is replaced, since the encoder's binding never frees its log messages,
+    448 bytes a frame (pylibjpeg-openjpeg 2.6.0), until at the limit of its address space it would crash on a good one. None:
+    never; decoding leaks nothing.
+
+    Processes start with the first frame that needs them, and again after a crash. A frame whose process crashes is not tried
+    again here: how often, is for who keeps count of it over crashes of ours.
     """
 
-    def __init__(self, *, processes: int = 1, memory: int, timeout: float) -> None:
-        self._children = [_Child(memory, timeout) for _ in range(processes)]
+    def __init__(self, *, processes: int = 1, memory: int, timeout: float, frames: int | None = None) -> None:
+        self._children = [_Child(memory, timeout, frames) for _ in range(processes)]
         self._idle = list(self._children)
         self._free = asyncio.Semaphore(processes)
 
@@ -210,8 +223,8 @@ class Codec:
 
     @property
     def restarts(self) -> int:
-        """How often a child was started after its first time; any thread may ask."""
-        return sum(max(0, child.starts - 1) for child in self._children)
+        """How often a child was started after its first time, but for its frames; any thread may ask."""
+        return sum(child.restarts for child in self._children)
 
     async def encode_proved(self, frame: Data, form: FrameForm, *, transform: bool = False) -> bytes:
         """Encode a native frame as JPEG 2000 Lossless, decode the output, and compare.

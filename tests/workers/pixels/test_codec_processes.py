@@ -1,6 +1,8 @@
 """The codec processes themselves: killed, stopped, starved, raced, orphaned; one frame is lost at most."""
 
 import asyncio
+import contextlib
+import itertools
 import os
 import signal
 import struct
@@ -12,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from ingest.contract.settings import Settings
 from tests.support.pixel_objects import noise
 from workers.errors import Unavailable
 from workers.pixels.codec import Codec
 from workers.pixels.form import CodecFailed, Coding, Failure, FrameForm
+from workers.process import open_tools
 
 SMALL = FrameForm(64, 64, 1, 16, 12, False)
 LONG = FrameForm(2048, 2048, 1, 16, 16, False)  # takes a second to encode and prove
@@ -94,6 +98,77 @@ def test_killed_between_two_frames() -> None:
         await works(codec)
 
     with_codec(scenario)
+
+
+def test_replaced_after_its_frames() -> None:
+    """No process works on more frames than it may; that is no restart, and every frame comes back as itself."""
+
+    async def scenario(codec: Codec) -> None:
+        pids = []
+        for seed in range(7):
+            frame = noise(SMALL, seed).tobytes()
+            codestream = await codec.encode_proved(frame, SMALL)
+            pids += codec.pids
+            assert await codec.decode(codestream, Coding.JPEG_2000, SMALL) == frame
+            pids += codec.pids
+        runs = [len(list(run)) for _, run in itertools.groupby(pids)]
+        assert runs == [3, 3, 3, 3, 2]
+        assert all(gone(pid) for pid in set(pids) - set(codec.pids))
+        assert codec.restarts == 0
+
+    with_codec(scenario, frames=3)
+
+
+def test_a_worker_replaces_its_codec(tmp_path: Path) -> None:
+    """After `worker.codec_frames`."""
+
+    async def run() -> None:
+        settings = Settings.model_validate({"data": tmp_path, "worker": {"codec_frames": 1}})
+        async with contextlib.AsyncExitStack() as resources:
+            tools = await open_tools(settings, asyncio.Event(), resources)
+            assert tools is not None
+            _, codec = tools
+            await codec.encode_proved(FRAME, SMALL)
+            (pid,) = codec.pids
+            await codec.encode_proved(FRAME, SMALL)
+            assert codec.pids != [pid]
+
+    asyncio.run(run())
+
+
+def test_replaced_while_others_work() -> None:
+    """Processes of one pool come to their ends each on its own, and no frame is lost by it."""
+
+    async def scenario(codec: Codec) -> None:
+        frames = [noise(SMALL, seed).tobytes() for seed in range(12)]
+        codestreams = await asyncio.gather(*(codec.encode_proved(frame, SMALL) for frame in frames))
+        decoded = await asyncio.gather(
+            *(codec.decode(codestream, Coding.JPEG_2000, SMALL) for codestream in codestreams)
+        )
+        assert decoded == frames
+        assert codec.restarts == 0
+
+    with_codec(scenario, processes=2, frames=5)
+
+
+def test_a_crash_counts_among_replacements() -> None:
+    """And the process after it has all its frames before it."""
+
+    async def scenario(codec: Codec) -> None:
+        await works(codec)
+        await codec.encode_proved(FRAME, SMALL)
+        os.kill(codec.pids[0], signal.SIGKILL)
+        with pytest.raises(CodecFailed):
+            await codec.encode_proved(FRAME, SMALL)
+        await works(codec)
+        (pid,) = codec.pids
+        await works(codec)
+        assert codec.pids == [pid]
+        await works(codec)
+        assert codec.pids != [pid]
+        assert codec.restarts == 1
+
+    with_codec(scenario, frames=4)
 
 
 def test_a_process_that_cannot_start() -> None:
