@@ -37,5 +37,8 @@ class Reader(Protocol):
         ...
 
     async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - a bound on idleness, not on an operation
-        """Return when there may be more, at the latest after ``timeout`` seconds."""
+        """Return at once where there is more, else when there may be, at the latest after ``timeout`` seconds.
+
+        Only the time-out is a promise: what wakes may be missed, and then costs that time.
+        """
         ...
