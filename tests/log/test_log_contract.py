@@ -95,8 +95,10 @@ async def test_reading_goes_on_where_a_checkpoint_says(settings: Settings) -> No
         for number in range(6):
             await published(log, number % 2, number, b"%d" % number)
         found = read(settings)
-        half = next(one for one in found if one.record.payload == b"2")
-        behind = [(one.position, bytes(one.record.payload)) for one in found if one.record.payload == b"4"]
+        half = next(one for one in found if bytes(one.record.payload) == b"2")
+        behind = [
+            (one.position, bytes(one.record.payload)) for one in found if bytes(one.record.payload) == b"4"
+        ]
         again = read(settings, {0: half.next_position})
         assert [(one.position, bytes(one.record.payload)) for one in again] == behind
 
