@@ -20,11 +20,12 @@ from workers.audited import pipeline_of
 from workers.errors import Unavailable
 from workers.fences import Fences
 from workers.log.checkpoint import CheckpointFolder, Progress
+from workers.log.choice import local_reader
 from workers.log.in_hand import InHand
 from workers.log.outcome_producer import OutcomeProducer
 from workers.log.proof_files import ProofFiles
+from workers.log.reader import Reader
 from workers.log.scratch import ScratchFolder
-from workers.log.spool_reader import SpoolReader
 from workers.metrics import measured, show_worker
 from workers.partition import OwnedPartition
 from workers.pixels.codec import Codec
@@ -209,7 +210,7 @@ async def _own(
     partitions: Sequence[int],
     stop: asyncio.Event,
     resources: contextlib.AsyncExitStack,
-) -> tuple[SpoolReader, dict[int, OwnedPartition]] | None:
+) -> tuple[Reader, dict[int, OwnedPartition]] | None:
     """Lock the partitions and open all that is kept of them; None when stopped before there was a log."""
     data = settings.data
     for folder in ("checkpoints", "scratch"):
@@ -218,7 +219,7 @@ async def _own(
         checkpoints = _read_checkpoints(data, partitions)
         marks = {partition: checkpoint.low_water_mark for partition, checkpoint in checkpoints.items()}
         try:
-            reader = SpoolReader(data / "spool", marks)
+            reader = local_reader(settings, marks)
         except SpoolMissing:
             if await _stopped_within(stop, _AFTER_MISSING):
                 return None

@@ -59,7 +59,13 @@ class RecordLog(Protocol):
         """A hint: a record with a header as long as this one, of its kind, upload and index, is to begin with ``payload``."""
 
     def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
-        """Append one record, its header made in the order of the calls; the future is done when it is durable, and only then may payload be reused."""
+        """Append one record, behind those of its partition before it; to be called from the event loop's thread.
+
+        A header that is a function is called once, in the order of the calls. The future is done when the record is
+        durable, and only then may ``payload`` be reused. Where a PART is lost, no END of its upload becomes durable.
+        It fails with `OutOfResources` where there is no room, with `LogUnavailable` where the log
+        cannot tell that it is durable; the log tries neither again.
+        """
 
 
 class Upload:

@@ -25,9 +25,14 @@ class _Kafka(Protocol):
 
 def gauges_of(settings: Settings, log: Log) -> list[Gauge]:
     """Those that this kind of log has; all are cheap."""
-    if settings.log.kind == "kafka":
-        return _gauges_of_kafka(cast("_Kafka", log))
-    spool = cast("_Spool", log)
+    match settings.log.kind:
+        case "spool":
+            return _gauges_of_spool(settings, cast("_Spool", log))
+        case "kafka":
+            return _gauges_of_kafka(cast("_Kafka", log))
+
+
+def _gauges_of_spool(settings: Settings, spool: _Spool) -> list[Gauge]:
     folder = settings.data / "checkpoints"
     return [
         Gauge(

@@ -118,10 +118,7 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
     roots = roots_of(settings.store_locations, settings.store)
     moves = list(read_moves(roots))
     processes = running_processes(settings.data)
-    if settings.log.kind == "kafka":
-        account, workers, lost = _read_group(settings, moves)
-    else:
-        account, workers, lost = read_account(settings.data, moves), _local_workers(processes), 0
+    account, workers, lost = _read_log(settings, moves, processes)
     receiver = next((found for found in processes if found.name == "receiver"), None)
     return Report(
         data=str(settings.data.resolve()),
@@ -155,6 +152,17 @@ def _unknown_note(settings: Settings) -> str:
         f"unknown sources: at most {taken.instances} instances of {limits.unknown_instances}, {taken.bytes / 1e6:.1f} MB of "
         f"{limits.unknown_bytes / 1e6:.1f} MB into quarantine in this period; see `quarantine list`"
     )
+
+
+def _read_log(
+    settings: Settings, moves: Iterable[Move], processes: Iterable[Running]
+) -> tuple[Account, list[RunningWorker], int]:
+    """The account, who works, and what retention took."""
+    match settings.log.kind:
+        case "spool":
+            return read_account(settings.data, moves), _local_workers(processes), 0
+        case "kafka":
+            return _read_group(settings, moves)
 
 
 def _local_workers(processes: Iterable[Running]) -> list[RunningWorker]:

@@ -16,11 +16,15 @@ def waiting_uploads(settings: Settings, *, subjects: bool = False) -> list[Compl
         OSError: the disk's.
     """
     heads = Heads() if subjects else None
-    if settings.log.kind == "kafka":
-        # The client is an extra that one machine does not need.
-        from workers.cli.group_account import read_open_uploads  # noqa: PLC0415
+    match settings.log.kind:
+        case "spool":
+            marks = {
+                number: found.low_water_mark for number, found in read_checkpoints(settings.data).items()
+            }
+            completed = list(completed_uploads(settings.data / "spool", marks, heads))
+            return list(open_uploads(completed, read_checkpoints(settings.data)).values())
+        case "kafka":
+            # The client is an extra that one machine does not need.
+            from workers.cli.group_account import read_open_uploads  # noqa: PLC0415
 
-        return read_open_uploads(settings, heads)
-    marks = {number: found.low_water_mark for number, found in read_checkpoints(settings.data).items()}
-    completed = list(completed_uploads(settings.data / "spool", marks, heads))
-    return list(open_uploads(completed, read_checkpoints(settings.data)).values())
+            return read_open_uploads(settings, heads)

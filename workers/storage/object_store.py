@@ -43,7 +43,11 @@ class StoredBytes(Payload, Protocol):
 
 
 class ObjectStore(Protocol):
-    """One store. Every method raises `Unavailable` when the store cannot serve now; nothing is left behind."""
+    """One store, opened by any number of processes at once, each of which makes any number of calls at once.
+
+    Every method raises `Unavailable` when the store cannot serve now, and nothing is left behind; so it does for an
+    `OSError` of ``pieces``. The message has no key: it is logged. Whatever blocks is done off the event loop.
+    """
 
     @property
     def name(self) -> str:
@@ -69,7 +73,9 @@ class ObjectStore(Protocol):
         """
 
     async def read_back(self, keys: deque[Key], look: Look) -> None:
-        """Take the next keys, at least one, and show ``look``, which blocks, what is under each: in one thread.
+        """Take the next keys, at least one while there are any, and show ``look``, which blocks, what is under each.
+
+        All of one call in one thread. Calls at once share ``keys``: whoever comes last may find none left.
 
         What is not there or cannot be opened is passed over; ``look`` meets the errors of what it reads. All that was
         shown is durable only when `sync` has returned since.
@@ -88,12 +94,12 @@ class ObjectStore(Protocol):
         """Those of these keys that are taken, looked at in this order."""
 
     async def filled(self, area: Area) -> list[str]:
-        """The shards that may hold objects of an area, in order."""
+        """The shards that may hold objects of an area, in order; none that does is left out."""
 
     async def move(self, source: Key, target: Key) -> bool:
-        """Set an object aside, whole, at a key that nobody else uses; False where there is none.
+        """Set an object aside, whole and durably, at a key that nobody else uses; False where there is none.
 
-        The caller holds the lock of the shard.
+        A target that is taken is left alone: `Unavailable`. The caller holds the lock of the shard.
         """
 
     async def replace(self, key: Key, pieces: Pieces) -> None:
@@ -103,7 +109,7 @@ class ObjectStore(Protocol):
         """Remove an object, durably; one that is not there is removed already."""
 
     def lock(self, shard: str) -> AbstractAsyncContextManager[None]:
-        """Hold back all others that change the lanes of a shard."""
+        """Hold back all others that change the lanes of a shard, in any process; a killed holder's is given back."""
 
     def locate(self, key: Key) -> str:
-        """Where an administrator finds what is under a key: a path or URL."""
+        """Where an administrator finds what is under a key: a path or URL that ends in it, and leads to no secret."""

@@ -27,7 +27,7 @@ class OpenStore(ObjectStore, Protocol):
     """A store with what it holds open."""
 
     def sweep(self) -> int:
-        """Remove what killed writers left."""
+        """Remove what killed writers left; how many things that was."""
 
     def close(self) -> None:
         """Let go of it; may be called again."""
@@ -78,13 +78,16 @@ class Root(Protocol):
         """Be alone. Raises `WrongStores` where others are present."""
 
     def probe(self) -> None:
-        """Try whether it keeps what the pipeline relies on. Raises `WrongStores` where it does not."""
+        """Try whether it keeps what the pipeline relies on. Raises `WrongStores` where it does not.
+
+        Nothing is tried of what the operating system promises; `probe.py` tries a bucket.
+        """
 
     def open(self, name: str) -> OpenStore:
         """Open it as the store of that name, from within `shared` or `alone`."""
 
     def records(self, area: Area) -> Iterator[tuple[str, bytes]]:
-        """The small objects of an area: where they are, and what is in them. Only reads."""
+        """The JSON objects of an area right below its shards: where they are, and what is in them. Only reads."""
 
     def sizes(self) -> Iterator[Size]:
         """All objects under UIDs. Only reads."""
