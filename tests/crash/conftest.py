@@ -1,7 +1,5 @@
 """The crash matrix runs on a pipeline that goes on from seed to seed; a scenario replaces what it has killed."""
 
-import gc
-import warnings
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -43,12 +41,3 @@ def stop_all(pipeline: Distributed, servers: Sequence[str] = ()) -> None:
 @pytest.fixture(autouse=True)
 def _credentials(s3_credentials: None) -> None:
     """For what looks into the store from here."""
-
-
-@pytest.fixture(autouse=True)
-def _sockets_to_killed_brokers() -> Iterator[None]:
-    """kafka-python 3.0 leaves them to the garbage collector, whose warnings would fail a run at whatever comes next."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
