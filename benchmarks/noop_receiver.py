@@ -6,7 +6,7 @@ the durable receiver is the log, and the difference to a discarding peer is the 
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -35,9 +35,6 @@ class NoopLog:
         future = asyncio.get_running_loop().create_future()
         future.set_result(None)
         return future
-
-    def expect(self, header: Callable[[], bytes], payload: memoryview) -> None:
-        """Nothing is written, early or late."""
 
     def congested(self, *, full: bool) -> bool:  # noqa: ARG002 - the log's interface
         """Never away."""

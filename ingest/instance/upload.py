@@ -39,9 +39,6 @@ PARTS_IN_FLIGHT = 4
 # Instance UID, to which honest ones come within a few hundred bytes; and where no chunk is free. Else peers that drip, more
 # of them than there are chunks, would take one from another for each few bytes, and a record in the log with it.
 PARKED_MAX = 8 * 1024
-# Of a record that is still coming, so much more each time is shown to the log, which may have the disk begin with it. Each
-# time takes some 60 µs, and a write of less is hardly quicker for the disk: a CT of 512 KiB is shown once, most of it.
-EXPECTED = 256 * 1024  # bytes
 
 
 # The head of a record, or what makes it: seal and CRC are then computed in the log's own thread.
@@ -54,9 +51,6 @@ class RecordLog(Protocol):
     @property
     def partitions(self) -> int:
         """How many partitions the log has."""
-
-    def expect(self, header: Callable[[], bytes], payload: memoryview) -> None:
-        """A hint: a record with a header as long as this one, of its kind, upload and index, is to begin with ``payload``."""
 
     def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
         """Append one record, behind those of its partition before it; to be called from the event loop's thread.
@@ -96,7 +90,6 @@ class Upload:
         self._seal = xxhash.xxh3_128()
         self._chunk: memoryview | None = None
         self._filled = 0
-        self._expected = 0  # of those, bytes that the log has been shown
         self._parked = b""
         self._parts = 0
         self._parts_seen = 0  # by `keep_alive`, and when
@@ -141,7 +134,7 @@ class Upload:
             taken += count
         self.size += taken
         if self._chunk is not None:
-            self._used(self._chunk)
+            self._pool.used(self)
         return taken
 
     def write_run(self, rows: Rows) -> int:
@@ -161,20 +154,8 @@ class Upload:
             target.reshape(count, width)[:] = rows[:count]
             self._filled += size
             self.size += size
-            self._used(chunk)
+            self._pool.used(self)
         return count
-
-    def _used(self, chunk: memoryview) -> None:
-        self._pool.used(self)
-        if self._filled - self._expected >= EXPECTED:
-            self._expected = self._filled
-            self._log.expect(self._draft, chunk[: self._filled])
-
-    def _draft(self) -> bytes:
-        """The head of the record that the chunk at hand becomes, as far as is known: whole, or the next part."""
-        if self._parts:
-            return encode_header(Kind.PART, self.upload_id, self._parts)
-        return encode_header(Kind.INSTANCE, self.upload_id, 1, self._sealed())
 
     def finish(self, done: Callable[[Exception | None], None]) -> None:
         """The data set is complete; ``done`` is called once with ``None`` when it is durable, else why not."""
@@ -234,7 +215,6 @@ class Upload:
             self._waiting = True
         if chunk is not None:
             self._chunk = chunk
-            self._expected = 0
             self._filled = len(self._parked)
             chunk[: self._filled] = self._parked
             self._parked = b""

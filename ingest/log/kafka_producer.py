@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -133,9 +133,6 @@ class KafkaWriter:
             logger.warning("single copy: the loss of one broker may lose acknowledged instances")
         self._retention.start()
         self._look()
-
-    def expect(self, header: Callable[[], bytes], payload: memoryview) -> None:
-        """A broker takes records whole."""
 
     def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
         """Send one record: ``header`` of `records.encode_header`, or what makes it, and the payload it is for.

@@ -149,29 +149,11 @@ class SpoolWriter:
             self._queue.put(published)
         return future
 
-    def expect(self, header: Callable[[], bytes], payload: memoryview) -> None:
-        """Have the disk begin with a record while the rest of it still comes, where one publisher is alone.
-
-        See `RecordLog`. With others the disk has enough to do, and nobody knows whose record comes next.
-        """
-        if self._refusal is not None or self._on_their_way or not self._may_write_here():
-            return
-        begun = time.monotonic()
-        try:
-            self._log.write_ahead(header(), payload)
-        finally:
-            self._writing.release()
-        self._note_speed(begun)
-
-    def _may_write_here(self) -> bool:
-        """Take the right to write in the event loop's thread, if there is one publisher and the disk is quick."""
-        if self.publishers > 1 or not self._ready or time.monotonic() < self._slow_until:
-            return False
-        return self._writing.acquire(blocking=False)
-
     def _written_here(self, published: _Published) -> bool:
         """Write a record in the event loop's thread, if it is the only one and the disk is quick."""
-        if self._on_their_way > 1 or not self._may_write_here():
+        if self.publishers > 1 or self._on_their_way > 1 or not self._ready:
+            return False
+        if time.monotonic() < self._slow_until or not self._writing.acquire(blocking=False):
             return False
         try:
             self._write_alone(published)
@@ -349,17 +331,14 @@ class SpoolWriter:
             deque(records, 0)  # none waits behind those that are refused, for the same again
             self._refuse(waiting, error)
             return []
-        self._note_speed(begun)
+        ended = time.monotonic()
+        if ended - begun > _QUICK:
+            self._slow_until = ended + _SLOW_PAUSE * (ended - begun)
         group = [waiting.popleft() for _ in range(count)]
         if not self._ready and all(future is not None for _, future in waiting):
             self._ready = True
         self._started.set()
         return group
-
-    def _note_speed(self, begun: float) -> None:
-        ended = time.monotonic()
-        if ended - begun > _QUICK:
-            self._slow_until = ended + _SLOW_PAUSE * (ended - begun)
 
     def _refuse(self, waiting: deque[_Waiting], error: Exception) -> None:
         """Tell all that wait; only the start's own records stay, unless the log is broken."""

@@ -116,12 +116,6 @@ class SimulatedDisk:
         self.refuse_after: int | None = None  # pages that are written before the disk is full
         self.unreadable: set[tuple[File, int]] = set()  # pages that give EIO
         self.operations = 0
-        self._writes: list[tuple[int, int]] | None = None
-
-    def record_writes(self) -> list[tuple[int, int]]:
-        """What is written from now on goes into this list: first page, and how many."""
-        self._writes = []
-        return self._writes
 
     # -- the interface
 
@@ -164,8 +158,6 @@ class SimulatedDisk:
         if len(data) > 1 and self.rng.random() < self.short_writes:
             data = data[: self.rng.randint(1, len(data) - 1)]
         file.write(data, position)
-        if self._writes is not None:
-            self._writes.append((position // PAGE, -(-len(data) // PAGE)))
         return len(data)
 
     def allocate(self, fd: int, size: int) -> None:

@@ -69,7 +69,6 @@ class Machine:
         assert self.log is not None
         group = [self.record() for _ in range(self.rng.randint(1, 5))]
         try:
-            self.write_ahead(group[0] if self.rng.random() < 0.6 else self.record())
             while group:
                 count = self.log.append(group)
                 self.written += [record.header + b"".join(record.payload) for record in group[:count]]
@@ -78,15 +77,6 @@ class Machine:
             pass
         except SyncFailed:
             self.restart()
-
-    def write_ahead(self, record: Appended) -> None:
-        """Some of a record before it comes, in steps; with chance, of one that never comes or not yet."""
-        assert self.log is not None
-        size = len(record.payload[0])
-        for end in sorted(self.rng.randint(0, size) for _ in range(self.rng.randint(0, 3))):
-            draft = bytearray(record.header)
-            draft[4:12] = bytes(8)  # its length and CRC are not known yet
-            self.log.write_ahead(bytes(draft), record.payload[0][:end])
 
     def record(self) -> Appended:
         self.count += 1
@@ -247,14 +237,11 @@ class Script(Machine):
 
     def write(self, size: int) -> bytes:
         assert self.log is not None
-        record = self.sized_record(size)
-        assert self.log.append([record]) == 1
-        return record.header + bytes(record.payload[0])
-
-    def sized_record(self, size: int) -> Appended:
         payload = [memoryview(self.rng.randbytes(size))]
         self.count += 1
-        return Appended(0, encode_header(Kind.PART, UploadId.of(1, 1, self.count), 0, None, payload), payload)
+        header = encode_header(Kind.PART, UploadId.of(1, 1, self.count), 0, None, payload)
+        assert self.log.append([Appended(0, header, payload)]) == 1
+        return header + bytes(payload[0])
 
     def lose_durable_end(self) -> None:
         """The mapped page was never written back: recovery has only the groups to go by."""
@@ -338,101 +325,6 @@ def test_a_write_that_failed_early_is_told_by_the_sync() -> None:
     recovered = machine.recover_quietly()
     assert (recovered.retired, recovered.end) == (0, PAGE)
     assert machine.contents() == [first]
-
-
-def test_what_is_written_ahead_is_not_written_again() -> None:
-    """But for the first page, which makes it a group, and the last; and it is found whole after the power has gone."""
-    machine = Script()
-    first = machine.write(100)
-    assert machine.log is not None
-    writes = machine.disk.record_writes()
-    record = machine.sized_record(6 * PAGE)
-    for end in (2 * PAGE, 3 * PAGE, 3 * PAGE + 1, 5 * PAGE + 5):
-        machine.log.write_ahead(record.header, record.payload[0][:end])
-    machine.log.append([record])
-    machine.sync_quietly()
-    assert writes == [(2, 1), (3, 1), (4, 2), (6, 2), (1, 1)]
-    machine.disk.power_cut()
-    machine.recover_quietly()
-    assert machine.contents() == [first, record.header + bytes(record.payload[0])]
-
-
-def test_what_is_written_ahead_in_vain_is_written_over() -> None:
-    """Of another upload, another part, another kind, or with another place for its payload; or a group came between."""
-    machine = Script()
-    written = [machine.write(100)]
-    assert machine.log is not None
-    for change in (b"upload", b"part", b"kind", b"length", b"between"):
-        record = machine.sized_record(3 * PAGE)
-        draft = bytearray(record.header)
-        if change == b"length":
-            draft += b"."
-        elif change != b"between":
-            draft[{b"upload": 12, b"part": 28, b"kind": 1}[change]] ^= 1
-        machine.log.write_ahead(bytes(draft), memoryview(machine.rng.randbytes(3 * PAGE)))
-        if change == b"between":
-            written.append(machine.write(10))
-            machine.sync_quietly()
-        machine.log.append([record])
-        machine.sync_quietly()
-        written.append(record.header + bytes(record.payload[0]))
-    machine.disk.power_cut()
-    machine.recover_quietly()
-    assert machine.contents() == written
-
-
-def test_what_failed_to_be_written_ahead_is_told_by_the_sync() -> None:
-    """The page cache calls it clean, so it is not written again: the sync must be heard, and nothing of it be shown."""
-    machine = Script()
-    first = machine.write(100)
-    machine.sync_quietly()
-    assert machine.log is not None
-    record = machine.sized_record(5 * PAGE)
-    machine.disk.fail_writeback = 1.0
-    machine.log.write_ahead(record.header, record.payload[0])
-    machine.disk.fail_writeback = 0.0
-    machine.log.append([record])
-    with pytest.raises(SyncFailed):
-        machine.sync_quietly()
-    machine.disk.kill()
-    assert machine.recover_quietly().retired == 0
-    assert machine.contents() == [first]
-
-
-@pytest.mark.parametrize("other_is_appended", [False, True])
-def test_what_a_refused_write_has_spoilt_is_written_again(other_is_appended: bool) -> None:
-    """Where a record lies ahead, another is begun and refused on the way; then the first one comes after all."""
-    machine = Script()
-    first = machine.write(100)
-    assert machine.log is not None
-    record, other = machine.sized_record(5 * PAGE), machine.sized_record(5 * PAGE)
-    machine.log.write_ahead(record.header, record.payload[0])
-    machine.disk.refuse_after = 2
-    if other_is_appended:
-        with pytest.raises(WriteFailed):
-            machine.log.append([other])
-    else:
-        machine.log.write_ahead(other.header, other.payload[0])
-    machine.disk.refuse_after = None
-    machine.log.append([record])
-    machine.sync_quietly()
-    assert machine.contents() == [first, record.header + bytes(record.payload[0])]
-
-
-def test_what_was_refused_ahead_is_written_with_its_group() -> None:
-    """Whole: of a write that broke off nobody knows what is there."""
-    machine = Script()
-    first = machine.write(100)
-    assert machine.log is not None
-    record = machine.sized_record(5 * PAGE)
-    machine.disk.refuse_after = 2
-    machine.log.write_ahead(record.header, record.payload[0])
-    machine.disk.refuse_after = None
-    machine.log.append([record])
-    machine.sync_quietly()
-    machine.disk.power_cut()
-    machine.recover_quietly()
-    assert machine.contents() == [first, record.header + bytes(record.payload[0])]
 
 
 def test_a_group_refused_between_its_pieces_is_taken_back() -> None:

@@ -13,17 +13,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
-import xxhash
 
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Instance, Kind, encode_header, instance_of
+from ingest.contract.records import Instance, Kind, encode_header
 from ingest.contract.settings import LogSettings, Settings
 from ingest.contract.spool import Layout, OsDisk, Space, SpoolLocked, SpoolMismatch, write_slot
-from ingest.contract.spool.segment_log import PIECE
 from ingest.errors import LogUnavailable, OutOfResources
-from ingest.instance import ChunkPool, Upload
-from ingest.log import SpoolWriter, spool_writer
+from ingest.log import SpoolWriter
 from tests.support.asynchronous import asynchronous
 from tests.support.fences import fence_record
 from tests.support.file_limit import longest_file
@@ -325,64 +322,6 @@ async def test_all_that_wait_are_refused_with_the_first(tmp_path: Path) -> None:
         assert calls.count("write") == 1
         await publish(writer, 0, b"later")
     assert payloads(read_all(tmp_path, [0])) == [b"later"]
-
-
-def upload(writer: SpoolWriter, pool: ChunkPool, sequence: int) -> Upload:
-    """Of a deflated data set, since nothing of it is read."""
-    instance = Instance("1.2", "1.2.3", "1.2.840.10008.1.2.1.99", 0, b"", "A", "B", "::1", 1)
-    return Upload(writer, pool, UploadId.of(1, 1, sequence), instance, lambda: None)
-
-
-async def send(writer: SpoolWriter, pool: ChunkPool, sequence: int, data: bytes, *, end: bool = True) -> None:
-    """A data set as it comes, in pieces; without ``end`` its sender goes away."""
-    receiving, rng = upload(writer, pool, sequence), random.Random(sequence)
-    done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-    at = 0
-    while at < len(data):
-        taken = receiving.write(memoryview(data)[at : at + rng.randint(1, 300_000)])
-        at += taken
-        if not taken:
-            await asyncio.sleep(0)
-    if end:
-        receiving.finish(done.set_result)
-        assert await done is None
-    else:
-        receiving.abandon()
-
-
-@EITHER_THREAD
-@asynchronous
-async def test_an_image_that_is_written_while_it_comes_is_the_one_that_was_sent(
-    tmp_path: Path, publishers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of any size, whole or in parts, also behind senders who went away; only a lone one's has the disk begin early."""
-    calls: list[str] = []
-    sizes = [10_000, 300_000, 528_000, 960 * 1024, 960 * 1024 + 1, 2_500_000]
-    sent, early = {}, 0
-    monkeypatch.setattr(spool_writer, "_QUICK", 60.0)  # whatever the machine is
-    config = settings(tmp_path, maximum_size=64 * MiB)
-    async with running(config, ToldDisk(calls), publishers=publishers) as writer:
-        pool = ChunkPool(16 * MiB)
-        for sequence, size in enumerate(sizes * 2):
-            await send(writer, pool, 2 * sequence + 1, os.urandom(size), end=False)
-            data = sent[2 * sequence + 2] = os.urandom(size)
-            calls.clear()
-            await send(writer, pool, 2 * sequence + 2, data)
-            early += size < PIECE and "begin" in calls
-    assert (early > 0) == (publishers == 1)
-    found: dict[int, bytes] = {}
-    ended = set()
-    for entry in read_all(tmp_path):
-        assert isinstance(entry, LogRecord)
-        record = entry.record
-        if record.kind in (Kind.INSTANCE, Kind.PART, Kind.END):
-            found[record.upload_id.sequence] = found.get(record.upload_id.sequence, b"") + bytes(
-                record.payload
-            )
-        if record.kind in (Kind.INSTANCE, Kind.END):
-            ended.add(record.upload_id.sequence)
-            assert xxhash.xxh3_128_digest(found[record.upload_id.sequence]) == instance_of(record).seal
-    assert {sequence: found[sequence] for sequence in ended} == sent
 
 
 class SmallDisk(OsDisk):

@@ -1,7 +1,7 @@
 """A log in memory that acknowledges when a test lets it, and remembers what it was given."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ingest.contract.records import Instance, Kind, Record, decode, instance_of
 from ingest.instance import Header
@@ -28,9 +28,6 @@ class MemoryLog:
 
     def refusal(self) -> str | None:
         return self.reason
-
-    def expect(self, header: Callable[[], bytes], payload: memoryview) -> None:
-        """Nothing is written, early or late."""
 
     def publish(self, partition: int, header: Header, payload: Sequence[memoryview]) -> asyncio.Future[None]:
         assert 0 <= partition < self.partitions

@@ -53,9 +53,7 @@ the record old is seen. A record is skipped by reading its frame and head only.
 
 Writing (`SegmentLog`, `open_log`): append, sync, then publish the durable end. A large group is written in
 pieces while its records come (`GroupWriter`), its header last, and the disk is given each piece at once; durable
-it is by the sync alone. Of a record that still comes, pages may be written ahead beyond the log's end, where it will lie
-if it is the next (`SegmentLog.write_ahead`): without a group's header they are nothing, as what a recycled segment holds.
-A segment is synced before the next one is written. A group that the disk refused is blanked, and that is synced before another segment
+it is by the sync alone. A segment is synced before the next one is written. A group that the disk refused is blanked, and that is synced before another segment
 is begun. After a failed sync the log is broken: position and segment go to ``cut``, and only `open_log` of a
 new process goes on.
 

@@ -44,8 +44,8 @@ class GroupWriter:
         within = self._records == 0 or self._iov_left >= 1 + len(record.payload)
         return within and frame_ceiling(self._length) + framed_size(record.size) <= self._room
 
-    def add(self, record: Appended, ahead: int = PAGE) -> None:
-        """Append a record that fits; of the first one, what lies from the second page to ``ahead`` is written already.
+    def add(self, record: Appended) -> None:
+        """Append a record that fits.
 
         Raises:
             OSError: the disk's; the group cannot be completed.
@@ -55,10 +55,6 @@ class GroupWriter:
         self._length = start + FRAME.size + record.size
         self._records += 1
         self._iov_left -= 1 + len(record.payload)
-        if ahead > PAGE:
-            self._keep_first_page()
-            cut(self._buffers, ahead - PAGE)
-            self._written = ahead
         if self._length - self._written >= self._piece:
             self._write_piece()
 
@@ -81,13 +77,10 @@ class GroupWriter:
     def _write_piece(self) -> None:
         """Write all whole pages but the first, and have the disk begin with them."""
         if not self._written:
-            self._keep_first_page()
+            self._first_page = cut(self._buffers, PAGE)
+            self._written = PAGE
         start = self._written
         size = (self._length - start) // PAGE * PAGE
         write_all(self._disk, self._fd, cut(self._buffers, size), self._offset + start)
         self._written += size
         self._disk.start_writeback(self._fd, size, self._offset + start)
-
-    def _keep_first_page(self) -> None:
-        self._first_page = cut(self._buffers, PAGE)
-        self._written = PAGE

@@ -3,11 +3,11 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from ingest.contract.spool.disk import Disk, write_all
 from ingest.contract.spool.errors import SyncFailed, WriteFailed
-from ingest.contract.spool.format import FRAME, GROUP, HEAD_SIZE, PAGE, Appended, GroupHeader, framed_size
+from ingest.contract.spool.format import GROUP, PAGE, Appended, GroupHeader, framed_size
 from ingest.contract.spool.group_writer import GroupWriter
 from ingest.contract.spool.layout import Layout, Meta
 from ingest.contract.spool.slots import write_slot
@@ -16,23 +16,11 @@ from ingest.contract.spool.slots import write_slot
 MAX_GROUP: Final = 16 << 20  # bytes
 # From so much on the disk is given work before the group is complete: it writes while the records behind are hashed and
 # copied. A part of a large instance (960 KiB) is a piece, so that few of them gain as well; what one sender of 512 KiB
-# waits with is none, and has no call more; most of it is written ahead.
+# waits with is none: one write and one sync, with no call more.
 PIECE: Final = 768 << 10  # bytes
-
-# Of a record's head, what tells it from all others: version and kind, and which record of which upload it is.
-_KIND: Final = slice(0, 2)
-_PLACE_IN_UPLOAD: Final = slice(12, HEAD_SIZE)
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class _Ahead(NamedTuple):
-    """What of a record is written before it is appended: its pages from the second one of its group up to ``end``."""
-
-    position: int  # of the group that it would begin
-    record: tuple[bytes, bytes, int]
-    end: int  # bytes from there
 
 
 class SegmentLog:
@@ -60,7 +48,6 @@ class SegmentLog:
         self._counter.store(end)
         self._dirty = False  # something was written since the last sync, were it only a group taken back
         self._broken = False
-        self._ahead: _Ahead | None = None
 
     @property
     def end(self) -> int:
@@ -81,34 +68,6 @@ class SegmentLog:
         """Whether the segment at hand has room, so that appending never waits for another."""
         return self._fd is not None and GROUP.size + framed_size(record.size) <= self._room()
 
-    def write_ahead(self, header: bytes, payload: memoryview) -> None:
-        """Have the disk begin with a record that is still to come, where it will lie if it is the next one appended.
-
-        A hint, which promises nothing: ``header`` has the length, kind, upload and index of the one that is to come, and
-        ``payload`` is the beginning of its payload. What is written here lies beyond the log's end and without a group's
-        header, so nobody can find it; if another record is appended first, it is written over.
-        """
-        if (
-            self._fd is None
-            or self._broken
-            or GROUP.size + framed_size(len(header) + len(payload)) > self._room()
-        ):
-            return
-        start = GROUP.size + FRAME.size + len(header)
-        record = _identity(header)
-        begin = self._ahead_of(record)
-        end = (start + len(payload)) // PAGE * PAGE
-        if end <= begin:
-            return
-        self._ahead = None  # until it is there
-        offset = self._next % self.meta.segment_size + begin
-        try:
-            write_all(self._disk, self._fd, [payload[begin - start : end - start]], offset)
-        except OSError:  # it is written again, and who waits for it is told then
-            return
-        self._disk.start_writeback(self._fd, end - begin, offset)
-        self._ahead = _Ahead(self._next, record, end)
-
     def append(self, waiting: Iterable[Appended]) -> int:
         """Write one group of the first records of ``waiting``; returns how many it took, at least one.
 
@@ -125,12 +84,9 @@ class SegmentLog:
         for record in waiting:
             if group is None:
                 group = self._group_for(record)
-                ahead, self._ahead = self._ahead_of(_identity(record.header)), None
-                self._write(group.add, record, ahead)
-            elif group.fits(record):
-                self._write(group.add, record)
-            else:
+            elif not group.fits(record):
                 break
+            self._write(group.add, record)
             count += 1
         assert group is not None, "no record waits"
         header = GroupHeader(0, 0, 0, self._end, self._durable_end, time.time_ns())
@@ -164,11 +120,6 @@ class SegmentLog:
     def _check(self) -> None:
         if self._broken:
             raise SyncFailed("an earlier sync failed, or the log is closed")
-
-    def _ahead_of(self, record: tuple[bytes, bytes, int]) -> int:
-        """Up to where the record is written, if it begins the next group; a page where nothing is."""
-        ahead = self._ahead
-        return ahead.end if ahead is not None and ahead[:2] == (self._next, record) else PAGE
 
     def _room(self) -> int:
         """Bytes that a group may take: no more than the rest of the segment."""
@@ -224,8 +175,3 @@ class SegmentLog:
         self._broken = True
         with contextlib.suppress(OSError):
             write_slot(self._disk, self._layout.cut, self._number, self._durable_end)
-
-
-def _identity(header: bytes) -> tuple[bytes, bytes, int]:
-    """Which record it is, and how far into it the payload begins; no two records have this in common and differ in payload."""
-    return header[_KIND], header[_PLACE_IN_UPLOAD], len(header)
