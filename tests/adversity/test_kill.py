@@ -24,7 +24,11 @@ pytestmark = pytest.mark.real
 SEEDS = int(os.environ.get("SEEDS", "2"))
 FIRST_SEED = int(os.environ.get("CRASH_FIRST_SEED", "1"))
 SENDERS = 4
-PAUSE = 0.05  # s between two instances of a sender: what more came would take time, and show nothing more
+# Beyond what `make test` runs, senders go without a pause and send large images, too: more is on its way at each kill, and
+# what it leaves takes codecs longer.
+LONG = "SEEDS" in os.environ
+PAUSE = 0.0 if LONG else 0.05  # s between two instances of a sender
+SIZES = (3000, 20_000, 140_000, 600_000, 2_500_000) if LONG else (3000, 20_000, 140_000, 300_000, 1_200_000)
 KILLS = 4
 
 
@@ -48,7 +52,7 @@ class Load:
                 while not self.stopping:
                     number += 1
                     uid = f"1.2.826.{self.seed}.{sender}.{number}"
-                    size = self.random.choice((3000, 20_000, 140_000, 300_000, 1_200_000))
+                    size = self.random.choice(SIZES)
                     data_set = self.tried[uid] = ct_data_set(uid, size)
                     if (await scu.store(uid, data_set)).status == 0:
                         self.acknowledged.add(uid)
