@@ -180,6 +180,7 @@ _SOURCES: Final = text(
     FROM fates WHERE {_IN_DAY} GROUP BY source
     """  # noqa: S608 - all names are of this page
 )
+# As in all these, the names put in are of this page (S608).
 _EXCEPTIONS: Final = text(
     "SELECT source, place, CASE WHEN moved_from = '' THEN reason ELSE 'was ' || moved_from END AS reason, "  # noqa: S608
     "COUNT(*) AS instances FROM fates "

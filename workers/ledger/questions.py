@@ -1,9 +1,9 @@
 """Questions: where is an instance, and each of a study, an examination, a patient?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import bindparam, text
+from sqlalchemy import TextClause, bindparam, text
 
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
@@ -54,6 +54,7 @@ class Row(msgspec.Struct, frozen=True):
     accession: str
 
 
+# S608 is wrong of the questions below: all names in them are of this page.
 _COLUMNS = ", ".join(Row.__struct_fields__)
 _ORDER = "ORDER BY study_instance_uid, series_instance_uid, sop_instance_uid, received_at, upload_id"
 _OF_STUDY = text(f"SELECT {_COLUMNS} FROM fates WHERE study_instance_uid = :uid {_ORDER}")  # noqa: S608
@@ -75,10 +76,7 @@ def of_study(ledger: Ledger, study_instance_uid: str) -> list[Row]:
     Raises:
         LedgerUnavailable: the database does not answer.
     """
-    with reading(ledger.engine) as connection:
-        return msgspec.convert(
-            list(map(dict, connection.execute(_OF_STUDY, {"uid": study_instance_uid}).mappings())), list[Row]
-        )
+    return _rows(ledger, _OF_STUDY, {"uid": study_instance_uid})
 
 
 def of_instance(ledger: Ledger, sop_instance_uid: str) -> list[Row]:
@@ -87,10 +85,7 @@ def of_instance(ledger: Ledger, sop_instance_uid: str) -> list[Row]:
     Raises:
         LedgerUnavailable: the database does not answer.
     """
-    with reading(ledger.engine) as connection:
-        return msgspec.convert(
-            list(map(dict, connection.execute(_OF_INSTANCE, {"uid": sop_instance_uid}).mappings())), list[Row]
-        )
+    return _rows(ledger, _OF_INSTANCE, {"uid": sop_instance_uid})
 
 
 def of_patient(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
@@ -99,10 +94,7 @@ def of_patient(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
     Raises:
         LedgerUnavailable: the database does not answer.
     """
-    with reading(ledger.engine) as connection:
-        return msgspec.convert(
-            list(map(dict, connection.execute(_OF_PATIENT, {"digests": list(digests)}).mappings())), list[Row]
-        )
+    return _rows(ledger, _OF_PATIENT, {"digests": list(digests)})
 
 
 def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
@@ -111,10 +103,13 @@ def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
     Raises:
         LedgerUnavailable: the database does not answer.
     """
+    return _rows(ledger, _OF_ACCESSION, {"digests": list(digests)})
+
+
+def _rows(ledger: Ledger, question: TextClause, parameters: Mapping[str, object]) -> list[Row]:
     with reading(ledger.engine) as connection:
         return msgspec.convert(
-            list(map(dict, connection.execute(_OF_ACCESSION, {"digests": list(digests)}).mappings())),
-            list[Row],
+            list(map(dict, connection.execute(question, parameters).mappings())), list[Row]
         )
 
 
