@@ -39,9 +39,8 @@ _QUICK_LOOK: Final = 0.1
 _BLOCKS: Final = 12
 _FLOOR: Final = 0.1  # of the looks, that are below it
 _HOUR: Final = 3600.0
-_LEAK: Final = (
-    448 / 1024**2
-)  # MiB a frame, of pylibjpeg-openjpeg's encoder: five log messages, whatever the frame
+# Of pylibjpeg-openjpeg's encoder: five log messages, whatever the frame.
+_LEAK: Final = 448 / 1024**2  # MiB a frame
 
 
 class Slope(NamedTuple):

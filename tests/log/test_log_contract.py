@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -116,7 +117,7 @@ async def test_headers_are_made_once_in_the_order_of_the_calls(settings: Setting
     async with started(settings) as log:
         await asyncio.gather(
             *(
-                log.publish(0, lambda number=number: header(number), [memoryview(buffers[number])])  # type: ignore[misc]
+                log.publish(0, functools.partial(header, number), [memoryview(buffers[number])])
                 for number in range(20)
             )
         )
