@@ -61,7 +61,7 @@ test: install
 	$(PEERS)
 	$(BIN)/python -m tests.support.s3_servers minio
 	$(BIN)/python -m tests.support.kustomize
-	$(BIN)/pytest --numprocesses 4 --dist loadgroup -m 'not long and not servers and not slow'
+	$(BIN)/pytest --numprocesses 6 --dist loadgroup -m 'not long and not servers and not slow'
 
 test-all: install
 	$(PEERS)
@@ -70,7 +70,7 @@ test-all: install
 	$(BIN)/python -m tests.support.kustomize
 	$(BIN)/python -m tests.support.dcmjs
 	$(BIN)/python -m benchmarks.cargo
-	$(BIN)/pytest --numprocesses 4 --dist loadgroup -m 'not long'
+	$(BIN)/pytest --numprocesses 6 --dist loadgroup -m 'not long'
 
 crash: install
 	$(PEERS)
@@ -135,8 +135,8 @@ profile: install
 # Every parser of what strangers write, guided by coverage; SECONDS for each, build/fuzz keeps what leads on.
 fuzz: install
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --group fuzz
-	for target in $$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)'); do \
-		$(BIN)/python -m tests.fuzz.guided $$target $(SECONDS) build/fuzz || exit; done
+	targets=$$($(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)') && printf '%s\n' $$targets | \
+		xargs --max-procs $$(nproc) --replace=TARGET $(BIN)/python -m tests.fuzz.guided TARGET $(SECONDS) build/fuzz
 
 # What the image holds, as CycloneDX 1.6: versions, licences and who needs whom, from an environment made of the lock file.
 sbom: build/tools/installed
