@@ -105,7 +105,7 @@ class Run:
         """Wait for something to be so."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, f"seed {self.seed}: {what} did not come"
+            assert time.monotonic() < deadline, f"seed {self.seed}: {what} did not come\n{self._tails()}"
             time.sleep(0.05)
 
     def acknowledged(self, count: int, *, healing: bool = False) -> None:
@@ -197,9 +197,11 @@ class Run:
                 if not report.backlog:
                     return report
                 problem = f"I5: {report.backlog} are on their way"
-            tails = "".join(f"{host.name}: {host.tail()}\n" for host in self.pipeline.hosts if host.running)
-            assert time.monotonic() < deadline, f"seed {self.seed}: {problem}\n{tails}"
+            assert time.monotonic() < deadline, f"seed {self.seed}: {problem}\n{self._tails()}"
             time.sleep(0.2)
+
+    def _tails(self) -> str:
+        return "".join(f"{host.name}: {host.tail()}\n" for host in self.pipeline.hosts if host.running)
 
     def _check_account(self, report: Report, topic: Topic) -> None:
         """Each completed upload of the topic is counted once, at the place where it belongs."""
