@@ -1,11 +1,12 @@
 """A file system of a few megabytes that a test can fill to the last byte."""
 
-import contextlib
 import os
 import subprocess
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+_PAGE: Final = 4096  # bytes, in which a tmpfs gives room
 
 # The mount lives in the namespace of one child process and goes with it, however the test ends.
 _MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && echo mounted && exec cat'
@@ -33,11 +34,20 @@ class SmallDisk:
         return found.f_bavail * found.f_frsize
 
     def fill(self, leave: int = 0) -> None:
-        """Let a file that has nothing to do with the pipeline take all but ``leave`` bytes."""
+        """Let a file that has nothing to do with the pipeline take all but ``leave`` bytes.
+
+        Others write meanwhile. What does not fit any more is given back whole, so ever less is asked for: in one piece, the
+        last page that another takes costs all that was taken, again and again.
+        """
+        piece = self.free
         with self._ballast.open("ab") as file:
             while (room := self.free - leave) > 0:
-                with contextlib.suppress(OSError):  # another was faster
-                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, room)
+                try:
+                    os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, min(piece, room))
+                except OSError:
+                    if piece <= _PAGE:
+                        return
+                    piece = max(piece // 2, _PAGE)
 
     def relieve(self) -> None:
         """Remove that file."""
