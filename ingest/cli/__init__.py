@@ -6,7 +6,8 @@
 ``sources``      who may send, and whether reports reach them
 ``commitments``  transactions, read through ``commitment_view`` or ``commitment_topic_view``
 ``config``       the settings; ``topics``, what Kafka has of them; ``plan``, what a site needs, by ``capacity``
-``conformance``  ``conformance_statement``, with ``conformance_commitment`` and ``conformance_statuses``
+``conformance``  ``conformance_statement``, with ``conformance_storage``, ``conformance_commitment``, ``conformance_network``
+                 and ``conformance_statuses``
 """
 
 import sys
