@@ -17,7 +17,7 @@ from pynetdicom import AE
 from structlog.testing import capture_logs
 
 from ingest.contract.peer_settings import ListenerSettings
-from ingest.contract.refusals import Refused, read_refusals
+from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver.server import Server
@@ -238,7 +238,7 @@ def test_a_failed_handshake_is_remembered_with_its_remedy(
     loop.run(scenario())
     found = read_refusals(tmp_path)
     assert {(one.refused, one.reason, one.address) for one in found} == {
-        (Refused.HANDSHAKE, "tls-handshake", HOST)
+        (RefusalOf.HANDSHAKE, "tls-handshake", HOST)
     }
     assert sorted(one.subject for one in found) == [
         "peer did not return a certificate",
