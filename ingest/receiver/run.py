@@ -23,7 +23,7 @@ from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_g
 from ingest.receiver.reload import Reloading
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 
 if TYPE_CHECKING:
     from ingest.commitment.engine import Engine

@@ -22,7 +22,7 @@ from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.listeners import Bound, Listeners
 from ingest.receiver.storage import StorageService
 from ingest.receiver.telemetry import Telemetry
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
