@@ -34,7 +34,7 @@ class NotOurs(Exception):  # noqa: N818 - states what was found
     """Another receiver has claimed the transaction meanwhile, and reports it."""
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Sends one N-EVENT-REPORT on an association of its own, and returns the peer's status."""
 
     async def __call__(
@@ -63,7 +63,7 @@ def longest_report(settings: Settings) -> float:
 class Reporting:
     """Delivers, and says what is to be written of it."""
 
-    def __init__(self, settings: Settings, log: CommitmentLog, report: Report) -> None:
+    def __init__(self, settings: Settings, log: CommitmentLog, report: Reporter) -> None:
         self._settings = settings
         self._log = log
         self._report = report
