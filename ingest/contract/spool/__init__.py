@@ -89,7 +89,7 @@ from ingest.contract.spool.files import SegmentFiles, SegmentGone
 from ingest.contract.spool.format import PAGE, Appended, Frame, GroupHeader
 from ingest.contract.spool.layout import Layout, Meta, read_meta, write_meta
 from ingest.contract.spool.making import make_log
-from ingest.contract.spool.pool import PoolLimits, SegmentPool, effective_reserve
+from ingest.contract.spool.pool import NO_SPACE, PoolLimits, SegmentPool, effective_reserve
 from ingest.contract.spool.recovery import Recovered, open_log
 from ingest.contract.spool.segment_log import SegmentLog
 from ingest.contract.spool.slots import read_slot, write_slot
@@ -97,6 +97,7 @@ from ingest.contract.spool.wake import Sleeper, WakeUps
 from ingest.contract.spool.walk import Damage, FrameWalk, GroupWalk
 
 __all__ = [
+    "NO_SPACE",
     "PAGE",
     "Appended",
     "Counter",

@@ -9,6 +9,7 @@ from ingest.contract.spool.disk import Disk
 from ingest.contract.spool.errors import SpoolFull
 from ingest.contract.spool.layout import Layout
 
+# No space: of the file system, of a quota, or beyond the largest file.
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MiB: Final = 1 << 20
 _RESERVE_SHARE: Final = 10  # at most a tenth of the file system is held back
