@@ -96,7 +96,7 @@ class Upload:
         self._seen_at = 0.0
         self._outstanding = 0
         self._waiting = False
-        self._checked = instance.transfer_syntax_uid in DEFLATED
+        self._checked = instance.transfer_syntax_uid == DEFLATED
         self._failure: Exception | None = None
         self._done: Callable[[Exception | None], None] | None = None
         self.size = 0
