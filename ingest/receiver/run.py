@@ -74,8 +74,8 @@ def admin_warnings(settings: Settings) -> list[str]:
 
 async def _commitment_engine(settings: Settings, log: Log) -> "Engine":
     """Started; loaded only where commitment is served, since a receiver's memory is counted in MiB."""
-    from ingest.commitment.engine import Engine  # noqa: PLC0415
-    from ingest.sender.commitment import report  # noqa: PLC0415
+    from ingest.commitment.engine import Engine  # noqa: PLC0415 - see above
+    from ingest.sender.commitment import report  # noqa: PLC0415 - see above
 
     engine = Engine(settings, log, commitment_log_of(settings), report)
     await engine.start()
