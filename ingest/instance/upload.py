@@ -40,7 +40,6 @@ PARTS_IN_FLIGHT = 4
 # of them than there are chunks, would take one from another for each few bytes, and a record in the log with it.
 PARKED_MAX = 8 * 1024
 
-
 # The head of a record, or what makes it: seal and CRC are then computed in the log's own thread.
 Header = bytes | Callable[[], bytes]
 
