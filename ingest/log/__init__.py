@@ -1,4 +1,4 @@
-"""The ingest side of the log: ``spool_writer`` keeps it on one machine, ``kafka_producer`` on many.
+"""The ingest side of the log: ``spool_writer`` keeps it on one machine, ``kafka_writer`` on many.
 
 ::
 
@@ -11,7 +11,7 @@
 
 ``interface``    what a log is; ``choice``, which one runs    ``epoch``  the number of a start
 ``spool_writer`` with ``segment_supply``, which has the next segment ready, and ``partitions``, their number
-``kafka_producer`` over ``kafka_client``, one kafka-python producer
+``kafka_writer`` over ``kafka_client``, one kafka-python producer
 ``measures``     what metrics read: ``spool_backlog`` by the workers' ``marks``, ``kafka_backlog``, ``kafka_retention``
 
 Storage commitment has a log of its own: ``commitment_log`` says what it is. On one machine it is ``commitment_spool``,

@@ -13,7 +13,7 @@ def log_of(settings: Settings) -> Log:
             return SpoolWriter(settings)
         case "kafka":
             # The client is an extra that one machine does not need.
-            from ingest.log.kafka_producer import KafkaWriter  # noqa: PLC0415 - an extra
+            from ingest.log.kafka_writer import KafkaWriter  # noqa: PLC0415 - an extra
 
             return KafkaWriter(settings)
 

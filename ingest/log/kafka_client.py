@@ -2,7 +2,7 @@
 
 kafka-python 3.0.12 has no bound on what it takes, blocks or waits without regard to deadlines while it looks for
 its brokers, and once a batch that it had retried has expired it never sends anything again (it drops its producer
-id and asks for no other). So a client that has lost a record is good for nothing more: `kafka_producer` opens
+id and asks for no other). So a client that has lost a record is good for nothing more: `kafka_writer` opens
 another, and lets go of this one.
 """
 
