@@ -12,5 +12,6 @@ The path of one C-STORE, a folder a hop:
 ``commitment``   PS3.4 Annex J: an N-ACTION becomes fences in the log, their proofs a report to the peer
 ``sender``       the other end of an association: reports, and the commands that send
 ``cli``          the commands of this side, and the supervisor of `serve`
+``errors``       whose fault it is, and what follows
 ``contract``     what crosses the log: all that ``workers`` may import from here
 """

@@ -42,6 +42,7 @@ from ingest.association.pdu import (
     ReleaseRequest,
     ReleaseResponse,
 )
+from ingest.association.pdu_items import invalid
 from ingest.association.transitions import TRANSITIONS, Action, Effect, Evt, State
 from ingest.errors import AbortReason, AbortSource, LocalProtocolError, RemoteProtocolError
 
@@ -61,10 +62,11 @@ class Association:
 
     Without ``request`` it is an acceptor; with one, a requestor that will send it.
 
-    ``maximum_associate`` is the PDU-length of an A-ASSOCIATE that is still taken.
+    ``maximum_associate`` is the PDU-length, in bytes, of an A-ASSOCIATE that is still taken.
 
     Raises:
-        LocalProtocolError: ``request`` sets no maximum length, so a PDU of any length would have to be taken.
+        LocalProtocolError: ``request`` sets no maximum length, so a PDU of any length would have to be taken. And from
+            each method: what it is about cannot happen in this state (an empty cell of Table 9-10).
     """
 
     def __init__(
@@ -241,15 +243,9 @@ class Association:
             return True
         if kind <= pdus.ASSOCIATE_AC:
             if length > self._maximum_associate:
-                raise RemoteProtocolError(
-                    f"an A-ASSOCIATE PDU is longer than {self._maximum_associate} bytes",
-                    AbortReason.INVALID_PDU_PARAMETER_VALUE,
-                )
-        elif length != pdus.SHORT_LENGTH:
-            raise RemoteProtocolError(
-                "an RJ, RELEASE or ABORT PDU has a length other than 4",
-                AbortReason.INVALID_PDU_PARAMETER_VALUE,
-            )
+                raise invalid(f"an A-ASSOCIATE PDU is longer than {self._maximum_associate} bytes")
+        else:
+            pdus.check_short(length)
         body = self._buffer.take_body(length)
         if body is None:
             return False

@@ -1,7 +1,8 @@
 """The seven PDUs of the DICOM Upper Layer (PS3.8 9.3), decoded and encoded.
 
 Everything here is big-endian and unsigned. Every PDU is type (1 byte), reserved (1), PDU-length (4, counts
-what follows it), body. Reserved bytes are sent as zero and never tested.
+what follows it), body. Reserved bytes are sent as zero and never tested. Each `decode` takes a body, and raises
+`RemoteProtocolError` for one that is malformed.
 
 `decode_pdu` takes a whole body; whoever has the bytes of a P-DATA-TF as they arrive reads them with
 `buffer.ReceiveBuffer` instead, which never waits for a whole one.
@@ -249,7 +250,7 @@ class AssociateReject:
     @classmethod
     def decode(cls, body: memoryview) -> Self:
         """Decode the body."""
-        _check_short(body)
+        check_short(len(body))
         return cls(body[1], body[2], body[3])
 
 
@@ -323,7 +324,7 @@ class ReleaseRequest:
     @classmethod
     def decode(cls, body: memoryview) -> Self:
         """Decode the body."""
-        _check_short(body)
+        check_short(len(body))
         return cls()
 
 
@@ -338,7 +339,7 @@ class ReleaseResponse:
     @classmethod
     def decode(cls, body: memoryview) -> Self:
         """Decode the body."""
-        _check_short(body)
+        check_short(len(body))
         return cls()
 
 
@@ -356,12 +357,17 @@ class Abort:
     @classmethod
     def decode(cls, body: memoryview) -> Self:
         """Decode the body."""
-        _check_short(body)
+        check_short(len(body))
         return cls(body[2], body[3])
 
 
-def _check_short(body: memoryview) -> None:
-    if len(body) != SHORT_LENGTH:
+def check_short(length: int) -> None:
+    """Check the PDU-length of an A-ASSOCIATE-RJ, A-RELEASE or A-ABORT.
+
+    Raises:
+        RemoteProtocolError: it is not `SHORT_LENGTH`.
+    """
+    if length != SHORT_LENGTH:
         raise invalid(f"an RJ, RELEASE or ABORT PDU has a length other than {SHORT_LENGTH}")
 
 

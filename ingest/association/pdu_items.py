@@ -1,8 +1,8 @@
 """The items inside A-ASSOCIATE-RQ and A-ASSOCIATE-AC (PS3.8 9.3.2 and 9.3.3, PS3.7 Annex D.3.3).
 
 Every item is type (1 byte), reserved (1), length (2, big-endian), value. Each type below is frozen, encodes
-itself with `encode`, and decodes from the value alone. Unknown items are ignored (PS3.8 D.2); how many of
-them there may be is bounded.
+itself with `encode`, and decodes from the value alone; `decode` raises `RemoteProtocolError` for one that is
+malformed. Unknown items are ignored (PS3.8 D.2); how many of them there may be is bounded.
 """
 
 import struct

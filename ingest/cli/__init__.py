@@ -6,14 +6,15 @@
 ``sources``      who may send, and whether reports reach them
 ``commitments``  transactions, read through ``commitment_view`` or ``commitment_topic_view``
 ``config``       the settings; ``topics``, what Kafka has of them; ``plan``, what a site needs, by ``capacity``
-``conformance``  ``conformance_statement``, with ``conformance_commitment`` and ``conformance_statuses``
+``conformance``  ``conformance_statement``, with ``conformance_storage``, ``conformance_commitment``, ``conformance_network``
+                 and ``conformance_statuses``
 """
 
 import sys
 
 # structlog loads rich where it finds it, for tracebacks that we do not show: 3 MiB of every process.
 _rich = sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # as `import` itself marks what is not there
-import structlog  # noqa: E402, F401
+import structlog  # noqa: E402, F401 - loaded here, for the line above
 
 if _rich is None:
     del sys.modules["rich"]

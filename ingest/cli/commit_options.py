@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ingest.contract.command_options import listen_address
+from ingest.contract.command_options import host_port
 from ingest.contract.commitments import Reference
 from ingest.dimse.status import (
     CLASS_INSTANCE_CONFLICT,
@@ -50,7 +50,7 @@ def commit_options(command: Callable[..., R]) -> Callable[..., R]:
     )
     @click.option(
         "--listen",
-        type=listen_address,
+        type=host_port,
         default=None,
         metavar="HOST:PORT",
         help="Where the peer reports on an association of its own; without it, on that of the request.",

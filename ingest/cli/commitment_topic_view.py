@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Final
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ingest.contract.identifiers import TransactionId
@@ -14,10 +13,11 @@ from ingest.contract.records import Record
 from ingest.contract.settings import Settings
 from ingest.log.commitment_log import Entry, Place, Request, Written, request_record
 from ingest.log.commitment_reader import TopicFetcher, TopicReader
-from ingest.log.kafka_client import producer_options
+from ingest.log.kafka_client import end_producer, open_producer
 
 _TIMEOUT: Final = 30.0  # s
 _POLL: Final = 0.2  # s
+_CLOSE: Final = 2.0  # s
 
 
 class TopicSource:
@@ -54,13 +54,14 @@ class TopicSource:
         """See `Source`."""
         kafka = self._settings.kafka
         header, _ = Written(transaction_id, request_record(request, time.time_ns())).encode()
+        producer = open_producer(kafka, _TIMEOUT)
         try:
-            options = producer_options(kafka) | {"bootstrap_timeout_ms": int(1000 * _TIMEOUT)}
-            with closing(KafkaProducer(**options, metrics_enabled=False)) as producer:
-                home = transaction_id.home(self.partitions)
-                producer.send(kafka.commitment_topic, header, partition=home).get(_TIMEOUT)
+            home = transaction_id.home(self.partitions)
+            producer.send(kafka.commitment_topic, header, partition=home).get(_TIMEOUT)
         except KafkaError as error:
             raise KafkaUnreachable(kafka, error) from None
+        finally:
+            end_producer(producer, _CLOSE)
 
     def close(self) -> None:
         """See `Source`."""

@@ -88,7 +88,7 @@ def opened_view(settings: Settings) -> View:
     """
     if settings.log.kind == "kafka":
         # The client is an extra that one machine does not need.
-        from ingest.cli.commitment_topic_view import TopicSource  # noqa: PLC0415
+        from ingest.cli.commitment_topic_view import TopicSource  # noqa: PLC0415 - see above
 
         return View(TopicSource(settings))
     return View(SpoolSource(settings))

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import click
 
-from ingest.contract.command_options import listen_address
+from ingest.contract.command_options import host_port
 from ingest.contract.identifiers import InvalidIdentifier, check_ae_title
 from ingest.contract.tls import WrongCertificate, client_context
 from ingest.sender import Peer
@@ -34,7 +34,7 @@ def peer_options(command: Callable[..., R]) -> Callable[..., R]:
 
     @click.option(
         "--to",
-        type=listen_address,
+        type=host_port,
         default="127.0.0.1:11112",
         show_default=True,
         metavar="HOST:PORT",

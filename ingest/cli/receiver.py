@@ -49,9 +49,8 @@ def receiver(
     flags = serve_flags(ServeFlags(data=data, listen=listen, ae_title=ae_title, workers=None))
     settings = settings_or_exit(config, flags).settings
     configure_telemetry(settings.telemetry, "receiver")
-    if (
-        settings.log.kind == "kafka"
-    ):  # the spool writes an instance where it was received, and takes no blocks
+    # The spool writes an instance where it was received, and takes no blocks.
+    if settings.log.kind == "kafka":
         keep_freed_memory()
     with clear_failures(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report_uncaught(runner.get_loop())

@@ -21,7 +21,7 @@ def create(settings: Settings) -> None:
     """Make the topics that are not there, as recommended. One that is there is left as it is."""
     _needs_kafka(settings)
     # The client is an extra that one machine does not need.
-    from ingest.contract.kafka_topics import create_topics, needed_topics  # noqa: PLC0415
+    from ingest.contract.kafka_topics import create_topics, needed_topics  # noqa: PLC0415 - an extra
 
     with clear_failures(settings):
         made = create_topics(settings)
@@ -38,7 +38,7 @@ def check(settings: Settings, *, as_json: bool) -> None:
     Exits with 1 when one of them would not start.
     """
     _needs_kafka(settings)
-    from ingest.contract.kafka_topics import describe_topics  # noqa: PLC0415
+    from ingest.contract.kafka_topics import describe_topics  # noqa: PLC0415 - an extra
 
     with clear_failures(settings):
         states = describe_topics(settings)

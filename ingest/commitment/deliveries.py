@@ -47,7 +47,7 @@ class _Source:
             return NEVER
         first = self.blocked_until if self.ready else NEVER
         if self.waiting:
-            first = min(first, max(self.waiting[0][0], self.blocked_until))
+            first = min(first, max(self.waiting[0].when, self.blocked_until))
         return first
 
 
@@ -137,7 +137,7 @@ class Deliveries:
         """The first decided of those whose time has come."""
         if source.blocked_until > now:
             return None
-        while source.waiting and source.waiting[0][0] <= now:
+        while source.waiting and source.waiting[0].when <= now:
             at, order, transaction_id = heapq.heappop(source.waiting)
             transaction = self._waiting.get(transaction_id)
             if transaction is not None and transaction.turn == at:

@@ -18,7 +18,7 @@ from ingest.commitment.carrying import carry_forward
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.proving import Proving, facts_of
 from ingest.commitment.reading import aside
-from ingest.commitment.reporting import NotOurs, Report, Reporting, longest_report
+from ingest.commitment.reporting import NotOurs, Reporter, Reporting, longest_report
 from ingest.commitment.rules import Patience, Rules
 from ingest.commitment.transaction import NEVER, Clock, Transaction
 from ingest.commitment.transactions import Action, Step, Transactions
@@ -63,7 +63,7 @@ class Engine:
         settings: Settings,
         instances: InstanceLog,
         log: CommitmentLog,
-        report: Report,
+        report: Reporter,
         clock: Callable[[], Clock] = system_clock,
     ) -> None:
         self._settings = settings

@@ -82,7 +82,7 @@ async def _fetch(
             if not transaction.lose(place):
                 raise _Moved from None
             name = transaction.id.hex()
-            logger.error("a record of a commitment is lost", transaction=name, error=str(error))  # noqa: TRY400
+            logger.error("a record of a commitment is lost", transaction=name, error=str(error))  # noqa: TRY400 - it says all
     return records, len(places) - len(records)
 
 
@@ -106,5 +106,5 @@ def _read(read: Callable[[Record], list[T]], record: Record) -> list[T]:
     try:
         return read(record)
     except CorruptRecord as error:
-        logger.error("a record of a commitment says nothing", error=str(error))  # noqa: TRY400
+        logger.error("a record of a commitment says nothing", error=str(error))  # noqa: TRY400 - it says all
         return []

@@ -34,7 +34,7 @@ class NotOurs(Exception):  # noqa: N818 - states what was found
     """Another receiver has claimed the transaction meanwhile, and reports it."""
 
 
-class Report(Protocol):
+class Reporter(Protocol):
     """Sends one N-EVENT-REPORT on an association of its own, and returns the peer's status."""
 
     async def __call__(
@@ -63,7 +63,7 @@ def longest_report(settings: Settings) -> float:
 class Reporting:
     """Delivers, and says what is to be written of it."""
 
-    def __init__(self, settings: Settings, log: CommitmentLog, report: Report) -> None:
+    def __init__(self, settings: Settings, log: CommitmentLog, report: Reporter) -> None:
         self._settings = settings
         self._log = log
         self._report = report
@@ -115,7 +115,7 @@ class Reporting:
             verdict = await self._verdict(transaction)
         except ProofsDoNotFit as error:
             facts = {"transaction": transaction.id.hex(), "error": str(error)}
-            logger.error("a commitment report cannot be made any more", **facts)  # noqa: TRY400
+            logger.error("a commitment report cannot be made any more", **facts)  # noqa: TRY400 - it says all
             return self._attempted(transaction, WRONG_PROOF, wall())
         source = self._settings.sources.get(accepted.source)
         reports = split_report(verdict, source.report_limit if source else 0)
@@ -211,7 +211,7 @@ class Reporting:
         try:
             tls = await asyncio.to_thread(tls_of, source) if source.tls else None
         except WrongCertificate as error:
-            logger.error("no TLS for commitment reports", source=accepted.source, why=str(error))  # noqa: TRY400
+            logger.error("no TLS for commitment reports", source=accepted.source, why=str(error))  # noqa: TRY400 - it says all
             return NO_ASSOCIATION
         peer = _peer_of(source, accepted, limits.answer_timeout, tls)
         for committed, failed in reports:

@@ -71,11 +71,11 @@ def _of_spool(settings: Settings) -> Iterator[Entry]:
 
 def _of_topic(settings: Settings) -> Iterator[Entry]:
     # The client is an extra that one machine does not need.
-    from kafka.errors import KafkaError  # noqa: PLC0415
+    from kafka.errors import KafkaError  # noqa: PLC0415 - an extra
 
-    from ingest.contract.kafka import KafkaUnreachable  # noqa: PLC0415
-    from ingest.contract.kafka_topics import describe_topics  # noqa: PLC0415
-    from ingest.log.commitment_reader import TopicReader  # noqa: PLC0415
+    from ingest.contract.kafka import KafkaUnreachable  # noqa: PLC0415 - an extra
+    from ingest.contract.kafka_topics import describe_topics  # noqa: PLC0415 - an extra
+    from ingest.log.commitment_reader import TopicReader  # noqa: PLC0415 - an extra
 
     enabled = settings.commitment.model_copy(update={"enabled": True})
     reader = TopicReader(settings)

@@ -4,7 +4,8 @@ What crosses the log:
     ``identifiers``  UIDs, AE titles, upload ids and partitions, checked      ``records``  of instances and outcomes
     ``commitments``  of storage commitment                                    ``checkpoint``  how far a partition has come
     ``spool``        the log's format on one machine
-    ``kafka``        how Kafka is reached; ``kafka_topics`` are made and checked, ``kafka_logging`` makes events of its log
+    ``kafka``        how Kafka is reached; ``kafka_topics`` are made and checked, ``kafka_logging`` makes events of its log,
+                     ``kafka_selector`` spares its client system calls
 
 Settings, one file a table and one for all:
     ``settings``, of ``settings_base`` and ``receiver_settings``, ``peer_settings``, ``kafka_settings``, ``ledger_settings``,
@@ -14,6 +15,7 @@ Settings, one file a table and one for all:
 What a process leaves for others on its data folder:
     ``running``      who runs                 ``refusals``  what was refused last
     ``unknown_sources``  what unknown sources have sent
+    ``folder_sync``  which makes the names of such files durable
 
 What processes of both sides do alike:
     ``telemetry``, ``uncaught``  events of the log          ``monitoring``  the admin port

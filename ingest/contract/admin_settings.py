@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from ingest.contract.settings_base import ListenAddress, Section, host_and_port
+from ingest.contract.settings_base import HostPort, Section, host_and_port
 
 
 class AdminSettings(Section):
     """Where each process shows its metrics and whether it is well: ``/metrics``, ``/livez``, ``/readyz``."""
 
-    listen: ListenAddress = Field(
+    listen: HostPort = Field(
         "127.0.0.1:11120",
         description="Of the receiver; worker N has this port + 1 + N. Port 0: any free one. Empty: no admin port.",
     )

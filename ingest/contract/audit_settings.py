@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ingest.contract.settings_base import ListenAddress, MiB, Section
+from ingest.contract.settings_base import HostPort, MiB, Section
 
 
 class AuditSettings(Section):
@@ -15,7 +15,7 @@ class AuditSettings(Section):
         "none",
         description="A file trail stays in DATA/audit; a syslog trail waits there until the repository has it.",
     )
-    repository: ListenAddress = Field(
+    repository: HostPort = Field(
         "",
         description="HOST:PORT of the audit repository, by syslog over TLS (RFC 5425, PS3.15 A.6); 6514 is IANA's port.",
     )

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 from crc32c import crc32c
 
+from ingest.contract.folder_sync import sync_folder
 from ingest.contract.records import Place
 
 MAGIC: Final = b"DICMCKP1"
@@ -113,7 +114,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             failed, one of the two.
     """
     _replace(path, checkpoint)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_checkpoints(folder: Path, checkpoints: Iterable[Checkpoint]) -> None:
@@ -124,7 +125,7 @@ def write_checkpoints(folder: Path, checkpoints: Iterable[Checkpoint]) -> None:
     """
     for checkpoint in checkpoints:
         _replace(checkpoint_path(folder, checkpoint.partition), checkpoint)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def _replace(path: Path, checkpoint: Checkpoint) -> None:
@@ -137,14 +138,6 @@ def _replace(path: Path, checkpoint: Checkpoint) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

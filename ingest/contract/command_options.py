@@ -19,7 +19,7 @@ EXIT_FAILURE: Final = 1
 EXIT_USAGE: Final = 2
 
 
-def listen_address(value: str | tuple[str, int]) -> tuple[str, int]:
+def host_port(value: str | tuple[str, int]) -> tuple[str, int]:
     """HOST:PORT as host and port; an IPv6 address stands in brackets.
 
     Raises:
@@ -46,9 +46,7 @@ data_option = click.option(
     metavar="DIR",
     help="Data folder: spool, checkpoints, lanes and the default store.",
 )
-listen_option = click.option(
-    "--listen", type=listen_address, metavar="HOST:PORT", help="Address to listen on."
-)
+listen_option = click.option("--listen", type=host_port, metavar="HOST:PORT", help="Address to listen on.")
 ae_title_option = click.option("--ae-title", metavar="NAME", help="Called AE title to answer to.")
 workers_option = click.option(
     "--workers", type=click.IntRange(min=0), metavar="N", help="Worker processes; 0 means one a core."

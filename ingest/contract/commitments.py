@@ -182,7 +182,9 @@ _references = msgspec.msgpack.Decoder(list[Reference])
 _found = msgspec.msgpack.Decoder(list[Found])
 
 
+# Rounds of one transaction: the time between two doubles from seconds on, so that no wait limit reaches this many.
 MAX_ROUNDS: Final = 256
+# Records of one round: 4096 of `MAX_REFERENCES` each are 16 million instances, and fit in 12 bits of a proof's key.
 MAX_PARTS: Final = 4096
 
 

@@ -19,7 +19,8 @@ from ingest.contract.kafka import (
 from ingest.contract.kafka_logging import use_our_events
 from ingest.contract.settings import KafkaSettings, Settings
 
-# What must be so for the promise to hold; the rest of `topic_configuration` is advice.
+# What must be so for the promise to hold. Of the rest of `topic_configuration` what differs is told as advice, and what
+# would lose records as a problem, too.
 _PROMISED: Final = ("min.insync.replicas", "unclean.leader.election.enable", "message.timestamp.type")
 _TIMEOUT: Final = 30.0  # s
 _LOOK: Final = 0.05  # s

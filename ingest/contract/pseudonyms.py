@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ingest.contract.folder_sync import sync_folder
 from ingest.contract.ledger_settings import KEY_BYTES
 from ingest.contract.settings import Settings
 
@@ -163,11 +164,7 @@ def _own_key(path: Path) -> str:
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             path.hardlink_to(temporary)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     finally:
         temporary.unlink()
     return path.read_text().strip()

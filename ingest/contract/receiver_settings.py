@@ -108,7 +108,7 @@ class ReceiverSettings(Section):
         10.0,
         gt=0,
         json_schema_extra={"unit": "s"},
-        description="Between looks whether certificate files have changed; SIGHUP looks at once.",
+        description="Between looks whether certificate files have changed, and the most that a session of TLS 1.2 lives; SIGHUP looks at once.",
     )
     idle_timeout: float = Field(
         300.0,

@@ -36,6 +36,9 @@ from ingest.contract.identifiers import UploadId
 
 VERSION = 1
 HEADER = struct.Struct("<BBHII16sI")
+# Where an encoded header says what it is of.
+KIND_AT = 1
+UPLOAD_ID_AT = slice(12, 28)
 _CRC_OFFSET = 8
 _AFTER_CRC = 12
 
@@ -199,6 +202,13 @@ def decode(buffer: bytes | bytearray | memoryview) -> Record:
     except ValueError:
         raise NewerRecord(f"a record of kind {kind}") from None
     return Record(known, UploadId(upload_id), index, view[HEADER.size : body], view[body:])
+
+
+def is_whole(record: bytes | memoryview) -> bool:
+    """Whether a record's bytes agree with their CRC-32C, of whatever version and kind it is."""
+    view = memoryview(record)
+    crc = int.from_bytes(view[_CRC_OFFSET:_AFTER_CRC], "little")
+    return len(view) >= HEADER.size and _fits(view, crc)
 
 
 def _fits(view: memoryview, crc: int) -> bool:

@@ -22,7 +22,7 @@ _LONGEST_TEXT: Final = 64  # characters of what is no AE title
 _LONGEST_LINE: Final = 4096  # bytes
 
 
-class Refused(enum.StrEnum):
+class RefusalOf(enum.StrEnum):
     """What was not taken."""
 
     CONNECTION = "connection"
@@ -37,7 +37,7 @@ class Refusal(msgspec.Struct, frozen=True):
     """One line; new fields go last and have defaults."""
 
     at: int  # nanoseconds since 1970-01-01 UTC, of the last of them
-    refused: Refused
+    refused: RefusalOf
     calling_ae_title: str
     called_ae_title: str
     address: str

@@ -40,7 +40,7 @@ def _store_url(value: str) -> str:
     return value
 
 
-def _listen_address(value: str) -> str:
+def _host_port(value: str) -> str:
     if value:
         host_and_port(value)
     return value
@@ -74,7 +74,7 @@ def _certificate_name(value: str) -> str:
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Uid = Annotated[str, AfterValidator(check_uid)]
 StoreUrlText = Annotated[str, AfterValidator(_store_url)]
-ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+HostPort = Annotated[str, AfterValidator(_host_port)]
 Network = Annotated[str, AfterValidator(_network)]
 CertificateName = Annotated[str, AfterValidator(_certificate_name)]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]

@@ -17,7 +17,7 @@ from ingest.contract.settings import Settings
 from ingest.contract.settings_base import (
     AeTitle,
     CertificateName,
-    ListenAddress,
+    HostPort,
     Network,
     SourceName,
     StoreUrlText,
@@ -38,7 +38,7 @@ _WORDS: Final[dict[object, str]] = {
     TopicName: "a topic's name of 1 to 249 letters, digits, dots, underscores and dashes",
     Uid: "a UID",
     StoreUrlText: "a URL: file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
-    ListenAddress: "HOST:PORT, or nothing",
+    HostPort: "HOST:PORT, or nothing",
     Network: "a network as 10.1.0.0/16 or an address",
     CertificateName: "a certificate as sha256: and 64 hex digits, subject: and its RFC 4514 form, or san: and a name",
     AeTitle: "an AE title of 1 to 16 printable ASCII characters without backslash",
@@ -147,7 +147,7 @@ def _words(kind: object, metadata: Sequence[object] = ()) -> str:
         return _words(get_args(kind)[0])
     if get_origin(kind) is tuple:
         return "a list, each " + _words(get_args(kind)[0])
-    for annotated in (Uid, AeTitle, Network, CertificateName, TopicName, ListenAddress):
+    for annotated in (Uid, AeTitle, Network, CertificateName, TopicName, HostPort):
         if metadata and list(get_args(annotated)[1:]) == list(metadata):
             return _WORDS[annotated]
     return _WORDS[kind]

@@ -89,7 +89,9 @@ def server_context(listener: ListenerSettings) -> ServerContext:
         WrongCertificate: a file cannot be read or does not fit, or the certificate is not valid now.
     """
     context = _profile(ssl.PROTOCOL_TLS_SERVER)
-    context.num_tickets = 0  # each connection presents its certificate: none lives on in a session
+    context.num_tickets = (
+        0  # of TLS 1.3: each connection presents its certificate; of TLS 1.2, see `holds_sessions`
+    )
     _load_chain(context, listener.certificate_file, listener.key_file)
     context.verify_mode = _VERIFY[listener.client_certificate]
     if listener.client_ca_file:
@@ -98,6 +100,14 @@ def server_context(listener: ListenerSettings) -> ServerContext:
         _load_authorities(context, listener.client_crl_file)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return ServerContext(context, _try_out(listener))
+
+
+def holds_sessions(context: ssl.SSLContext) -> bool:
+    """Whether a server's context has sessions of TLS 1.2 that peers may resume by their id, unchecked anew.
+
+    OpenSSL keeps them for two hours, and up to 20,480 of some 15 KiB each; Python cannot tell it not to. They go with the context.
+    """
+    return context.session_stats()["number"] > 0
 
 
 def client_context(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from ingest.contract.folder_sync import sync_folder
+
 
 class Taken(msgspec.Struct, frozen=True):
     """What was taken since the period began."""
@@ -57,8 +59,4 @@ def write_taken(data: Path, taken: Taken) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    folder = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(data)

@@ -8,7 +8,15 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ingest.contract.commitments import Reference
-from ingest.dimse.data_set import Scanner, Values, Wanted, encode_element, encode_item, malformed, uid_of
+from ingest.dimse.data_set import (
+    Scanner,
+    Values,
+    Wanted,
+    encode_element,
+    encode_item,
+    invalid_argument,
+    uid_of,
+)
 from ingest.dimse.status import RESOURCE_LIMITATION
 from ingest.errors import Refused
 
@@ -26,14 +34,14 @@ _ELEMENTS_EACH: Final = 12
 _ELEMENTS_ASIDE: Final = 1000
 
 
-class CommitmentRequest(NamedTuple):
-    """What a requester asks to be kept: UIDs checked, each reference once and at least one."""
+class ActionInformation(NamedTuple):
+    """What a requester asks to be kept (PS3.4 Table J.3-1): UIDs checked, each reference once and at least one."""
 
     transaction_uid: str
     references: Sequence[Reference]
 
 
-def parse_request(data: bytes | bytearray, *, explicit: bool, maximum: int) -> CommitmentRequest:
+def parse_request(data: bytes | bytearray, *, explicit: bool, maximum: int) -> ActionInformation:
     """Read a request of at most ``maximum`` items; repeated references are one.
 
     Raises:
@@ -54,8 +62,8 @@ def parse_request(data: bytes | bytearray, *, explicit: bool, maximum: int) -> C
             own = values
     transaction_uid = uid_of(own, TRANSACTION_UID)
     if not references:
-        raise malformed("(0008,1199) is missing or has no items")
-    return CommitmentRequest(transaction_uid, tuple(references))
+        raise invalid_argument("(0008,1199) is missing or has no items")
+    return ActionInformation(transaction_uid, tuple(references))
 
 
 def encode_request(transaction_uid: str, references: Iterable[Reference], *, explicit: bool) -> bytes:

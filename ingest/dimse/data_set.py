@@ -54,7 +54,7 @@ class _Open(NamedTuple):
     values: Values | None  # of what is reported once it is closed
 
 
-def malformed(comment: str) -> Refused:
+def invalid_argument(comment: str) -> Refused:
     """The refusal of a data set that is not what it should be: 0115H, invalid argument value (PS3.7 C.5)."""
     return Refused(INVALID_ARGUMENT_VALUE, comment)
 
@@ -113,7 +113,7 @@ class Scanner:
         """Read one element, or the head of one with others inside; what it closes."""
         at, top = self._at, self._top
         if top.end - at < _IMPLICIT.size:
-            raise malformed("data set ends within an element")
+            raise invalid_argument("data set ends within an element")
         self._left -= 1
         if self._left < 0:
             raise Refused(RESOURCE_LIMITATION, "data set has too many elements")
@@ -122,14 +122,14 @@ class Scanner:
         if group == _ITEM_GROUP:
             return self._structure(element, length)
         if top.is_sequence:
-            raise malformed("a sequence has other than items")
+            raise invalid_argument("a sequence has other than items")
         tag = group << 16 | element
         expected = top.wanted.get(tag)
         vr = expected
         if top.explicit:
             vr, length = self._explicit(at)
             if expected is not None and vr != expected:
-                raise malformed(f"({group:04X},{element:04X}) has the wrong VR")
+                raise invalid_argument(f"({group:04X},{element:04X}) has the wrong VR")
         if length == _UNDEFINED or expected == b"SQ":
             self._open_sequence(tag, vr, length, wanted=expected is not None)
         else:
@@ -142,9 +142,9 @@ class Scanner:
         if vr in _SHORT:
             return vr, length
         if vr not in _LONG:
-            raise malformed("an element has an unknown VR")
+            raise invalid_argument("an element has an unknown VR")
         if self._top.end - self._at < _LENGTH.size:
-            raise malformed("data set ends within an element")
+            raise invalid_argument("data set ends within an element")
         (length,) = _LENGTH.unpack_from(self._data, self._at)
         self._at += _LENGTH.size
         return vr, length
@@ -152,23 +152,23 @@ class Scanner:
     def _value(self, tag: int, length: int, *, wanted: bool) -> None:
         start, top = self._at, self._top
         if length > top.end - start:
-            raise malformed("an element is longer than what it is in")
+            raise invalid_argument("an element is longer than what it is in")
         self._at = start + length
         if wanted:
             assert top.values is not None
             if tag in top.values or length > MAX_VALUE:
-                raise malformed("an element is there twice, or too long")
+                raise invalid_argument("an element is there twice, or too long")
             top.values[tag] = bytes(self._data[start : self._at])
 
     def _open_sequence(self, tag: int, vr: bytes | None, length: int, *, wanted: bool) -> None:
         # PS3.5 6.2.2: an undefined length makes UN a sequence, and its items are in implicit VR.
         if vr not in (None, b"SQ", b"UN"):
-            raise malformed("an element has an undefined length")
+            raise invalid_argument("an element has an undefined length")
         top = self._top
         if wanted:
             assert top.values is not None
             if tag in top.values:
-                raise malformed("a sequence is there twice")
+                raise invalid_argument("a sequence is there twice")
             top.values[tag] = b""
         self._push(
             length,
@@ -185,15 +185,15 @@ class Scanner:
             return None
         closes = _SEQUENCE_DELIMITATION if top.is_sequence else _ITEM_DELIMITATION
         if element != closes or not top.delimited or length:
-            raise malformed("an item or delimiter is out of place")
+            raise invalid_argument("an item or delimiter is out of place")
         return self._close()
 
     def _push(self, length: int, *, is_sequence: bool, explicit: bool, sequence: int) -> None:
         outer, delimited = self._top, length == _UNDEFINED
         if not delimited and length > outer.end - self._at:
-            raise malformed("a sequence or item is longer than what it is in")
+            raise invalid_argument("a sequence or item is longer than what it is in")
         if len(self._open) >= MAX_DEPTH:
-            raise malformed("sequences are nested too deeply")
+            raise invalid_argument("sequences are nested too deeply")
         self._open.append(outer)
         reported = bool(sequence) and not is_sequence
         self._top = _Open(
@@ -216,7 +216,7 @@ def uid_of(values: Values, tag: int) -> str:
     try:
         return check_uid(values.get(tag, b"").decode("latin-1").rstrip("\0 "))
     except InvalidIdentifier:
-        raise malformed(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing or no UID") from None
+        raise invalid_argument(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing or no UID") from None
 
 
 def encode_element(tag: int, vr: bytes, value: bytes, *, explicit: bool) -> bytes:

@@ -1,6 +1,7 @@
 """DIMSE messages as frozen types, each with its command set: here the composite ones (PS3.7 section 9).
 
-The normalized ones (section 10) are in `normalized`; `decode_message` knows all.
+The normalized ones (section 10) are in `normalized`; `decode_message` knows all. Each `decode` raises
+`RemoteProtocolError` where an element is missing without which it cannot be answered.
 
 A UID in a request is what the peer sent, and not checked yet: what an unusable one is answered with is
 the service's matter.

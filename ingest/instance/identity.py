@@ -7,10 +7,11 @@ of the same instance. Everything else is judged by workers.
 import struct
 from typing import NamedTuple
 
-IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+from ingest.association.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
+
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-# PS3.5 A.5 and the JPIP and DICONDE deflated kin: nothing can be read without inflating.
-DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+# Deflated Explicit VR Little Endian (PS3.5 A.5): nothing can be read without inflating. Its JPIP kin are never accepted.
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 SOP_CLASS_UID = 0x0008_0016
 SOP_INSTANCE_UID = 0x0008_0018

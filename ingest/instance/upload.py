@@ -40,7 +40,6 @@ PARTS_IN_FLIGHT = 4
 # of them than there are chunks, would take one from another for each few bytes, and a record in the log with it.
 PARKED_MAX = 8 * 1024
 
-
 # The head of a record, or what makes it: seal and CRC are then computed in the log's own thread.
 Header = bytes | Callable[[], bytes]
 
@@ -96,7 +95,7 @@ class Upload:
         self._seen_at = 0.0
         self._outstanding = 0
         self._waiting = False
-        self._checked = instance.transfer_syntax_uid in DEFLATED
+        self._checked = instance.transfer_syntax_uid == DEFLATED
         self._failure: Exception | None = None
         self._done: Callable[[Exception | None], None] | None = None
         self.size = 0

@@ -13,7 +13,7 @@ def log_of(settings: Settings) -> Log:
             return SpoolWriter(settings)
         case "kafka":
             # The client is an extra that one machine does not need.
-            from ingest.log.kafka_producer import KafkaWriter  # noqa: PLC0415
+            from ingest.log.kafka_writer import KafkaWriter  # noqa: PLC0415 - an extra
 
             return KafkaWriter(settings)
 
@@ -21,7 +21,7 @@ def log_of(settings: Settings) -> Log:
 def commitment_log_of(settings: Settings) -> CommitmentLog:
     """The commitment log that belongs to it, not yet started: Kafka's for many machines, that in files for one."""
     if settings.log.kind == "kafka":
-        from ingest.log.commitment_topic import KafkaCommitmentLog  # noqa: PLC0415
+        from ingest.log.commitment_topic import KafkaCommitmentLog  # noqa: PLC0415 - an extra
 
         return KafkaCommitmentLog(settings)
     from ingest.log.commitment_spool import SpoolCommitmentLog  # noqa: PLC0415 - as commitment itself

@@ -114,7 +114,7 @@ class Handover:
             data = read_file(self._disk, path, MAX_RECORD + 1)
         except OSError as error:
             if name not in self._unreadable:
-                logger.error("a proof cannot be read; the others go on", file=name, error=error.strerror)  # noqa: TRY400
+                logger.error("a proof cannot be read; the others go on", file=name, error=error.strerror)  # noqa: TRY400 - it says all
             self._unreadable.add(name)
             return None
         if data is None:

@@ -1,11 +1,13 @@
 """The commitment log as this side sees it: what was written of each transaction, in one order for all of its records.
 
-log = commitment_log_of(settings)
-await log.start()                          # recovered or connected; what it holds so far is handed out first
-for entry in await log.read(1.0): ...      # in order, own records included; `caught_up` once the start was reached
-place = await log.publish([Written(transaction_id, CommitDecided(...))])     # durable when it returns
-record = await log.fetch(entry.place)      # with its payload
-await log.close()
+::
+
+    log = commitment_log_of(settings)
+    await log.start()                          # recovered or connected; what it holds so far is handed out first
+    for entry in await log.read(1.0): ...      # in order, own records included; `caught_up` once the start was reached
+    place = await log.publish([Written(transaction_id, CommitDecided(...))])     # durable when it returns
+    record = await log.fetch(entry.place)      # with its payload
+    await log.close()
 """
 
 import enum

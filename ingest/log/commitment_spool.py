@@ -9,7 +9,6 @@ copies it once more, which changes nothing.
 
 import asyncio
 import contextlib
-import errno
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
@@ -19,6 +18,7 @@ import structlog
 from ingest.contract.records import Record
 from ingest.contract.settings import Settings
 from ingest.contract.spool import (
+    NO_SPACE,
     Appended,
     Layout,
     OsDisk,
@@ -53,7 +53,6 @@ _SMALL: Final = 512  # bytes; what administrators ask for may free room, and alw
 _LOOK: Final = 0.2  # s between two looks for what was handed over, while transactions are open
 _LOOK_IDLE: Final = 0.5  # s
 _ONLY: Final = 0  # the number of the log's one partition
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _NO_ROOM: Final = "the commitment log has no room until open transactions are carried forward"
 
@@ -278,7 +277,7 @@ class SpoolCommitmentLog:
     def _told(self, problem: Exception) -> IngestError:
         """What those who wait are told; after a failed sync, nobody knows what is durable."""
         cause = problem.__cause__ if isinstance(problem, WriteFailed) else problem
-        if isinstance(cause, SpoolFull) or (isinstance(cause, OSError) and cause.errno in _NO_SPACE):
+        if isinstance(cause, SpoolFull) or (isinstance(cause, OSError) and cause.errno in NO_SPACE):
             return OutOfResources(f"the commitment log has no room: {cause}")
         logger.error("the commitment log was not written", error=str(problem))
         error = LogUnavailable("the commitment log cannot be written")

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Final
@@ -29,7 +29,7 @@ from ingest.errors import LogUnavailable
 from ingest.log.commitment_claimant import Claimant, claimant
 from ingest.log.commitment_log import Entry, Place, Written
 from ingest.log.commitment_reader import TopicFetcher, TopicReader
-from ingest.log.kafka_client import producer_options
+from ingest.log.kafka_client import end_producer, open_producer
 
 logger = structlog.get_logger(__name__)
 
@@ -167,7 +167,7 @@ class KafkaCommitmentLog:
         else:
             self._reader.close()
         if self._producer is not None:
-            await asyncio.to_thread(_close, self._producer)
+            await asyncio.to_thread(end_producer, self._producer, _CLOSE)
         async with self._fetching:
             await asyncio.to_thread(self._fetcher.close)
         await asyncio.to_thread(self._resources.close)
@@ -224,9 +224,9 @@ class KafkaCommitmentLog:
         if not places.done():
             places.set_exception(error)
 
-    def _call(self, function: object, *arguments: object) -> None:
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     # The producer
 
@@ -241,16 +241,11 @@ class KafkaCommitmentLog:
 
     def _open_producer(self, timeout: float) -> KafkaProducer:
         kafka = self._settings.kafka
-        try:
-            producer = KafkaProducer(
-                **producer_options(kafka), bootstrap_timeout_ms=int(timeout * 1000), metrics_enabled=False
-            )
-        except KafkaError as error:
-            raise KafkaUnreachable(kafka, error) from None
+        producer = open_producer(kafka, timeout)
         try:
             producer.partitions_for(self._topic)  # else the first `send` waits for it in the loop's thread
         except KafkaError as error:
-            _close(producer)
+            end_producer(producer, _CLOSE)
             raise KafkaUnreachable(kafka, error) from None
         return producer
 
@@ -258,17 +253,10 @@ class KafkaCommitmentLog:
         if self._producer is producer:
             self._producer = None
             name = "kafka-commitments-close"
-            threading.Thread(target=_close, args=(producer,), name=name, daemon=True).start()
+            threading.Thread(target=end_producer, args=(producer, _CLOSE), name=name, daemon=True).start()
 
 
 def _looks(retention: int) -> tuple[float, float]:
     """See `CommitmentLog.carry_every`; ``retention`` in milliseconds, negative for none."""
     longest = _LONGEST_LOOK if retention < 0 else min(_LONGEST_LOOK, retention / 1000 / _LOOKS)
     return longest / _SPREAD, longest
-
-
-def _close(producer: KafkaProducer) -> None:
-    """`close` alone waits for all that was sent, and while a batch is lost never ends."""
-    producer._sender.force_close()  # noqa: SLF001 - there is no other way
-    with contextlib.suppress(KafkaError):
-        producer.close(_CLOSE)

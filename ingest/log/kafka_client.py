@@ -2,7 +2,7 @@
 
 kafka-python 3.0.12 has no bound on what it takes, blocks or waits without regard to deadlines while it looks for
 its brokers, and once a batch that it had retried has expired it never sends anything again (it drops its producer
-id and asks for no other). So a client that has lost a record is good for nothing more: `kafka_producer` opens
+id and asks for no other). So a client that has lost a record is good for nothing more: `kafka_writer` opens
 another, and lets go of this one.
 """
 
@@ -93,10 +93,7 @@ class KafkaClient:
         """End it; what no broker has acknowledged within ``patience`` seconds fails. Blocks."""
         with contextlib.suppress(KafkaError):
             self._producer.flush(patience)
-        # `close` alone waits for all that was sent, and while a batch is lost never closes.
-        self._producer._sender.force_close()  # noqa: SLF001
-        with contextlib.suppress(KafkaError):
-            self._producer.close(patience)
+        end_producer(self._producer, patience)
 
     def _completed(self, sent: Sent, error: Exception | None, _metadata: Any = None) -> None:
         """In the producer's thread: one wake-up of the loop for all that is done by the time it looks."""
@@ -124,12 +121,7 @@ def open_client(
     """
     check_topics(settings, timeout)
     kafka = settings.kafka
-    try:
-        producer = KafkaProducer(
-            **producer_options(kafka), bootstrap_timeout_ms=int(timeout * 1000), metrics_enabled=False
-        )
-    except KafkaError as error:
-        raise KafkaUnreachable(kafka, error) from None
+    producer = open_producer(kafka, timeout)
     client = KafkaClient(producer, kafka.instance_topic, loop, done)
     deadline = time.monotonic() + timeout
     while True:  # in the loop's thread `send` must find the metadata there
@@ -141,6 +133,31 @@ def open_client(
                 raise KafkaUnreachable(kafka, error) from None
         else:
             return client
+
+
+def open_producer(settings: KafkaSettings, timeout: float) -> KafkaProducer:
+    """A producer of ours that has found a broker within ``timeout`` seconds; `end_producer` ends it. Blocks.
+
+    Raises:
+        KafkaUnreachable: no broker answers, or none lets us in.
+    """
+    bootstrap = int(timeout * 1000)
+    try:
+        return KafkaProducer(
+            **producer_options(settings), bootstrap_timeout_ms=bootstrap, metrics_enabled=False
+        )
+    except KafkaError as error:
+        raise KafkaUnreachable(settings, error) from None
+
+
+def end_producer(producer: KafkaProducer, patience: float) -> None:
+    """Let go of the brokers in about ``patience`` seconds; what they have not acknowledged by now fails. Blocks.
+
+    `close` alone waits for all that was sent, and while a batch is lost may never end.
+    """
+    producer._sender.force_close()  # noqa: SLF001 - there is no other way
+    with contextlib.suppress(KafkaError):
+        producer.close(patience)
 
 
 def producer_options(settings: KafkaSettings) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """How far the workers have come, read from their checkpoints."""
 
-import os
 from pathlib import Path
 
 import structlog
 
 from ingest.contract.checkpoint import Checkpoint, CorruptCheckpoint, checkpoint_path, read_checkpoint
+from ingest.contract.folder_sync import sync_folder
 
 logger = structlog.get_logger(__name__)
 
@@ -27,11 +27,7 @@ def read_marks(folder: Path, partitions: int) -> list[Checkpoint]:
     if folder.is_dir():
         # A checkpoint's name may not be durable yet when it is first seen, and a segment given up for it
         # would be missed when a power cut brings the one before back.
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(folder)
     return found
 
 

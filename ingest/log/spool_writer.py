@@ -6,7 +6,6 @@ told. So a reader never sees what a power cut can take back, and a publisher nev
 
 import asyncio
 import contextlib
-import errno
 import threading
 import time
 from collections import deque
@@ -18,9 +17,10 @@ from typing import Final
 import structlog
 
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Kind, encode_header
+from ingest.contract.records import KIND_AT, UPLOAD_ID_AT, Kind, encode_header
 from ingest.contract.settings import Settings
 from ingest.contract.spool import (
+    NO_SPACE,
     Appended,
     Disk,
     Layout,
@@ -50,9 +50,6 @@ logger = structlog.get_logger(__name__)
 # A full log may be drained within the patience of a peer; past it, A700H lets the peer decide.
 FULL_PATIENCE: Final = 5.0  # s
 _AFTER_ERROR: Final = 0.1  # s, so that a failing disk does not make a busy loop
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_KIND: Final = 1  # where a record's header has its kind, and its upload id
-_UPLOAD_ID: Final = slice(12, 28)
 # A group of one is written in the publisher's own thread when nobody else could use the time: two thread
 # hops cost a quarter of a sync on a fast disk. After one slower than this it is not, for a multiple of what that
 # one took: a quick disk, which has a slow sync now and then as all have, loses little by it, and a slow one, whose
@@ -310,7 +307,7 @@ class SpoolWriter:
         """The record with its header; None when it is refused, since its upload has lost another."""
         partition, header, payload, future = published
         record = Appended(partition, header if isinstance(header, bytes) else header(), payload)
-        if record.header[_UPLOAD_ID] in self._incomplete and record.header[_KIND] != Kind.ABORT:
+        if record.header[UPLOAD_ID_AT] in self._incomplete and record.header[KIND_AT] != Kind.ABORT:
             self._tell([future], LogUnavailable("the log has lost a part of the instance"))
             return None
         return record, future
@@ -345,7 +342,7 @@ class SpoolWriter:
         futures = [future for _, future in waiting if future is not None]
         own = [item for item in waiting if item[1] is None]
         self._incomplete |= {
-            record.header[_UPLOAD_ID]: None for record, future in waiting if future is not None
+            record.header[UPLOAD_ID_AT]: None for record, future in waiting if future is not None
         }
         while len(self._incomplete) > _INCOMPLETE:
             del self._incomplete[next(iter(self._incomplete))]
@@ -400,6 +397,6 @@ def _published_error(error: Exception) -> IngestError:
     cause = error.__cause__ if isinstance(error, WriteFailed) else error
     if isinstance(cause, SpoolFull):
         return OutOfResources(f"log full: {cause}")
-    if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+    if isinstance(cause, OSError) and cause.errno in NO_SPACE:
         return OutOfResources("no space for the log")
     return LogUnavailable("the log cannot be written")

@@ -4,7 +4,7 @@ The way of a connection:
     ``run``         the process                            ``server``      limits, clocks, drain
     ``listeners``   where we listen: plain, or with TLS by ``handshakes``, whose ``credentials`` may change
     ``admission``   who may associate, and how many: ``sources``, how many of them and of ``addresses``, how fast by ``rate``,
-                    and what ``unknown`` ones may leave
+                    and what ``unknown_sources`` may leave
     ``connection``  one TCP connection pumps one association; ``clock``, how long its peer is silent or slow
     ``receiving``   a data set while it comes in           ``storage``     C-STORE: success once the log has it
     ``commitment``  N-ACTION: success once it is durable   ``reports``     N-EVENT-REPORT on the same association

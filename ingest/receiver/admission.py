@@ -16,7 +16,7 @@ from ingest.contract.settings import ReceiverSettings, SourceSettings
 from ingest.instance import ChunkPool, Shares
 from ingest.log import InstanceLog
 from ingest.receiver.sources import Grant, Origin, Sources
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 
 NO_SOURCES: Final[Mapping[str, SourceSettings]] = MappingProxyType({})
 

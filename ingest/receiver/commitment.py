@@ -13,7 +13,7 @@ from ingest.association.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
 from ingest.commitment.interface import Commitments, ReportChannel
 from ingest.contract.settings import CommitmentSettings
 from ingest.dimse import NActionRequest, NActionResponse
-from ingest.dimse.commitment_request import REQUEST_STORAGE_COMMITMENT, CommitmentRequest, parse_request
+from ingest.dimse.commitment_request import REQUEST_STORAGE_COMMITMENT, ActionInformation, parse_request
 from ingest.dimse.status import (
     DUPLICATE_TRANSACTION_UID,
     NO_SUCH_ACTION,
@@ -99,7 +99,7 @@ class CommitmentService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def read(self, data: bytearray, context: AcceptedContext) -> CommitmentRequest:
+    async def read(self, data: bytearray, context: AcceptedContext) -> ActionInformation:
         """What a data set asks for.
 
         Raises:
@@ -112,7 +112,7 @@ class CommitmentService:
         async with self._reading:
             return await asyncio.to_thread(parse_request, data, explicit=explicit, maximum=maximum)
 
-    async def ask(self, asked: CommitmentRequest, peer: Peer, channel: ReportChannel) -> None:
+    async def ask(self, asked: ActionInformation, peer: Peer, channel: ReportChannel) -> None:
         """Have a request made durable.
 
         Raises:

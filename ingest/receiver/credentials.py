@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from ingest.contract.peer_settings import ListenerSettings
-from ingest.contract.tls import WrongCertificate, server_context
+from ingest.contract.tls import WrongCertificate, holds_sessions, server_context
 
 logger = structlog.get_logger(__name__)
 
@@ -33,21 +33,24 @@ class Credentials:
         self.warn(time.time())
 
     def refresh(self) -> None:
-        """Take changed files; blocks for some milliseconds, so not in the event loop."""
+        """Take changed files, and let go of sessions; blocks for some milliseconds, so not in the event loop."""
         self.warn(time.time())
         stamp = _stamp(self._listener)
-        if stamp == self._stamp:
-            return
+        changed = stamp != self._stamp
         self._stamp = stamp  # taken before the files are read: a change meanwhile is another one
+        if not changed and not holds_sessions(self.context):
+            return
         try:
             self.context, self._expires = server_context(self._listener)
         except WrongCertificate as error:
-            logger.error(  # noqa: TRY400 - the message says all
-                "new certificate refused, the old one stays", listener=self._name, why=str(error)
-            )
+            if changed:
+                logger.error(  # noqa: TRY400 - the message says all
+                    "new certificate refused, the old one stays", listener=self._name, why=str(error)
+                )
             return
-        self._warned = 0.0
-        logger.info("certificate reloaded", listener=self._name, days_left=self._days_left(time.time()))
+        if changed:
+            self._warned = 0.0
+            logger.info("certificate reloaded", listener=self._name, days_left=self._days_left(time.time()))
 
     def warn(self, now: float) -> None:
         """Say once a day that the certificate ends soon."""

@@ -118,6 +118,6 @@ class Handshakes:
             if isinstance(error, ssl.SSLError):  # who only looks whether the port is open is refused nothing
                 self._failed(address, reason_of(error))
         else:
-            transport.set_read_buffer_limits(high=_READ_AHEAD)  # type: ignore[attr-defined]
+            transport.set_read_buffer_limits(high=_READ_AHEAD)  # type: ignore[attr-defined]  # of TLS transports alone
         finally:
             self._ended(connection)

@@ -117,7 +117,7 @@ COMMITMENT: Final = {
     ),
     PROCESSING_FAILURE: Reason(
         "commitment-failed",
-        "a table peers.NAME for the sender, or commitment.without_address; else the log (0110H)",
+        "a table sources.NAME for the sender, or commitment.without_address; else the log (0110H)",
     ),
 }
 DEFECT: Final = Reason("error", "none: a defect; see the log of the receiver")

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from ingest.contract.refusals import Refusal, RefusalJournal, Refused
+from ingest.contract.refusals import Refusal, RefusalJournal, RefusalOf
 from ingest.receiver.reasons import Reason
 from ingest.receiver.receiving import Peer
 
@@ -20,7 +20,7 @@ _GATHERED: Final = 1000  # different ones within that time; of more, only the nu
 class _What(NamedTuple):
     """A kind of refusal: many of one kind within a moment are one line."""
 
-    refused: Refused
+    refused: RefusalOf
     calling_ae_title: str
     called_ae_title: str
     address: str
@@ -50,7 +50,7 @@ class Refusals:
             self._task = None
             await self._write()
 
-    def add(self, refused: Refused, peer: Peer, reason: Reason, subject: str) -> None:
+    def add(self, refused: RefusalOf, peer: Peer, reason: Reason, subject: str) -> None:
         """Remember one; every text must be fit to be shown."""
         if self._task is None:
             return

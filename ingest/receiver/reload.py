@@ -25,7 +25,6 @@ _APPLIED_OF_RECEIVER = frozenset(
         "unknown_period",
         "maximum_instance_size",
         "maximum_association_size",
-        "certificate_interval",
     }
 )
 

@@ -92,9 +92,8 @@ class Reports:
         self._link: Link | None = link  # None once the association is over, or does not answer
         self._timeout = timeout
         self._lease = lease
-        self._leases: dict[
-            Channel, float
-        ] = {}  # those a report is to come on, and until when it is waited for
+        # Those that a report is to come on, and until when it is waited for.
+        self._leases: dict[Channel, float] = {}
         self._waiting: deque[_Pending] = deque()
         self._unanswered: _Pending | None = None
         self._message_id = 0

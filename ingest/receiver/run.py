@@ -23,7 +23,7 @@ from ingest.receiver.metrics import ReceiverMetrics, commitment_gauges, server_g
 from ingest.receiver.reload import Reloading
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 
 if TYPE_CHECKING:
     from ingest.commitment.engine import Engine
@@ -74,8 +74,8 @@ def admin_warnings(settings: Settings) -> list[str]:
 
 async def _commitment_engine(settings: Settings, log: Log) -> "Engine":
     """Started; loaded only where commitment is served, since a receiver's memory is counted in MiB."""
-    from ingest.commitment.engine import Engine  # noqa: PLC0415
-    from ingest.sender.commitment import report  # noqa: PLC0415
+    from ingest.commitment.engine import Engine  # noqa: PLC0415 - see above
+    from ingest.sender.commitment import report  # noqa: PLC0415 - see above
 
     engine = Engine(settings, log, commitment_log_of(settings), report)
     await engine.start()

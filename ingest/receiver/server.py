@@ -22,20 +22,16 @@ from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.listeners import Bound, Listeners
 from ingest.receiver.storage import StorageService
 from ingest.receiver.telemetry import Telemetry
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
 WATCH_INTERVAL = 0.5  # s
-
-
 # A peer that means well asks for its association at once: at the limit of connections, one that has not for so long gives
 # way to a new one.
 GIVES_WAY = 1.0  # s
-
 # For the log's segments and marks, the listener, the event loop and the standard streams.
 _OWN_DESCRIPTORS = 64
-
 
 NO_LISTENERS: Final[Mapping[str, ListenerSettings]] = MappingProxyType({})
 

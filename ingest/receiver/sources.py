@@ -15,7 +15,7 @@ from ingest.contract.settings_base import WEIGHTS
 from ingest.contract.tls import Certificate, certificate_of
 from ingest.instance import Share, Shares
 from ingest.receiver.rate import RateMeter
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 
 if TYPE_CHECKING:
     import ssl

@@ -21,7 +21,7 @@ from ingest.instance import Upload
 from ingest.log import InstanceLog
 from ingest.receiver.receiving import Drain, Peer, Receiving
 from ingest.receiver.sources import Grant
-from ingest.receiver.unknown import UnknownUpload
+from ingest.receiver.unknown_sources import UnknownUpload
 
 _AFFECTED_SOP_CLASS_UID = 0x0000_0002
 _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000

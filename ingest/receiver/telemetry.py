@@ -6,16 +6,16 @@ from itertools import count
 
 import structlog
 
-from ingest import errors
 from ingest.association import Accepted, AssociateRequest
 from ingest.association.negotiation import ACCEPTANCE, Answer
 from ingest.contract import audit
 from ingest.contract.audit import events
 from ingest.contract.identifiers import association_id
 from ingest.contract.monitoring.sources import Sources
-from ingest.contract.refusals import Refused, shown, shown_uid
+from ingest.contract.refusals import RefusalOf, shown, shown_uid
 from ingest.contract.settings import Settings
 from ingest.dimse import CStoreRequest
+from ingest.errors import Refused
 from ingest.instance import Upload
 from ingest.receiver import reasons
 from ingest.receiver.metrics import ReceiverMetrics
@@ -57,16 +57,16 @@ class Telemetry:
         """A connection was closed at once."""
         if self.metrics is not None:
             self.metrics.connections_refused.add()
-        self.refusals.add(Refused.CONNECTION, Peer("", "", address), reasons.CONNECTIONS, "")
+        self.refusals.add(RefusalOf.CONNECTION, Peer("", "", address), reasons.CONNECTIONS, "")
 
     def handshake_failed(self, address: str, why: str) -> None:
         """TLS could not be agreed upon."""
-        self.refusals.add(Refused.HANDSHAKE, Peer("", "", address), reasons.HANDSHAKE, why)
+        self.refusals.add(RefusalOf.HANDSHAKE, Peer("", "", address), reasons.HANDSHAKE, why)
 
     def commitment_refused(self, peer: Peer, failure: Exception) -> None:
         """A request of storage commitment is refused."""
-        comment = failure.comment if isinstance(failure, errors.Refused) else ""
-        self.refusals.add(Refused.COMMITMENT, peer, reasons.of_commitment(failure), comment)
+        comment = failure.comment if isinstance(failure, Refused) else ""
+        self.refusals.add(RefusalOf.COMMITMENT, peer, reasons.of_commitment(failure), comment)
 
     def answered(
         self, request: AssociateRequest, answer: Answer, address: str, *, draining: bool
@@ -87,7 +87,7 @@ class Telemetry:
                 if results[context.context_id] != ACCEPTANCE:
                     record.context_refused(context.abstract_syntax, results[context.context_id])
         elif reason is not None:
-            record.refused(Refused.ASSOCIATION, reason, "")
+            record.refused(RefusalOf.ASSOCIATION, reason, "")
             if reason in reasons.SECURITY:
                 audit.record(events.refused(*record.peer[:3], f"association refused: {reason.word}"))
             logger.warning(
@@ -130,7 +130,7 @@ class AssociationTelemetry:
             "peer": self.peer.address,
         }
 
-    def refused(self, what: Refused, reason: reasons.Reason, subject: str) -> None:
+    def refused(self, what: RefusalOf, reason: reasons.Reason, subject: str) -> None:
         """Something of it was not taken."""
         self._refusals.add(what, self.peer, reason, subject)
 
@@ -140,7 +140,7 @@ class AssociationTelemetry:
         reason = reasons.of_context(abstract_syntax, result)
         if self._metrics is not None:
             self._metrics.contexts_refused.add((self.source, reason.word))
-        self.refused(Refused.CONTEXT, reason, shown_uid(abstract_syntax))
+        self.refused(RefusalOf.CONTEXT, reason, shown_uid(abstract_syntax))
 
     def stored(
         self,
@@ -169,7 +169,7 @@ class AssociationTelemetry:
         if self._metrics is not None:
             self._metrics.instances.add((self.source, reason.word))
             self._metrics.bytes.add((self.source, reason.word), size)
-        self.refused(Refused.INSTANCE, reason, shown_uid(request.affected_sop_class_uid))
+        self.refused(RefusalOf.INSTANCE, reason, shown_uid(request.affected_sop_class_uid))
         self._counts[reason.word] += 1
         if self._counts[reason.word] == 1:  # one line for each reason; the last line of all has their number
             logger.warning(

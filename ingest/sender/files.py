@@ -21,9 +21,8 @@ _TRANSFER_SYNTAX: Final = 0x0010
 # VRs with a 32-bit length (PS3.5 7.1.2) that group 0002 may hold.
 _LONG: Final = frozenset({b"OB", b"OW", b"UN", b"UT", b"SQ"})
 _MAXIMUM_META: Final = 256 * 1024  # bytes; real ones have some hundred, ours with a manifest up to 33 KiB
-_DIRECTORY: Final = (
-    "1.2.840.10008.1.3.10"  # Media Storage Directory: an index of other files, not an instance
-)
+# Media Storage Directory: an index of other files, not an instance.
+_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 
 
 class NotSendable(ValueError):  # noqa: N818 - states what was found

@@ -8,7 +8,7 @@ from ingest.contract.refusals import (
     KEPT,
     Refusal,
     RefusalJournal,
-    Refused,
+    RefusalOf,
     read_refusals,
     refusals_folder,
     shown,
@@ -18,7 +18,7 @@ from ingest.contract.refusals import (
 
 def refusal(number: int) -> Refusal:
     return Refusal(
-        number, Refused.ASSOCIATION, "CT1", "WRONG", "192.0.2.1", "called-ae-title", "", "receiver.ae_title"
+        number, RefusalOf.ASSOCIATION, "CT1", "WRONG", "192.0.2.1", "called-ae-title", "", "receiver.ae_title"
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Kind, encode_header
+from ingest.contract.records import Kind, encode_header, is_whole
 from ingest.contract.spool.format import (
     FRAME,
     FRAME_AND_HEAD,
@@ -18,7 +18,6 @@ from ingest.contract.spool.format import (
     decode_frame,
     decode_group_header,
     frame_ceiling,
-    is_whole,
 )
 from ingest.contract.spool.group_writer import GroupWriter
 from ingest.contract.spool.layout import Meta

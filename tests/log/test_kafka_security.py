@@ -9,7 +9,7 @@ import pytest
 
 from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.settings import Settings
-from ingest.log.kafka_producer import KafkaWriter
+from ingest.log.kafka_writer import KafkaWriter
 from tests.support.certificates import Authority
 from tests.support.kafka_log import environment, instances, kafka_settings
 from tests.support.kafka_records import Publisher
@@ -129,7 +129,7 @@ def test_who_is_not_let_in(
     wrong: dict[str, Any],
 ) -> None:
     """One clear error in bounded time."""
-    monkeypatch.setattr("ingest.log.kafka_producer._START", 2.0)
+    monkeypatch.setattr("ingest.log.kafka_writer._START", 2.0)
     data = settings.model_dump()
     data["kafka"] |= {"sasl_password": PASSWORD, "ssl_key_password": ""} | wrong
 

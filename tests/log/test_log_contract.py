@@ -1,4 +1,4 @@
-"""What every log of one machine promises, from `publish` to the worker's reader; Kafka's is in ``test_kafka_producer.py``."""
+"""What every log of one machine promises, from `publish` to the worker's reader; Kafka's is in ``test_kafka_writer.py``."""
 
 import asyncio
 import contextlib

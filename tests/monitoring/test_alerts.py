@@ -18,7 +18,7 @@ from ingest.commitment.transactions import State
 from ingest.contract.monitoring.instruments import Histogram
 from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.records import Place
-from ingest.contract.settings_keys import settings_fields
+from ingest.contract.settings_keys import any_name, settings_fields
 from ingest.receiver import reasons
 from tests.support.instruments import PREFIX, instruments, sample_names
 from workers.errors import Reason
@@ -189,12 +189,15 @@ def assert_settings_exist(text: str) -> None:
         r"\b(?:receiver|log|kafka|worker|commitment|admin|audit|ledger|sources\.NAME)\.[a-z_]+", text
     ):
         assert key in known, key
+    for table in re.findall(r"\b([a-z]+)\.NAME\b", text):
+        assert table in any_name(), table
 
 
 def test_remedies_name_settings_that_exist() -> None:
     """What `status --rejected` tells to change can be changed."""
     remedies = [one.remedy for one in vars(reasons).values() if isinstance(one, reasons.Reason)]
-    remedies += [one.remedy for one in reasons.REJECTIONS.values()]
+    for table in (reasons.REJECTIONS, reasons.REFUSED, reasons.COMMITMENT):
+        remedies += [one.remedy for one in table.values()]
     assert len(remedies) >= 15
     for remedy in remedies:
         assert_settings_exist(remedy)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest.contract.commitments import Reference
-from ingest.contract.refusals import Refused, read_refusals
+from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import CommitmentSettings, KiB, Settings
 from ingest.dimse import NActionRequest, NActionResponse, NEventReportRequest, NEventReportResponse
 from ingest.dimse.command_set import encode_command_set
@@ -124,7 +124,7 @@ def test_each_refusal_is_remembered_with_its_remedy(tmp_path: Path) -> None:
     assert {one.reason for one in found} == {
         "transaction-uid", "commitment-limits", "commitment-failed", "commitment-request", "error",
     }  # fmt: skip
-    assert {(one.refused, one.calling_ae_title) for one in found} == {(Refused.COMMITMENT, "TESTER")}
+    assert {(one.refused, one.calling_ae_title) for one in found} == {(RefusalOf.COMMITMENT, "TESTER")}
     assert all(one.remedy for one in found)
     assert {one.reason: one.subject for one in found}["error"] == ""
 

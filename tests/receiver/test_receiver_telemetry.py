@@ -11,7 +11,7 @@ import structlog.testing
 from ingest.association import AssociateRequest, PresentationContext, UserInformation
 from ingest.contract.monitoring.exposition import Exposition
 from ingest.contract.monitoring.instruments import Instrument
-from ingest.contract.refusals import Refusal, Refused, read_refusals
+from ingest.contract.refusals import Refusal, RefusalOf, read_refusals
 from ingest.contract.settings import Settings, SourceSettings
 from ingest.dimse import CStoreRequest
 from ingest.errors import LogUnavailable, OutOfResources
@@ -138,8 +138,8 @@ def test_limits_name_the_settings_that_set_them(tmp_path: Path) -> None:
 
     asyncio.run(scenario())
     remembered = {(one.refused, one.reason): one.remedy for one in read_refusals(tmp_path)}
-    assert "sources.NAME.maximum_instance_size" in remembered[Refused.INSTANCE, "instance-too-long"]
-    assert remembered[Refused.CONTEXT, "sop-class-of-source"] == "sources.NAME.sop_classes"
+    assert "sources.NAME.maximum_instance_size" in remembered[RefusalOf.INSTANCE, "instance-too-long"]
+    assert remembered[RefusalOf.CONTEXT, "sop-class-of-source"] == "sources.NAME.sop_classes"
 
 
 def test_a_refused_source_says_nothing_unescaped(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_refused_associations_name_the_setting(tmp_path: Path) -> None:
         request("A\tB\\", "DICOM-INGEST"),
     )
     assert words(found) == [
-        (Refused.ASSOCIATION, "called-ae-title", ""), (Refused.ASSOCIATION, "calling-ae-title", ""),
+        (RefusalOf.ASSOCIATION, "called-ae-title", ""), (RefusalOf.ASSOCIATION, "calling-ae-title", ""),
     ]  # fmt: skip
     wrong_title, bad_title = found
     assert (wrong_title.calling_ae_title, wrong_title.called_ae_title) == ("TESTER", "WRONG")
@@ -235,10 +235,10 @@ def test_refused_contexts_name_the_setting(tmp_path: Path) -> None:
     )  # fmt: skip
     found = refusals_of(telemetry, tmp_path, associate(contexts))
     assert words(found) == [
-        (Refused.CONTEXT, "transfer-syntax", CT),
-        (Refused.CONTEXT, "service", STUDY_ROOT_FIND),
-        (Refused.CONTEXT, "sop-class", "1.2.3.5"),
-        (Refused.CONTEXT, "commitment-off", COMMITMENT),
+        (RefusalOf.CONTEXT, "transfer-syntax", CT),
+        (RefusalOf.CONTEXT, "service", STUDY_ROOT_FIND),
+        (RefusalOf.CONTEXT, "sop-class", "1.2.3.5"),
+        (RefusalOf.CONTEXT, "commitment-off", COMMITMENT),
     ]
     assert [one.remedy.split()[0] for one in found[2:]] == [
         "receiver.private_storage_classes,",
@@ -262,7 +262,7 @@ def test_refused_connections_are_remembered(tmp_path: Path) -> None:
             await telemetry.refusals.close()
 
     asyncio.run(scenario())
-    assert words(read_refusals(tmp_path)) == [(Refused.CONNECTION, "too-many-connections", "")]
+    assert words(read_refusals(tmp_path)) == [(RefusalOf.CONNECTION, "too-many-connections", "")]
 
 
 # What is asked for, on a receiver with `SOURCES`, and the word for why it is refused.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import warnings
@@ -17,7 +18,7 @@ from pynetdicom import AE
 from structlog.testing import capture_logs
 
 from ingest.contract.peer_settings import ListenerSettings
-from ingest.contract.refusals import Refused, read_refusals
+from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver.server import Server
@@ -238,7 +239,7 @@ def test_a_failed_handshake_is_remembered_with_its_remedy(
     loop.run(scenario())
     found = read_refusals(tmp_path)
     assert {(one.refused, one.reason, one.address) for one in found} == {
-        (Refused.HANDSHAKE, "tls-handshake", HOST)
+        (RefusalOf.HANDSHAKE, "tls-handshake", HOST)
     }
     assert sorted(one.subject for one in found) == [
         "peer did not return a certificate",
@@ -375,6 +376,35 @@ def test_a_new_certificate_is_used_and_drops_nobody(site: Site, loop: asyncio.Ru
             ]
             assert names == ["receiver", "renewed"]
             assert (await old.store(UID)).status == 0
+
+    loop.run(scenario())
+
+
+def visited(
+    port: int, context: ssl.SSLContext, session: ssl.SSLSession | None
+) -> tuple[bool, ssl.SSLSession]:
+    """A connection that is closed as TLS asks for: whether it went on with ``session``, and its own."""
+    with socket.create_connection((HOST, port)) as plain:
+        secure = context.wrap_socket(plain, server_hostname="localhost", session=session)
+        reused, own = bool(secure.session_reused), secure.session
+        assert own is not None
+        secure.unwrap()
+        return reused, own
+
+
+def test_no_session_outlives_a_look_at_the_certificates(site: Site, loop: asyncio.Runner) -> None:
+    """Neither a peer's certificate, past its end, nor the memory of each peer that ever came: TLS 1.2 keeps both."""
+
+    async def scenario() -> None:
+        context = site.client()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        async with serving(MemoryLog(), site.listener(), certificate_interval=3600.0) as (port, server):
+            _, session = await asyncio.to_thread(visited, port, context, None)
+            with capture_logs() as logs:
+                await server.listeners.refresh()
+            assert logs == []
+            reused, _ = await asyncio.to_thread(visited, port, context, session)
+            assert not reused
 
     loop.run(scenario())
 

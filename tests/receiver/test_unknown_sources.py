@@ -11,7 +11,7 @@ from ingest.contract.unknown_sources import read_taken, unknown_sources_file
 from ingest.dimse.status import OUT_OF_RESOURCES
 from ingest.errors import QuotaUsedUp
 from ingest.receiver.telemetry import Telemetry
-from ingest.receiver.unknown import UnknownQuota
+from ingest.receiver.unknown_sources import UnknownQuota
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run, until
 from tests.support.scu import Scu, associate, c_store, ct_data_set

@@ -3,7 +3,7 @@
     spool_reader | kafka_consumer --entries--> reassembly --upload--> (pipeline) --outcome--> checkpoint
 
 ``reader``        what a log is to a worker: `SpoolReader`, or `KafkaReader` of ``kafka_consumer`` with ``kafka_poller``,
-                  the thread that owns the client; ``choice``, which log one machine has
+                  the thread that owns the client, with the sockets of ``kafka_network``; ``choice``, which log one machine has
 ``entries``       what is read: records, and damage where one should be
 ``reassembly``    makes an ``upload`` of them: ``pending`` until its end, in ``scratch`` where it is large; ``expiry``
                   tells what has waited too long, by ``log_clock``

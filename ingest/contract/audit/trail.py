@@ -104,7 +104,7 @@ class Trail:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write the last messages, and send them if that is quick."""
-        global _current  # noqa: PLW0603
+        global _current  # noqa: PLW0603 - likewise
         if not self.is_on:
             return
         _current = None
@@ -129,7 +129,7 @@ class Trail:
             self._gathered.keep()
         except OSError as error:
             if not self._failing:
-                logger.error("the audit trail cannot be written; it waits in memory", errno=error.errno)  # noqa: TRY400
+                logger.error("the audit trail cannot be written; it waits in memory", errno=error.errno)  # noqa: TRY400 - it says all
             self._failing = True
         except Exception:
             logger.exception("a defect in the audit trail")

@@ -1,5 +1,6 @@
 """What each process shows of itself on its admin port, for both sides.
 
+``admin``        all of it for one process, from start to end
 ``instruments``  counters, histograms and gauges, cheap enough for every instance
 ``exposition``   the same as text that Prometheus reads
 ``health``       live and ready, with reasons            ``heartbeat``  whether the event loop answers

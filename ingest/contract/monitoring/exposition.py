@@ -46,7 +46,7 @@ class Exposition:
                     logger.exception("a metric cannot be read", metric=name)
 
     def _registered(self) -> "CollectorRegistry":
-        from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, ProcessCollector  # noqa: PLC0415 - likewise
 
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
@@ -55,7 +55,7 @@ class Exposition:
 
 
 def _metric(instrument: Instrument) -> "Metric":
-    from prometheus_client.core import (  # noqa: PLC0415
+    from prometheus_client.core import (  # noqa: PLC0415 - likewise
         CounterMetricFamily,
         GaugeMetricFamily,
         HistogramMetricFamily,

@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(page.body)
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - the library's signature
         """What the library says against a request, without repeating it."""
         self.close_connection = True
         self._answer(Page(code, "text/plain", b"not understood\n"))

@@ -53,9 +53,9 @@ the record old is seen. A record is skipped by reading its frame and head only.
 
 Writing (`SegmentLog`, `open_log`): append, sync, then publish the durable end. A large group is written in
 pieces while its records come (`GroupWriter`), its header last, and the disk is given each piece at once; durable
-it is by the sync alone. A segment is synced before the next one is written. A group that the disk refused is blanked, and that is synced before another segment
-is begun. After a failed sync the log is broken: position and segment go to ``cut``, and only `open_log` of a
-new process goes on.
+it is by the sync alone. A segment is synced before the next one is written. A group that the disk refused is
+blanked, and that is synced before another segment is begun. After a failed sync the log is broken: position and
+segment go to ``cut``, and only `open_log` of a new process goes on.
 
 Recovery (`recovery`): the log is surely synced up to the highest of: durable end, ``synced`` of any group,
 ``cut``, ends of retired segments. What is below and not readable is reported as damaged. Groups beyond are
@@ -66,6 +66,13 @@ lies after a failed sync, and only then shown. The first that is not, and all be
 Reading (`SegmentFiles`, `GroupWalk`, `FrameWalk`): from group to group up to the durable end. Where no valid
 group is, the next one of the segment is sought page by page, and within what is damaged the records that are
 still whole by their frames; what remains is `Damage`.
+
+``format``       groups and frames as bytes              ``layout``       the folder's files, ``slots`` among them
+``making``       a log's first start                     ``pool``         segments made and used again
+``group_writer`` one group on its way to the disk        ``segment_log``  the writing end
+``recovery``     what a crash left, made a log again     ``files``        the segments as one stream
+``walk``         from group to group, record to record   ``wake``         from the writer to its readers
+``disk``         the system calls below all of it        ``errors``       what can stop a log
 """
 
 from ingest.contract.spool.disk import Counter, Disk, OsDisk, Space
@@ -82,7 +89,7 @@ from ingest.contract.spool.files import SegmentFiles, SegmentGone
 from ingest.contract.spool.format import PAGE, Appended, Frame, GroupHeader
 from ingest.contract.spool.layout import Layout, Meta, read_meta, write_meta
 from ingest.contract.spool.making import make_log
-from ingest.contract.spool.pool import PoolLimits, SegmentPool, effective_reserve
+from ingest.contract.spool.pool import NO_SPACE, PoolLimits, SegmentPool, effective_reserve
 from ingest.contract.spool.recovery import Recovered, open_log
 from ingest.contract.spool.segment_log import SegmentLog
 from ingest.contract.spool.slots import read_slot, write_slot
@@ -90,6 +97,7 @@ from ingest.contract.spool.wake import Sleeper, WakeUps
 from ingest.contract.spool.walk import Damage, FrameWalk, GroupWalk
 
 __all__ = [
+    "NO_SPACE",
     "PAGE",
     "Appended",
     "Counter",

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, cast
 
+from ingest.contract.folder_sync import sync_folder
+
 IOV_MAX: Final = os.sysconf("SC_IOV_MAX")  # buffers of one pwritev; 1024 on Linux
 _COUNTER_SIZE: Final = 4096
 
@@ -176,11 +178,7 @@ class OsDisk:
 
     def sync_folder(self, path: Path) -> None:
         """See `Disk`."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(path)
 
     def make_folder(self, path: Path) -> None:
         """See `Disk`."""

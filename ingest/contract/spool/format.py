@@ -140,10 +140,3 @@ def decode_frame(data: bytes | memoryview, log_id: int, position: int) -> Frame 
     place = crc32c(_FRAME_PLACE.pack(log_id, position))
     covered = crc32c(data[FRAME.size : FRAME_AND_HEAD], crc32c(data[: FRAME.size - 4], place))
     return Frame(position, partition, size) if covered == crc else None
-
-
-def is_whole(record: bytes | memoryview) -> bool:
-    """Whether a record's bytes agree with their CRC-32C, of whatever version and kind it is."""
-    view = memoryview(record)
-    crc = int.from_bytes(view[8:12], "little")
-    return len(view) >= HEAD_SIZE and crc32c(view[12:], crc32c(view[:8])) == crc

@@ -9,9 +9,14 @@ from ingest.contract.spool.disk import Disk
 from ingest.contract.spool.errors import SpoolFull
 from ingest.contract.spool.layout import Layout
 
+# No space: of the file system, of a quota, or beyond the largest file.
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MiB: Final = 1 << 20
 _RESERVE_SHARE: Final = 10  # at most a tenth of the file system is held back
+_SMALLEST: Final = 2 * _MiB  # bytes of a segment: two records of the largest size
+_WANTED_SEGMENTS: Final = (
+    16  # at least, where segments can be made so small: the one being filled is then little of all
+)
 
 
 class PoolLimits(NamedTuple):
@@ -192,7 +197,3 @@ def chosen_segment_size(disk: Disk, folder: Path, wanted: int, maximum_size: int
     while size > _SMALLEST and size * _WANTED_SEGMENTS > usable:
         size //= 2
     return min(wanted, max(_SMALLEST, size // _SMALLEST * _SMALLEST))
-
-
-_SMALLEST: Final = 2 * _MiB  # two records of the largest size
-_WANTED_SEGMENTS: Final = 16

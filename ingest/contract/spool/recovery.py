@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from ingest.contract.records import is_whole
 from ingest.contract.spool.disk import Disk, write_all
 from ingest.contract.spool.files import SegmentFiles
-from ingest.contract.spool.format import PAGE, Frame, GroupHeader, is_whole
+from ingest.contract.spool.format import PAGE, Frame, GroupHeader
 from ingest.contract.spool.layout import Layout, Meta
 from ingest.contract.spool.pool import PoolLimits, SegmentPool
 from ingest.contract.spool.segment_log import SegmentLog

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ingest.contract.refusals import Refusal, Refused
+from ingest.contract.refusals import Refusal, RefusalOf
 from ingest.contract.running import Running, announce
 from ingest.contract.settings import Settings
 from workers.cli.watch import Look, Samples, look, view
@@ -76,7 +76,7 @@ def test_rates_are_of_what_came_between_two_looks() -> None:
 
 def test_a_log_without_room_and_refusals_are_shown() -> None:
     """As they were written down, whatever a peer said."""
-    refusal = Refusal(0, Refused.ASSOCIATION, '"a\\x1b"', "X", "192.0.2.1", "called-ae-title", "", "", 3)
+    refusal = Refusal(0, RefusalOf.ASSOCIATION, '"a\\x1b"', "X", "192.0.2.1", "called-ae-title", "", "", 3)
     lines = rendered(looked(0, 0), looked(1, 0, refusing=True, refusals=(refusal,)))
     assert any("refuses instances" in line for line in lines)
     assert any("called-ae-title" in line and "192.0.2.1" in line for line in lines)
@@ -104,7 +104,15 @@ def test_a_small_terminal_shows_what_may_need_somebody() -> None:
         return small._replace(processes=workers, pages=pages, reasons=reasons)
 
     refusal = Refusal(
-        0, Refused.ASSOCIATION, "A" * 16, "B" * 16, "2001:db8:1:2:3:4:5:6", "too-many-associations", "", "", 3
+        0,
+        RefusalOf.ASSOCIATION,
+        "A" * 16,
+        "B" * 16,
+        "2001:db8:1:2:3:4:5:6",
+        "too-many-associations",
+        "",
+        "",
+        3,
     )
     lines = rendered(crowded(0), crowded(1), 80, 24)
     assert len(lines) <= 24

@@ -19,7 +19,7 @@ from typing import Final
 import structlog
 
 from ingest.contract.kafka import KafkaUnreachable, TopicMismatch, is_single_copy
-from ingest.contract.records import Kind
+from ingest.contract.records import KIND_AT, UPLOAD_ID_AT, Kind
 from ingest.contract.settings import Settings
 from ingest.errors import IngestError, LogUnavailable
 from ingest.instance import Header, joined
@@ -29,8 +29,6 @@ from ingest.log.kafka_retention import RetentionWatch
 
 logger = structlog.get_logger(__name__)
 
-_KIND: Final = 1  # where a record's header has its kind, and its upload id
-_UPLOAD_ID: Final = slice(12, 28)
 _WATCH_INTERVAL: Final = 0.25  # s
 _PATIENCE: Final = 0.5  # s past the delivery timeout, within which the client itself reports it
 _SILENT: Final = 2.0  # s without an acknowledgement; a healthy cluster needs milliseconds
@@ -142,7 +140,7 @@ class KafkaWriter:
         """
         future = self._loop.create_future()
         made = header if isinstance(header, bytes) else header()
-        kind, upload_id = made[_KIND], made[_UPLOAD_ID]
+        kind, upload_id = made[KIND_AT], made[UPLOAD_ID_AT]
         now = time.monotonic()
         if kind in (Kind.PART, Kind.END):
             upload = self._uploads.get(upload_id)

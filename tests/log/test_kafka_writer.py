@@ -17,7 +17,7 @@ from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
 from ingest.contract.settings import Settings
 from ingest.errors import LogUnavailable
 from ingest.instance import ChunkPool, Upload
-from ingest.log.kafka_producer import KafkaWriter
+from ingest.log.kafka_writer import KafkaWriter
 from tests.support.asynchronous import asynchronous
 from tests.support.kafka_log import instances, kafka_settings, records
 from tests.support.kafka_servers import KafkaServers
@@ -191,7 +191,7 @@ async def test_start_is_refused_where_topics_break_the_promise(kafka: KafkaServe
 @asynchronous
 async def test_start_without_broker_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """No broker: an error that names where it was looked for, in bounded time."""
-    monkeypatch.setattr("ingest.log.kafka_producer._START", 1.0)
+    monkeypatch.setattr("ingest.log.kafka_writer._START", 1.0)
     settings = Settings.model_validate(
         {"log": {"kind": "kafka"}, "kafka": {"bootstrap_servers": ["127.0.0.1:1"]}}
     )
