@@ -16,9 +16,10 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import build_role
 
 from ingest.contract.commitments import Finding
+from tests.support.asynchronous import until
 from tests.support.commitment_engine import Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT
 
 UIDS = [f"1.2.826.0.1.{number}" for number in range(300)]

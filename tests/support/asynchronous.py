@@ -1,4 +1,4 @@
-"""Coroutine functions as tests."""
+"""Coroutine functions as tests, and waiting in them."""
 
 import asyncio
 import functools
@@ -16,3 +16,13 @@ def asynchronous(function: Callable[P, Coroutine[None, None, None]]) -> Callable
         asyncio.run(function(*args, **kwargs))
 
     return run
+
+
+async def until(condition: Callable[[], object], *running: asyncio.Future[None]) -> None:
+    """Wait until something is so, for as long as none of ``running`` fails on the way there."""
+    async with asyncio.timeout(120):
+        while not condition():
+            await asyncio.sleep(0.005)
+            for task in running:
+                if task.done():
+                    task.result()

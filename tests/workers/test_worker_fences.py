@@ -15,7 +15,7 @@ from ingest.contract.commitments import CommitAsked, Finding, Found, Reference
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from ingest.contract.settings import WorkerSettings
-from tests.support.asynchronous import asynchronous
+from tests.support.asynchronous import asynchronous, until
 from tests.support.fences import AllProved, ProofList, fence_record
 from workers import fences as fences_module
 from workers.errors import Unavailable
@@ -182,11 +182,7 @@ class Life:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what must come."""
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.002)
-                if self.run.done():
-                    self.run.result()
+        await until(condition, self.run)
 
     async def turns(self, count: int = 50) -> None:
         """Let everything happen that can."""
