@@ -8,11 +8,11 @@ from zoneinfo import ZoneInfo
 import msgspec
 from sqlalchemy import Connection, text
 
+from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.settings import Settings
 from workers.dataset.findings import Finding
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
-from workers.ledger.questions import OTHER
 
 _HOUR: Final = 3_600_000_000_000  # nanoseconds
 _SATURDAY: Final = 5
