@@ -3,9 +3,10 @@
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def asynchronous(function: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
@@ -16,6 +17,16 @@ def asynchronous(function: Callable[P, Coroutine[None, None, None]]) -> Callable
         asyncio.run(function(*args, **kwargs))
 
     return run
+
+
+def at_once(coroutine: Coroutine[None, None, T]) -> T:
+    """What a coroutine returns that, all around it being simulated, never really waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("the simulation has nothing to wait for")
 
 
 async def until(condition: Callable[[], object], *running: asyncio.Future[None]) -> None:

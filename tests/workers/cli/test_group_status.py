@@ -46,6 +46,16 @@ def commit(settings: Settings, partition: int, offset: int, metadata: str) -> No
         client.commit({place: OffsetAndMetadata(offset, metadata, -1)})
 
 
+def publish_ten(settings: Settings) -> int:
+    """Ten uploads in one partition; its number."""
+    publisher = Publisher(settings)
+    for _ in range(10):
+        publisher.upload("1.2.3", b"a")
+    publisher.flush()
+    publisher.close()
+    return partition_of("1.2.3", settings.log.partitions)
+
+
 def test_before_any_worker_all_is_backlog(log: tuple[Settings, Path]) -> None:
     """Complete uploads wait; orphans and parts are nothing yet; the text says that there is one copy."""
     settings, config = log
@@ -72,12 +82,7 @@ def test_before_any_worker_all_is_backlog(log: tuple[Settings, Path]) -> None:
 def test_what_is_done_above_the_mark_is_counted_once(log: tuple[Settings, Path]) -> None:
     """The account of a commit, and of the records above it only what it does not count."""
     settings, _ = log
-    publisher = Publisher(settings)
-    for _ in range(10):
-        publisher.upload("1.2.3", b"a")
-    publisher.flush()
-    publisher.close()
-    partition = partition_of("1.2.3", settings.log.partitions)
+    partition = publish_ten(settings)
     account = OffsetCheckpoint(
         partition=partition,
         low_water_mark=2,
@@ -96,12 +101,7 @@ def test_what_is_done_above_the_mark_is_counted_once(log: tuple[Settings, Path])
 def test_offsets_tell_without_reading(log: tuple[Settings, Path]) -> None:
     """From the mark to the end, parts and orphans too, and the counters of the commit; nothing of it is fetched."""
     settings, config = log
-    publisher = Publisher(settings)
-    for _ in range(10):
-        publisher.upload("1.2.3", b"a")
-    publisher.flush()
-    publisher.close()
-    partition = partition_of("1.2.3", settings.log.partitions)
+    partition = publish_ten(settings)
     account = OffsetCheckpoint(
         partition=partition, low_water_mark=4, counters={Place.STORED: 1, Place.DUPLICATE: 3}, lost=2
     )
