@@ -8,11 +8,10 @@ import click
 from ingest.contract.audit.codes import CONFLICT_RESOLVE
 from ingest.contract.audit.message import Action
 from ingest.contract.command_options import data_settings, json_option
-from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
 from workers.cli.entry_tables import all_entries, print_entry, print_lane
-from workers.cli.opened import opened_stores, print_json, warn_acknowledged
+from workers.cli.opened import checked_uid, opened_stores, print_json, warn_acknowledged
 from workers.storage.damage import Damaged, find_object
 from workers.storage.entries import Entry
 from workers.storage.layout import Area, object_key
@@ -23,20 +22,13 @@ from workers.storage.stores import Stores
 _DIGEST = re.compile(r"[0-9a-f]{8,64}\Z")
 
 
-def _uid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_uid(value)
-    except InvalidIdentifier as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def _digest(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not _DIGEST.match(value):
         raise click.BadParameter("the first 8 to 64 lowercase hex digits of a source digest")
     return value
 
 
-_uid_argument = click.argument("uid", callback=_uid)
+_uid_argument = click.argument("uid", callback=checked_uid)
 
 
 @click.group()

@@ -21,8 +21,6 @@ from rich.progress import (
 )
 
 from ingest.contract.command_options import data_settings, json_option
-from ingest.contract.identifiers import InvalidIdentifier
-from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from workers.cli.opened import opened_stores, print_json
 from workers.dataset.digest import ContentDigests
@@ -40,7 +38,7 @@ from workers.storage.damage import (
     set_aside_if_damaged,
 )
 from workers.storage.lanes import is_reference
-from workers.storage.layout import Area, Key, object_key, uid_of
+from workers.storage.layout import Area, counted_as, is_object, uid_of
 from workers.storage.manifest import NO_PIXELS, Manifest
 from workers.storage.object_store import Listed, ObjectStore
 from workers.storage.stores import Stores
@@ -196,7 +194,7 @@ class _Check:
             _Undecided: the codec failed to tell.
         """
         key = one.listed.key
-        if key.area is Area.OBJECTS and not _is_object(key):
+        if key.area is Area.OBJECTS and not is_object(key):
             raise _Undecided("not an object of ours; it does not belong here")
         found = await find_object(one.store, key)
         payload = None if found is None else await one.store.open(key)
@@ -211,8 +209,7 @@ class _Check:
     async def _set_aside(self, one: _Task, why: str) -> str:
         """Set aside what is still damaged under the lock; the new key."""
         key = one.listed.key
-        place = {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)
-        moved = await set_aside_if_damaged(one.store, key, place, why)
+        moved = await set_aside_if_damaged(one.store, key, counted_as(key), why)
         return str(moved or "")
 
 
@@ -246,14 +243,7 @@ async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Code
             return
 
 
-def _is_object(key: Key) -> bool:
-    try:
-        return object_key(uid_of(key)) == key
-    except InvalidIdentifier:
-        return False
-
-
 def _problem(one: _Task, text: str, moved: str, *, damaged: bool) -> Problem:
     key = one.listed.key
-    uid = uid_of(key) if key.area is not Area.OBJECTS or _is_object(key) else ""
+    uid = uid_of(key) if key.area is not Area.OBJECTS or is_object(key) else ""
     return Problem(uid, one.store.locate(key), one.store.name, str(key), text, damaged, moved)

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.settings import Settings
@@ -206,7 +206,7 @@ _HOURS_OF_SOURCE: Final = text(
 )
 
 
-def _ask(connection: Connection, question: Any, bounds: Bounds, **more: object) -> Sequence[Any]:
+def _ask(connection: Connection, question: TextClause, bounds: Bounds, **more: object) -> Sequence[Row[Any]]:
     return connection.execute(question, {"begin": bounds.begin, "end": bounds.end, **more}).all()
 
 
