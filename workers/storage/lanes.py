@@ -56,6 +56,12 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     transfer_syntax_uid: str = ""
     seal: str = ""  # 32 hex digits
 
+    def __post_init__(self) -> None:
+        """Refuse what is no reference, as msgspec does for types."""
+        if len(self.upload) != UploadId.SIZE:
+            raise ValueError("a reference names an upload")
+        bytes.fromhex(self.seal)
+
     @property
     def upload(self) -> UploadId:
         """The upload."""

@@ -18,6 +18,7 @@ from tests.support.killing import killed_at_each_call
 from tests.support.lanes import counts, current_digests, lane, on_disk, upload
 from tests.support.placing import CT, instance_of, placing
 from workers.dataset.payload import MemoryPayload, Payload
+from workers.errors import Unavailable
 from workers.log.upload import Upload
 from workers.pipeline import UncountedTries
 from workers.storage.damage import find_object, set_aside
@@ -143,6 +144,18 @@ def test_an_entry_discarded_before_the_worker_has_the_lock_stays_away(tmp_path: 
         assert asyncio.run(again(stores)).place is Place.QUARANTINED
     assert lane(tmp_path, Area.QUARANTINE) == []
     assert counts(tmp_path, [Place.QUARANTINED]) == {"discarded": 1}
+
+
+@pytest.mark.parametrize("name", ["upload_id", "seal"])
+def test_a_reference_that_has_rotted_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
+    """One digit of an id is enough: an administrator is told which file it is, and nothing is replayed without it."""
+    quarantined(tmp_path, rejected(1), rejected(2))
+    (reference,) = (tmp_path / "store" / "quarantine").rglob("*+*.json")
+    whole = reference.read_bytes()
+    at = whole.index(f'"{name}":"'.encode()) + len(f'"{name}":"')
+    reference.write_bytes(whole[:at] + b"z" + whole[at + 1 :])
+    with pytest.raises(Unavailable, match=r"reference .* is damaged"):
+        replayed(tmp_path)
 
 
 def test_replay_places_with_source_time_and_upload_id(tmp_path: Path) -> None:
