@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.identifiers import partition_of
+from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from tests.support.kafka_records import Publisher, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.pipeline import assert_adds_up
+from workers.cli import group_account
 from workers.cli.status_report import read_report
 from workers.log.commit_metadata import OffsetCheckpoint, Range, encode_metadata
 
@@ -136,3 +139,28 @@ def test_a_broker_that_is_away_is_one_line(log: tuple[Settings, Path], tmp_path:
     assert done.returncode == 1
     assert "cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_broker_that_stops_answering_is_said(
+    kafka: KafkaServers, log: tuple[Settings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever for records that were there when the ends were told."""
+    settings, _ = log
+    publish_ten(settings)
+    (broker,) = kafka.nodes
+    tell = KafkaConsumer.end_offsets
+
+    def and_stand_still(
+        consumer: KafkaConsumer, places: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        ends: dict[TopicPartition, int] = tell(consumer, places)
+        broker.pause()
+        return ends
+
+    monkeypatch.setattr(KafkaConsumer, "end_offsets", and_stand_still)
+    monkeypatch.setattr(group_account, "_ANSWER", 1.0)
+    try:
+        with pytest.raises(KafkaUnreachable):
+            read_report(settings)
+    finally:
+        broker.resume()
