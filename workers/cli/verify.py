@@ -26,8 +26,9 @@ from workers.cli.opened import opened_stores, print_json
 from workers.dataset.digest import ContentDigests
 from workers.dataset.payload import SlicePayload
 from workers.pixels.codec import Codec
-from workers.pixels.digest import matches
+from workers.pixels.digest import PixelDigest, matches
 from workers.pixels.form import CodecFailed
+from workers.pixels.frames import PixelData
 from workers.stages.deduplicate import digest_of, examine_stored
 from workers.stages.transcode import pixel_data_of
 from workers.storage.damage import (
@@ -39,7 +40,7 @@ from workers.storage.damage import (
 )
 from workers.storage.lanes import is_reference
 from workers.storage.layout import Area, counted_as, is_object, uid_of
-from workers.storage.manifest import NO_PIXELS, Manifest
+from workers.storage.manifest import Manifest
 from workers.storage.object_store import Listed, ObjectStore
 from workers.storage.stores import Stores
 
@@ -214,7 +215,7 @@ class _Check:
 
 
 async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Codec, scratch: Path) -> None:
-    """Compare content digest c1 and the decoded pixels with what the manifest says.
+    """Compare content digest c1, its pixels too, with what the manifest says.
 
     Raises:
         Damaged: they differ.
@@ -224,14 +225,21 @@ async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Code
     said = ContentDigests(manifest.identity_digest, manifest.elements_digest)
     if manifest.elements_digest and examination.digests != said:
         raise Damaged("the elements have not the digest that the manifest says")
-    pixels = pixel_data_of(examination)
-    if manifest.pixels is None:
+    if manifest.pixels is not None:
+        await _prove_pixels(pixel_data_of(examination), digest_of(manifest.pixels), codec)
+
+
+async def _prove_pixels(pixels: PixelData | None, expected: PixelDigest | None, codec: Codec) -> None:
+    """Compare the decoded pixels with their digest; either is None where there are none.
+
+    Raises:
+        Damaged: they differ.
+        _Undecided: the codec failed to tell.
+    """
+    if pixels is None and expected is None:
         return
-    expected = digest_of(manifest.pixels)
     if pixels is None or expected is None:
-        if pixels is not None or manifest.pixels != NO_PIXELS:
-            raise Damaged("pixels are there where the manifest has none, or the reverse")
-        return
+        raise Damaged("pixels are there where the manifest has none, or the reverse")
     for attempt in range(_TRIES):
         try:
             if not await matches(pixels, expected, codec):
