@@ -144,11 +144,17 @@ class Pipeline:
         return msgspec.structs.replace(outcome, end_position=upload.end_position)
 
     async def settle(self, work: Work) -> Settled:
-        """As `place`, for one who keeps no outcomes.
+        """Bring an upload to its place, durably; whoever tells of places does so around this.
 
         Raises:
             Unavailable: not now.
         """
+        try:
+            return await self._pass_through(work)
+        except OSError as error:  # of the scratch folder; stores translate their own
+            raise Unavailable(f"scratch: {error.strerror}", _RETRY_AFTER) from error
+
+    async def _pass_through(self, work: Work) -> Settled:
         try:
             for _ in range(_ROUNDS):
                 for stage in self.stages:
@@ -157,8 +163,6 @@ class Pipeline:
                         return settled
         except Rejected as rejected:
             return await self._quarantine(work, rejected)
-        except OSError as error:  # of the scratch folder; stores translate their own
-            raise Unavailable(f"scratch: {error.strerror}", _RETRY_AFTER) from error
         raise Unavailable("the object comes and goes", _RETRY_AFTER)
 
     async def _wait_for_the_store(self, work: Work) -> None:

@@ -2,8 +2,7 @@
 
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from tests.support.audit_trail import kinds, lines_of, parsed
 from tests.support.certificates import Authority
 from tests.support.pipeline import free_port
 from tests.support.syslog_server import SyslogServer
+from tests.support.waiting import until
 
 RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 ALERT = ("110113", "110126")
@@ -36,13 +36,6 @@ def certificate(authority: Authority) -> tuple[Path, Path]:
 def settings_of(data: Path, port: int, ca: Path, **audit: object) -> Settings:
     given = {"destination": "syslog", "repository": f"localhost:{port}", "ca_file": str(ca), "retry": 0.1}
     return Settings.model_validate({"data": data, "audit": given | audit})
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def alert(number: int) -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from ingest.contract.records import Place
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.settings_sources import WrongSettings, load_settings
 from tests.support.audit_trail import kinds, lines_of, trail_of
+from tests.support.waiting import until
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 START, STOP = ("110100", "110120"), ("110100", "110121")
@@ -32,13 +32,6 @@ def settings_of(data: Path, **audit: object) -> Settings:
 
 def transfer(number: int = 0) -> Transfer:
     return Transfer("MODALITY", "US", "10.0.0.1", f"1.2.{number}", "", Place.STORED, "")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def value_of(trail: Trail, name: str) -> dict[tuple[str, ...], float]:

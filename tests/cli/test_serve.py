@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,15 +12,9 @@ import pytest
 
 from ingest.contract.running import Running, running_processes, start_time
 from tests.support.pipeline import Pipeline, free_port
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def running(data: Path) -> dict[str, Running]:

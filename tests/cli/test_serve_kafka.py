@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.acceptance import Sent, send_data_sets, until
+from tests.support.acceptance import Sent, send_data_sets
 from tests.support.kafka_records import kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import CT, ct_data_set
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 

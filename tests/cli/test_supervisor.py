@@ -4,11 +4,11 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ingest.cli.supervisor import Child, Supervisor
 from ingest.contract.running import start_time
+from tests.support.asynchronous import until
 
 WAIT = "import signal; signal.sigwait([signal.SIGTERM])"  # SIGTERM is blocked below, so nothing is missed
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
@@ -32,12 +32,6 @@ class Folder:
         path = self.path / name
         text = path.read_text() if path.exists() else ""
         return [int(line) for line in text.splitlines()]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - another process makes it true
-            await asyncio.sleep(0.01)
 
 
 async def run_until_ready(supervisor: Supervisor) -> asyncio.Task[int]:

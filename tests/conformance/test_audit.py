@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -18,18 +16,12 @@ from tests.support.console import Console, ask
 from tests.support.pipeline import Pipeline, free_port
 from tests.support.scu import CT, Scu, associate, c_store, ct_data_set
 from tests.support.syslog_server import SyslogServer
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 STUDY = "1.2.3.4"  # of `ct_data_set`
 FIRST, OTHER, BROKEN, AGAIN = (f"1.2.826.80.{number}" for number in range(4))
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def settings_file(folder: Path, *, repository: int, ca: Path, console: int, tls: str, title: str) -> Path:

@@ -8,12 +8,12 @@ import obstore
 import pytest
 
 from ingest.contract.failpoints import Failpoint
-from tests.support.acceptance import until
 from tests.support.buckets import content, names, store_settings, url_of
 from tests.support.console import Console, ask, store
 from tests.support.distributed import Distributed
 from tests.support.kafka_servers import KafkaServers
 from tests.support.s3_servers import S3Server
+from tests.support.waiting import until
 from workers.storage.bucket import Bucket
 from workers.storage.layout import object_key
 

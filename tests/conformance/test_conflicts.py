@@ -22,12 +22,12 @@ from tests.support.acceptance import (
     run,
     send_data_sets,
     settle,
-    until,
 )
 from tests.support.datasets import data_set_bytes, differing_elements, pixels, read
 from tests.support.killing import run_killed_at
 from tests.support.pipeline import CORPUS, Pipeline
 from tests.support.scu import CT, ct_data_set
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore:::pydicom")]
 

@@ -13,13 +13,14 @@ import click
 import pytest
 
 from ingest.cli.group import main
-from tests.support.acceptance import QUICK, Sender, Sent, gained, send_data_sets, settle, until
+from tests.support.acceptance import QUICK, Sender, Sent, gained, send_data_sets, settle
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
 from tests.support.killing import run_killed_at
 from tests.support.manifests import manifest_for
 from tests.support.pipeline import Pipeline
 from tests.support.scu import CT, ct_data_set, explicit
+from tests.support.waiting import until
 from workers.storage.part10 import HEAD, decode_head, encode_head
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("lanes")]

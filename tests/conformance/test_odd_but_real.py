@@ -20,6 +20,8 @@ from tests.support.element_trees import El, encode
 from tests.support.instances import SECONDARY_CAPTURE, SYNTAXES, ui
 from tests.support.pipeline import Pipeline
 from tests.support.pixel_objects import (
+    COLOUR,
+    GRAY,
     Frame,
     decoded_by_another,
     encapsulated,
@@ -43,9 +45,7 @@ JPEG_2000 = "1.2.840.10008.1.2.4.90"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 ENCODED = ""  # instead of a reason to pass through
 
-GRAY = FrameForm(40, 48, 1, 16, 12, False)
 BYTES = FrameForm(40, 48, 1, 8, 8, False)
-COLOUR = FrameForm(40, 48, 3, 8, 8, False)
 _numbers = itertools.count(1)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.acceptance import until
 from tests.support.pipeline import CORPUS
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("crash"), pytest.mark.timeout(180)]
 

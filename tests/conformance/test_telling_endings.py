@@ -16,8 +16,9 @@ from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import _ENDS, Telemetry
 from tests.support.admin import Samples, parsed
+from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, until
+from tests.support.receiving import receiver
 from tests.support.scu import ABORT, Scu, associate, c_echo, c_store, ct_data_set
 from tests.support.telling import counts, events
 

@@ -33,9 +33,8 @@ from tests.support.faulty_codec import FAILURES, failing
 from tests.support.instances import ui
 from tests.support.ledger_runs import live
 from tests.support.ledgers import rows
-from tests.support.pixel_objects import native
+from tests.support.pixel_objects import GRAY, native
 from tests.support.telling import (
-    GRAY,
     RLE,
     ROOT,
     Way,

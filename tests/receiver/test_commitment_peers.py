@@ -16,9 +16,11 @@ from pynetdicom.events import Event
 from pynetdicom.presentation import build_role
 
 from ingest.contract.commitments import Finding
+from tests.support.asynchronous import until
 from tests.support.commitment_engine import Engine
+from tests.support.console import request_of
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT
 
 UIDS = [f"1.2.826.0.1.{number}" for number in range(300)]
@@ -59,20 +61,8 @@ class Modality:
             association.release()
 
 
-def request_of(uids: list[str], transaction_uid: str = "1.2.3.4") -> Dataset:
-    request = Dataset()
-    request.TransactionUID = transaction_uid
-    request.ReferencedSOPSequence = []
-    for uid in uids:
-        item = Dataset()
-        item.ReferencedSOPClassUID = CT
-        item.ReferencedSOPInstanceUID = uid
-        request.ReferencedSOPSequence.append(item)
-    return request
-
-
 def without_transaction() -> Dataset:
-    request = request_of(UIDS)
+    request = request_of(UIDS, "1.2.3.4")
     del request.TransactionUID
     return request
 
@@ -111,7 +101,9 @@ def test_request_and_report(syntax: str, role: bool) -> None:
     modality, engine = Modality(syntax, role=role), Engine()
 
     def work(association: Association) -> None:
-        status, reply = association.send_n_action(request_of(UIDS), 1, COMMITMENT, COMMITMENT_INSTANCE)
+        status, reply = association.send_n_action(
+            request_of(UIDS, "1.2.3.4"), 1, COMMITMENT, COMMITMENT_INSTANCE
+        )
         assert status.Status == 0
         assert not reply
         event_type, report = modality.reports.get(timeout=60)
@@ -134,7 +126,7 @@ def test_report_that_the_peer_does_not_take() -> None:
     modality = Modality(ExplicitVRLittleEndian, role=True, status=0x0110)
 
     def work(association: Association) -> None:
-        association.send_n_action(request_of(UIDS), 1, COMMITMENT, COMMITMENT_INSTANCE)
+        association.send_n_action(request_of(UIDS, "1.2.3.4"), 1, COMMITMENT, COMMITMENT_INSTANCE)
         modality.reports.get(timeout=60)
 
     with_modality(modality, Engine(), work)
@@ -147,7 +139,7 @@ def test_report_that_the_peer_does_not_take() -> None:
         ({"instance": "1.2.3"}, 0x0112),
         ({"sop_class": CT}, 0x0118),
         ({"request": without_transaction()}, 0x0115),
-        ({"request": request_of([])}, 0x0115),
+        ({"request": request_of([], "1.2.3.4")}, 0x0115),
     ],
     ids=["action", "instance", "class", "no transaction", "no references"],
 )
@@ -157,7 +149,7 @@ def test_refused(change: dict[str, Any], status: int) -> None:
 
     def work(association: Association) -> None:
         good: dict[str, Any] = {
-            "request": request_of(UIDS),
+            "request": request_of(UIDS, "1.2.3.4"),
             "action": 1,
             "sop_class": COMMITMENT,
             "instance": COMMITMENT_INSTANCE,

@@ -9,9 +9,10 @@ from ingest.contract.settings import CommitmentSettings, MiB
 from ingest.dimse import CStoreResponse, NActionResponse, NEventReportRequest
 from ingest.dimse.commitment_report import Report, parse_report
 from ingest.dimse.commitment_request import encode_request
+from tests.support.asynchronous import until
 from tests.support.commitment_engine import Asked, Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, unsent, until
+from tests.support.receiving import receiver, run, unsent
 from tests.support.scu import (
     ABORT,
     COMMITMENT,

@@ -14,9 +14,10 @@ from ingest.dimse.commitment_request import encode_request
 from ingest.dimse.data_set import encode_element, encode_item
 from ingest.receiver import reasons
 from ingest.receiver.telemetry import Telemetry
+from tests.support.asynchronous import until
 from tests.support.commitment_engine import Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import (
     COMMITMENT,
     COMMITMENT_INSTANCE,

@@ -10,8 +10,9 @@ import pytest
 from ingest.contract.settings import MiB, SourceSettings
 from ingest.dimse import CStoreRequest
 from ingest.receiver import server as server_module
+from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import CT, Scu, associate, ct_data_set, p_data, pdv
 
 

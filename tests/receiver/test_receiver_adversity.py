@@ -12,8 +12,9 @@ from ingest.dimse import CStoreRequest
 from ingest.errors import OutOfResources
 from ingest.receiver.connection import SPARE_BUFFER
 from ingest.receiver.server import Server
+from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, unsent, until
+from tests.support.receiving import receiver, run, unsent
 from tests.support.scu import (
     CT,
     RELEASE_RQ,

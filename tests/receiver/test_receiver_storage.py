@@ -10,8 +10,9 @@ from ingest.contract.records import Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import LogUnavailable, OutOfResources
+from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import ABORT, CT, RELEASE_RQ, Scu, associate, c_echo, c_store, ct_data_set, p_data, pdv
 
 UID = "1.2.826.1"

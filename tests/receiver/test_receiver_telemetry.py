@@ -20,8 +20,9 @@ from ingest.receiver.metrics import ReceiverMetrics, server_gauges
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.admin import Samples, of, parsed
+from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, until
+from tests.support.receiving import receiver
 from tests.support.scu import (
     ABORT,
     COMMITMENT,
@@ -91,7 +92,7 @@ def test_instances_and_bytes_by_source_and_outcome(tmp_path: Path) -> None:
             log.failure = None
             begun = p_data(CStoreRequest(1, CT, UID).encode(), command=True)
             await scu.send(begun + pdv(data_set[:1000], command=False, last=False))
-            await until(lambda: server.connections and any(c._receiving for c in server.connections))  # type: ignore[arg-type,return-value]
+            await until(lambda: any(connection._receiving for connection in server.connections))
             await scu.send(ABORT)
             await until(lambda: not server.connections)
             found = counted(telemetry, *server_gauges(server))

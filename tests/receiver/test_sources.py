@@ -13,9 +13,10 @@ from ingest.association import AssociateRequest, PresentationContext, UserInform
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import MiB, ReceiverSettings, SourceSettings
 from ingest.receiver.rate import RateMeter
+from tests.support.asynchronous import until
 from tests.support.certificates import Authority
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import CT, EXPLICIT, IMPLICIT, VERIFICATION, Scu, c_store, ct_data_set
 
 UID = "1.2.826.8"

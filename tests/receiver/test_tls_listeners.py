@@ -24,9 +24,10 @@ from ingest.contract.tls import WrongCertificate
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.acceptance import Sent
+from tests.support.asynchronous import until
 from tests.support.certificates import Authority
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import CT, Scu, associate, c_store, ct_data_set
 
 UID = "1.2.826.7"

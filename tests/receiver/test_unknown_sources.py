@@ -12,8 +12,9 @@ from ingest.dimse.status import OUT_OF_RESOURCES
 from ingest.errors import QuotaUsedUp
 from ingest.receiver.telemetry import Telemetry
 from ingest.receiver.unknown_sources import UnknownQuota
+from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, until
+from tests.support.receiving import receiver, run
 from tests.support.scu import Scu, associate, c_store, ct_data_set
 
 KNOWN = {"known": SourceSettings.model_validate({"ae_titles": ("KNOWN",)})}

@@ -25,11 +25,11 @@ from ingest.dimse.commitment_report import Report
 from ingest.sender import AssociationFailed, Peer
 from ingest.sender.commitment import commit, report
 from ingest.sender.listener import listening
-from tests.support.asynchronous import asynchronous
+from tests.support.asynchronous import asynchronous, until
 from tests.support.commitment_engine import Engine
 from tests.support.memory_log import MemoryLog
 from tests.support.pipeline import free_port
-from tests.support.receiving import receiver, until
+from tests.support.receiving import receiver
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT
 
 CALLING = "DICOM-INGEST-SCU"

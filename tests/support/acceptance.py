@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,14 +44,6 @@ def settle(pipeline: Pipeline, timeout: float = 120) -> Status:
             return {name: report[name] for name in COUNTS}
         time.sleep(0.05)
     raise TimeoutError(pipeline.log.read_text()[-4000:])
-
-
-def until(condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def gained(before: Status, after: Status) -> Status:

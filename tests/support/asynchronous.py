@@ -1,11 +1,12 @@
-"""Coroutine functions as tests."""
+"""Coroutine functions as tests, and waiting in them."""
 
 import asyncio
 import functools
 from collections.abc import Callable, Coroutine
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def asynchronous(function: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
@@ -16,3 +17,23 @@ def asynchronous(function: Callable[P, Coroutine[None, None, None]]) -> Callable
         asyncio.run(function(*args, **kwargs))
 
     return run
+
+
+def at_once(coroutine: Coroutine[None, None, T]) -> T:
+    """What a coroutine returns that, all around it being simulated, never really waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("the simulation has nothing to wait for")
+
+
+async def until(condition: Callable[[], object], *running: asyncio.Future[None]) -> None:
+    """Wait until something is so, for as long as none of ``running`` fails on the way there."""
+    async with asyncio.timeout(120):
+        while not condition():
+            await asyncio.sleep(0.005)
+            for task in running:
+                if task.done():
+                    task.result()

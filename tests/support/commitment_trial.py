@@ -105,7 +105,6 @@ class Trial:
         self._reports: list[Told] = []
         self._turn = self._random.randint(1, TRANSACTIONS)
         self._hosts: dict[str, Host] = {}
-        self._dead: list[Host] = []
         self._taken = 0
         self._kills = 0
         self.where = f"step {step.name!r}, seed {seed}"

@@ -96,8 +96,8 @@ def _report_of(event_type: int | None, information: Dataset) -> Report:
     return Report(information.TransactionUID, committed, failed)
 
 
-def status_of_request(association: Association, uids: Sequence[str], transaction_uid: str) -> int | None:
-    """Of the N-ACTION-RSP; None when there is none."""
+def request_of(uids: Sequence[str], transaction_uid: str) -> Dataset:
+    """The data set of an N-ACTION."""
     request = Dataset()
     request.TransactionUID = transaction_uid
     request.ReferencedSOPSequence = []
@@ -106,6 +106,12 @@ def status_of_request(association: Association, uids: Sequence[str], transaction
         item.ReferencedSOPClassUID = CT
         item.ReferencedSOPInstanceUID = uid
         request.ReferencedSOPSequence.append(item)
+    return request
+
+
+def status_of_request(association: Association, uids: Sequence[str], transaction_uid: str) -> int | None:
+    """Of the N-ACTION-RSP; None when there is none."""
+    request = request_of(uids, transaction_uid)
     status, _ = association.send_n_action(request, 1, COMMITMENT, COMMITMENT_INSTANCE)
     answered: int | None = status.get("Status")
     return answered

@@ -21,6 +21,9 @@ from workers.stages.validate import Examination, validate
 
 Frame = NDArray[np.integer]
 
+GRAY = FrameForm(40, 48, 1, 16, 12, False)
+COLOUR = FrameForm(40, 48, 3, 8, 8, False)
+
 
 def noise(form: FrameForm, seed: int = 1) -> Frame:
     """A frame of `form` with every bit stored in use, values at both ends included."""

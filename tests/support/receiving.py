@@ -1,7 +1,7 @@
 """The receiver in the test's own process, on a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 
 from ingest.commitment.interface import Commitments
@@ -51,10 +51,3 @@ def run(scenario: Coroutine[None, None, None]) -> None:
 def unsent(connection: Connection) -> int:
     """Bytes that its peer does not read."""
     return connection._transport.get_write_buffer_size() if connection._transport else 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the receiver will do by itself."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - of the receiver's own state, which announces nothing
-            await asyncio.sleep(0.01)

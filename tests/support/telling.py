@@ -9,13 +9,12 @@ from tests.support.acceptance import Sent
 from tests.support.admin import Samples
 from tests.support.element_trees import El, Tree, encode
 from tests.support.instances import SECONDARY_CAPTURE, SYNTAXES, image, ui
-from tests.support.pixel_objects import description, encapsulated, native, noise
+from tests.support.pixel_objects import GRAY, description, encapsulated, native, noise
 from tests.support.pixel_objects import fragments as items
 from tests.support.scu import CT, EXPLICIT, ct_data_set
 from workers.pixels.form import FrameForm
 
 ROOT = "1.2.826.0.1.3680043.9.11"
-GRAY = FrameForm(40, 48, 1, 16, 12, False)
 FIRST, COMMITTED, TWICE, ROTTEN, OF_ANOTHER_CLASS = (f"{ROOT}.{number}" for number in (1, 2, 3, 4, 10))
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"

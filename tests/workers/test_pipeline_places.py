@@ -17,6 +17,7 @@ from ingest.contract.settings import Settings
 from tests.support.scu import CT, EXPLICIT, ct_data_set
 from workers.dataset.payload import MemoryPayload
 from workers.errors import Unavailable
+from workers.log.scratch import ScratchPayload
 from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
@@ -114,6 +115,21 @@ def test_what_cannot_be_read_is_kept_with_its_reason(tmp_path: Path) -> None:
             for _ in range(2):  # a replay
                 assert await line.place(one) == (Place.QUARANTINED, reason)
         assert await line.place(upload(6)) == (Place.STORED, "")
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("damage", ["", "2 of 3 parts are there, and 0 beyond"])
+def test_scratch_that_cannot_be_read_is_tried_again(tmp_path: Path, damage: str) -> None:
+    """Whether an upload is to be stored or goes to quarantine: the disk's error is no fact about it, and ends nothing."""
+
+    async def scenario(line: Line) -> None:
+        file = tmp_path / "scratch" / "0-1"
+        waiting = replace(upload(1, damage=damage), payload=ScratchPayload(file.name, file, len(DATA)))
+        with pytest.raises(Unavailable, match="scratch"):
+            await line.place(waiting)
+        file.write_bytes(DATA)
+        assert (await line.place(waiting))[0] is (Place.QUARANTINED if damage else Place.STORED)
 
     run(tmp_path, scenario)
 

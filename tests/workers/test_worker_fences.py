@@ -15,7 +15,7 @@ from ingest.contract.commitments import CommitAsked, Finding, Found, Reference
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from ingest.contract.settings import WorkerSettings
-from tests.support.asynchronous import asynchronous
+from tests.support.asynchronous import asynchronous, until
 from tests.support.fences import AllProved, ProofList, fence_record
 from workers import fences as fences_module
 from workers.errors import Unavailable
@@ -38,6 +38,19 @@ class QuickScratch(ScratchFolder):
         with self._path(name).open("r+b" if offset else "wb") as file:
             file.seek(offset)
             file.writelines(pieces)
+
+
+class FullDisk(ProofList):
+    """Takes no proof while it is full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_full = True
+
+    async def publish(self, proof: Proof) -> None:
+        if self.is_full:
+            raise Unavailable("No space left on device", 0.005)
+        await super().publish(proof)
 
 
 class World:
@@ -182,11 +195,7 @@ class Life:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what must come."""
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.002)
-                if self.run.done():
-                    self.run.result()
+        await until(condition, self.run)
 
     async def turns(self, count: int = 50) -> None:
         """Let everything happen that can."""
@@ -307,22 +316,14 @@ async def test_a_partition_that_is_lost_takes_its_fences_along(tmp_path: Path) -
 async def test_a_proof_that_cannot_be_handed_over_holds_the_mark(tmp_path: Path) -> None:
     """As on a full disk: it is tried again, and nothing else waits."""
     world = World(tmp_path)
-    full = True
-
-    class Sometimes(ProofList):
-        async def publish(self, proof: Proof) -> None:
-            if full:
-                raise Unavailable("No space left on device", 0.005)
-            await super().publish(proof)
-
-    world.proofs = Sometimes()
+    world.proofs = disk = FullDisk()
     world.fence("1.1")
     world.upload("1.1")
     life = world.start()
     await life.until(lambda: len(world.placed) == 1)
     await life.turns()
     assert world.checkpoint.low_water_mark == 0
-    full = False
+    disk.is_full = False
     await life.until(lambda: world.checkpoint.low_water_mark == 2)
     await life.stop()
 
@@ -363,15 +364,7 @@ async def test_fences_in_memory_are_bounded(
 ) -> None:
     """Where answers find no taker, the log is not read on, and is again when some have one."""
     world = World(tmp_path)
-    full = True
-
-    class Sometimes(ProofList):
-        async def publish(self, proof: Proof) -> None:
-            if full:
-                raise Unavailable("No space left on device", 0.005)
-            await super().publish(proof)
-
-    world.proofs = Sometimes()
+    world.proofs = disk = FullDisk()
     world.gates["1.1"] = asyncio.Event()
     world.upload("1.1")
     for _ in range(40):
@@ -384,7 +377,7 @@ async def test_fences_in_memory_are_bounded(
     await life.turns()
     assert len(life.fences.of(life.progress)) <= 6 + 4  # those of one read
     assert not world.placed
-    full = False
+    disk.is_full = False
     await life.until(lambda: len(world.unpublished()) == 3 and len(world.placed) == 1)
     world.gates["1.1"].set()
     await life.until(lambda: not world.unpublished())

@@ -11,6 +11,7 @@ from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpo
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from ingest.contract.settings import WorkerSettings
+from tests.support.asynchronous import until
 from tests.support.fences import any_fences
 from tests.support.small_disk import SmallDisk
 from workers.errors import Unavailable
@@ -138,15 +139,6 @@ class Bench:
         checkpoint = read_checkpoint(checkpoint_path(self.folder / "checkpoints", 0))
         assert checkpoint is not None
         return checkpoint
-
-
-async def until(condition: Callable[[], bool], run: asyncio.Task[None]) -> None:
-    """Wait for something that must come from a worker that runs."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
-            if run.done():
-                run.result()
 
 
 def test_each_upload_is_placed_announced_and_counted(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from ingest.contract.running import running_processes
-from tests.support.acceptance import Sent, send_data_sets, settle, until
+from tests.support.acceptance import Sent, send_data_sets, settle
 from tests.support.buckets import names
 from tests.support.fault_proxy import Action, FaultProxy, everything
 from tests.support.pipeline import Pipeline, assert_adds_up, free_port
 from tests.support.s3_servers import BUCKET, S3Server
 from tests.support.scu import CT, ct_data_set
+from tests.support.waiting import until
 from workers.storage.layout import object_key
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("buckets")]

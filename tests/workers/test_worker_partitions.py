@@ -13,6 +13,7 @@ from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
 from ingest.contract.settings import WorkerSettings
+from tests.support.asynchronous import until
 from tests.support.fences import any_fences
 from workers.log.checkpoint import Announced, Progress
 from workers.log.entries import Entry, LogRecord
@@ -159,15 +160,6 @@ class Bench:
 
     def scratch_files(self, partition: int) -> list[Path]:
         return list(self.scratch.of(partition).iterdir())
-
-
-async def until(condition: Callable[[], bool], run: asyncio.Task[None]) -> None:
-    """Wait for something that must come from a worker that runs."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
-            if run.done():
-                run.result()
 
 
 def test_what_is_dropped_is_given_up_whole(tmp_path: Path) -> None:

@@ -7,15 +7,13 @@ import click
 
 from ingest.contract.audit.codes import CONFLICT_RESOLVE
 from ingest.contract.audit.message import Action
-from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
-from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
-from workers.cli.entry_tables import print_entries, print_entry
-from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
+from workers.cli.entry_tables import all_entries, print_entry, print_lane
+from workers.cli.opened import checked_uid, opened_stores, print_json, warn_acknowledged
 from workers.storage.damage import Damaged, find_object
-from workers.storage.entries import Entry, entries
+from workers.storage.entries import Entry
 from workers.storage.layout import Area, object_key
 from workers.storage.manifest import Manifest
 from workers.storage.resolution import CannotResolve, Resolution, resolve
@@ -24,20 +22,13 @@ from workers.storage.stores import Stores
 _DIGEST = re.compile(r"[0-9a-f]{8,64}\Z")
 
 
-def _uid(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return check_uid(value)
-    except InvalidIdentifier as error:
-        raise click.BadParameter(str(error)) from None
-
-
 def _digest(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not _DIGEST.match(value):
         raise click.BadParameter("the first 8 to 64 lowercase hex digits of a source digest")
     return value
 
 
-_uid_argument = click.argument("uid", callback=_uid)
+_uid_argument = click.argument("uid", callback=checked_uid)
 
 
 @click.group()
@@ -53,12 +44,7 @@ def conflicts() -> None:
 @json_option
 def list_conflicts(settings: Settings, *, as_json: bool) -> None:
     """List the contents that are kept and not current."""
-    warn_of_no_data(settings)
-    if not has_stores(settings):
-        print_entries([], as_json=as_json)
-        return
-    with opened_stores(settings) as stores:
-        print_entries(asyncio.run(_all(stores)), as_json=as_json)
+    print_lane(settings, Area.CONFLICTS, as_json=as_json)
 
 
 @conflicts.command()
@@ -103,10 +89,6 @@ def resolve_conflict(settings: Settings, *, uid: str, prefer: str, reason: str, 
         click.echo(f"{uid}: {resolution.prefer[:12]} is current, {resolution.first[:12] or 'nothing'} was")
 
 
-async def _all(stores: Stores) -> list[Entry]:
-    return [entry async for entry in entries(stores, Area.CONFLICTS)]
-
-
 async def _of(stores: Stores, uid: str) -> tuple[Manifest | None, list[Entry]]:
     key = object_key(uid)
     try:
@@ -114,7 +96,7 @@ async def _of(stores: Stores, uid: str) -> tuple[Manifest | None, list[Entry]]:
     except Damaged as damage:
         click.echo(f"warning: the current content is damaged: {damage}", err=True)
         found = None
-    others = [entry async for entry in entries(stores, Area.CONFLICTS, uid)]
+    others = await all_entries(stores, Area.CONFLICTS, uid)
     return found.manifest if found else None, others
 
 

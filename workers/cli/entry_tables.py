@@ -1,16 +1,40 @@
 """Entries of a lane on the terminal, and for scripts."""
 
+import asyncio
 from collections.abc import Sequence
 
 import click
 import msgspec
 
-from workers.cli.opened import print_json, time_text
-from workers.storage.entries import Entry
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.settings import Settings
+from workers.cli.columns import aligned
+from workers.cli.opened import has_stores, opened_stores, print_json, time_text
+from workers.storage.entries import Entry, entries
+from workers.storage.layout import Area
+from workers.storage.stores import Stores
 
 
-def print_entries(found: Sequence[Entry], *, as_json: bool) -> None:
-    """Print a list of entries: an array, or a table."""
+def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
+    """Print the entries of a lane; of one where no worker has ever worked, that there are none.
+
+    Raises:
+        click.ClickException: the stores cannot be used.
+    """
+    warn_of_no_data(settings)
+    found: list[Entry] = []
+    if has_stores(settings):
+        with opened_stores(settings) as stores:
+            found = asyncio.run(all_entries(stores, area))
+    _print_entries(found, as_json=as_json)
+
+
+async def all_entries(stores: Stores, area: Area, folder: str = "") -> list[Entry]:
+    """See `entries`."""
+    return [entry async for entry in entries(stores, area, folder)]
+
+
+def _print_entries(found: Sequence[Entry], *, as_json: bool) -> None:
     if as_json:
         print_json([_without_manifest(entry) for entry in found])
         return
@@ -21,10 +45,8 @@ def print_entries(found: Sequence[Entry], *, as_json: bool) -> None:
         ("SOP Instance UID", "source digest", "reason", "uploads", "received", "from")
     ]
     rows += [_row(entry) for entry in found]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        # Not a table that fits the terminal: a UID must come out whole, to be copied.
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    # Not a table that fits the terminal: a UID must come out whole, to be copied.
+    click.echo("\n".join(aligned(rows)))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -7,14 +7,14 @@ import msgspec
 
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
-from ingest.contract.identifiers import InvalidIdentifier, check_uid
+from ingest.contract.identifiers import InvalidIdentifier
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.pseudonyms import Pseudonyms
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
 from workers.cli.columns import aligned
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
-from workers.cli.opened import has_stores, opened_stores, print_json, time_text
+from workers.cli.opened import checked_uid, has_stores, opened_stores, print_json, time_text
 from workers.cli.waiting import waiting_uploads
 from workers.dataset.subject import Subject
 from workers.ledger.ledger import Ledger
@@ -32,18 +32,6 @@ from workers.storage.stores import Stores
 
 _HEADINGS = ("SOP Instance UID", "place", "committed", "source", "received (UTC)", "bytes", "where")
 WAITING = "waiting"  # received, and not yet at a place
-
-
-def checked_uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """A UID of the command line, checked.
-
-    Raises:
-        click.BadParameter: it is none.
-    """
-    try:
-        return None if value is None else check_uid(value)
-    except InvalidIdentifier as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

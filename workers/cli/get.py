@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 
 from ingest.contract.command_options import data_settings
-from ingest.contract.identifiers import InvalidIdentifier, check_uid
+from ingest.contract.identifiers import check_uid
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
-from workers.cli.opened import opened_stores
+from workers.cli.opened import checked_uid, opened_stores
 from workers.dataset.payload import FilePayload, SlicePayload
 from workers.dataset.transfer_syntax import EXPLICIT_VR_LITTLE_ENDIAN
 from workers.ledger.questions import of_study
@@ -27,16 +27,11 @@ from workers.storage.part10 import encode_plain_head
 from workers.storage.stores import Stores
 
 
-def _uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    try:
-        return None if value is None else check_uid(value)
-    except InvalidIdentifier as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
-@click.option("--sop", "uid", callback=_uid, metavar="UID", help="SOP Instance UID.")
-@click.option("--study", callback=_uid, metavar="UID", help="Study Instance UID: all of it that is stored.")
+@click.option("--sop", "uid", callback=checked_uid, metavar="UID", help="SOP Instance UID.")
+@click.option(
+    "--study", callback=checked_uid, metavar="UID", help="Study Instance UID: all of it that is stored."
+)
 @click.argument("dest", type=click.Path(path_type=Path))
 @click.option(
     "--decompress", "native", is_flag=True, help="As Explicit VR Little Endian, compared with the original."

@@ -26,6 +26,7 @@ from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata
 _POLL: Final = 500  # ms
 _FETCH: Final = 16 * MiB
 _BOOTSTRAP: Final = 10.0  # s
+_ANSWER: Final = 30.0  # s without a record that is known to be there
 _RETRY: Final = 0.2  # s
 
 
@@ -186,7 +187,11 @@ def _members(admin: KafkaAdminClient, settings: Settings) -> list[Member]:
 def _completed_uploads(
     consumer: KafkaConsumer, settings: Settings, marks: Mapping[int, int], heads: Heads | None
 ) -> Iterator[Completed]:
-    """What was completely received between each partition's mark and its end of this moment."""
+    """What was completely received between each partition's mark and its end of this moment.
+
+    Raises:
+        KafkaUnreachable: no record comes any more, though some are there.
+    """
     places = _partitions(settings)
     first = consumer.beginning_offsets(places)
     ends = consumer.end_offsets(places)
@@ -195,8 +200,14 @@ def _completed_uploads(
     consumer.assign(sorted(left))
     for place in left:
         consumer.seek(place, starts[place])
+    heard = time.monotonic()
     while left:
-        for place, records in consumer.poll(timeout_ms=_POLL).items():
+        polled = consumer.poll(timeout_ms=_POLL)
+        if polled:
+            heard = time.monotonic()
+        elif time.monotonic() - heard > _ANSWER:
+            raise KafkaUnreachable(settings.kafka, TimeoutError())
+        for place, records in polled.items():
             for record in records:
                 if record.offset < ends[place]:
                     yield from _completed(record, heads)

@@ -1,4 +1,4 @@
-"""What the commands that work on the stores share: open them, end clearly, print for scripts, warn."""
+"""What the commands that work on the stores share: check UIDs, open stores, end clearly, print for scripts, warn."""
 
 import contextlib
 import datetime as dt
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.storage.entries import NoSuchEntry
@@ -14,6 +15,18 @@ from workers.storage.manifest import Manifest
 from workers.storage.roots import roots_of
 from workers.storage.shard_map import MAP_FILE, WrongStores
 from workers.storage.stores import Stores, open_stores
+
+
+def checked_uid(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A UID of the command line, checked.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    try:
+        return None if value is None else check_uid(value)
+    except InvalidIdentifier as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @contextlib.contextmanager

@@ -12,20 +12,19 @@ import msgspec
 
 from ingest.contract.audit.codes import QUARANTINE_DISCARD, QUARANTINE_REPLAY
 from ingest.contract.audit.message import Action
-from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
-from workers.cli.entry_tables import print_entries, print_entry
-from workers.cli.opened import has_stores, opened_stores, print_json, warn_acknowledged
+from workers.cli.entry_tables import all_entries, print_entry, print_lane
+from workers.cli.opened import opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
 from workers.errors import Reason
 from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
-from workers.storage.entries import Entry, entries, find_entry
+from workers.storage.entries import Entry, find_entry
 from workers.storage.layout import Area
 from workers.storage.quarantine import CannotReplay, Placing, discard, replay
 from workers.storage.stores import Stores
@@ -74,12 +73,7 @@ def quarantine() -> None:
 @json_option
 def list_entries(settings: Settings, *, as_json: bool) -> None:
     """List the entries."""
-    warn_of_no_data(settings)
-    if not has_stores(settings):
-        print_entries([], as_json=as_json)
-        return
-    with opened_stores(settings) as stores:
-        print_entries(asyncio.run(_all(stores)), as_json=as_json)
+    print_lane(settings, Area.QUARANTINE, as_json=as_json)
 
 
 @quarantine.command()
@@ -136,14 +130,10 @@ def discard_entries(
         print_json(discarded)
 
 
-async def _all(stores: Stores) -> list[Entry]:
-    return [entry async for entry in entries(stores, Area.QUARANTINE)]
-
-
 async def _chosen(stores: Stores, choice: _Choice) -> list[Entry]:
     if choice.named:
         return [await find_entry(stores, Area.QUARANTINE, one) for one in choice.named]
-    return [entry for entry in await _all(stores) if choice.has(entry)]
+    return [entry for entry in await all_entries(stores, Area.QUARANTINE) if choice.has(entry)]
 
 
 async def _replay(stores: Stores, settings: Settings, choice: _Choice, *, tell: bool) -> list[ReplayedUpload]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ingest.contract.refusals import KEPT, Refusal
+from workers.cli.columns import aligned
 
 _HEADINGS: Final = ("time (UTC)", "times", "refused", "calling", "called", "address", "reason", "subject")
 
@@ -15,10 +16,7 @@ def rejected_lines(refusals: Sequence[Refusal]) -> Iterator[str]:
         yield "nothing was refused"
         return
     yield f"the last {KEPT} refusals at most, the newest last"
-    rows = [_HEADINGS, *(refusal_row(refusal) for refusal in refusals)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    yield from aligned([_HEADINGS, *(refusal_row(refusal) for refusal in refusals)])
     yield "\nwhat to change"
     remedies = {refusal.reason: refusal.remedy for refusal in refusals}
     yield from (f"  {_plain(reason):<24}{_plain(remedy)}" for reason, remedy in sorted(remedies.items()))

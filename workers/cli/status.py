@@ -5,7 +5,6 @@ import signal
 from collections.abc import Iterator
 
 import click
-import msgspec
 
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_folder import warn_of_no_data
@@ -13,6 +12,7 @@ from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.refusals import read_refusals
 from ingest.contract.settings import Settings
 from workers.cli.moves import DamagedMove
+from workers.cli.opened import print_json
 from workers.cli.rejected import rejected_lines
 from workers.cli.status_report import Report, read_offsets, read_report
 from workers.errors import Unavailable
@@ -71,7 +71,7 @@ def status(
         except (DamagedMove, ForeignCommit, WrongStores, Unavailable) as error:
             raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print_json(report)
     else:
         click.echo("\n".join(_lines(report)))
 
@@ -80,7 +80,7 @@ def _show_rejected(settings: Settings, *, as_json: bool) -> None:
     with clear_failures(settings):
         refusals = read_refusals(settings.data)
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(refusals), indent=2).decode())
+        print_json(refusals)
     else:
         click.echo("\n".join(rejected_lines(refusals)))
 
@@ -108,7 +108,7 @@ def _show_offsets(settings: Settings, *, as_json: bool) -> None:
         except ForeignCommit as error:
             raise click.ClickException(str(error)) from None
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(offsets), indent=2).decode())
+        print_json(offsets)
         return
     click.echo(f"workers      {len(offsets.workers)} running")
     for name in ("stored", "duplicates", "conflicts", "quarantined"):

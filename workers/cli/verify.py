@@ -21,15 +21,14 @@ from rich.progress import (
 )
 
 from ingest.contract.command_options import data_settings, json_option
-from ingest.contract.identifiers import InvalidIdentifier
-from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from workers.cli.opened import opened_stores, print_json
 from workers.dataset.digest import ContentDigests
 from workers.dataset.payload import SlicePayload
 from workers.pixels.codec import Codec
-from workers.pixels.digest import matches
+from workers.pixels.digest import PixelDigest, matches
 from workers.pixels.form import CodecFailed
+from workers.pixels.frames import PixelData
 from workers.stages.deduplicate import digest_of, examine_stored
 from workers.stages.transcode import pixel_data_of
 from workers.storage.damage import (
@@ -40,8 +39,8 @@ from workers.storage.damage import (
     set_aside_if_damaged,
 )
 from workers.storage.lanes import is_reference
-from workers.storage.layout import Area, Key, object_key, uid_of
-from workers.storage.manifest import NO_PIXELS, Manifest
+from workers.storage.layout import Area, counted_as, is_object, uid_of
+from workers.storage.manifest import Manifest
 from workers.storage.object_store import Listed, ObjectStore
 from workers.storage.stores import Stores
 
@@ -196,7 +195,7 @@ class _Check:
             _Undecided: the codec failed to tell.
         """
         key = one.listed.key
-        if key.area is Area.OBJECTS and not _is_object(key):
+        if key.area is Area.OBJECTS and not is_object(key):
             raise _Undecided("not an object of ours; it does not belong here")
         found = await find_object(one.store, key)
         payload = None if found is None else await one.store.open(key)
@@ -211,13 +210,12 @@ class _Check:
     async def _set_aside(self, one: _Task, why: str) -> str:
         """Set aside what is still damaged under the lock; the new key."""
         key = one.listed.key
-        place = {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)
-        moved = await set_aside_if_damaged(one.store, key, place, why)
+        moved = await set_aside_if_damaged(one.store, key, counted_as(key), why)
         return str(moved or "")
 
 
 async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Codec, scratch: Path) -> None:
-    """Compare content digest c1 and the decoded pixels with what the manifest says.
+    """Compare content digest c1, its pixels too, with what the manifest says.
 
     Raises:
         Damaged: they differ.
@@ -227,14 +225,21 @@ async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Code
     said = ContentDigests(manifest.identity_digest, manifest.elements_digest)
     if manifest.elements_digest and examination.digests != said:
         raise Damaged("the elements have not the digest that the manifest says")
-    pixels = pixel_data_of(examination)
-    if manifest.pixels is None:
+    if manifest.pixels is not None:
+        await _prove_pixels(pixel_data_of(examination), digest_of(manifest.pixels), codec)
+
+
+async def _prove_pixels(pixels: PixelData | None, expected: PixelDigest | None, codec: Codec) -> None:
+    """Compare the decoded pixels with their digest; either is None where there are none.
+
+    Raises:
+        Damaged: they differ.
+        _Undecided: the codec failed to tell.
+    """
+    if pixels is None and expected is None:
         return
-    expected = digest_of(manifest.pixels)
     if pixels is None or expected is None:
-        if pixels is not None or manifest.pixels != NO_PIXELS:
-            raise Damaged("pixels are there where the manifest has none, or the reverse")
-        return
+        raise Damaged("pixels are there where the manifest has none, or the reverse")
     for attempt in range(_TRIES):
         try:
             if not await matches(pixels, expected, codec):
@@ -246,14 +251,7 @@ async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Code
             return
 
 
-def _is_object(key: Key) -> bool:
-    try:
-        return object_key(uid_of(key)) == key
-    except InvalidIdentifier:
-        return False
-
-
 def _problem(one: _Task, text: str, moved: str, *, damaged: bool) -> Problem:
     key = one.listed.key
-    uid = uid_of(key) if key.area is not Area.OBJECTS or _is_object(key) else ""
+    uid = uid_of(key) if key.area is not Area.OBJECTS or is_object(key) else ""
     return Problem(uid, one.store.locate(key), one.store.name, str(key), text, damaged, moved)

@@ -10,7 +10,7 @@ from workers.errors import Reason, Rejected
 
 IN_MEMORY = 8 * 1024 * 1024  # bytes inflated; beyond it a scratch file takes over
 _STEP = 1024 * 1024  # bytes inflated at once
-_RAW = -15  # RFC 1951 without a zlib header, window of 32 KiB
+RAW = -15  # RFC 1951 without a zlib header, window of 32 KiB
 
 
 def inflate(payload: Payload, limit: int, scratch: Path) -> Payload:
@@ -19,7 +19,7 @@ def inflate(payload: Payload, limit: int, scratch: Path) -> Payload:
     Raises:
         Rejected: INFLATE, the stream is damaged, or TRUNCATED, it does not end; LIMIT, over ``limit`` bytes.
     """
-    inflater = zlib.decompressobj(_RAW)
+    inflater = zlib.decompressobj(RAW)
     with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=str(scratch)) as output:
         position = size = 0
         for block in payload.blocks():

@@ -21,8 +21,17 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from workers.dataset.dictionary import TEXT_TAGS, is_text
-from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Kind, Token, Walker, is_group_length
+from workers.dataset.elements import (
+    BEHIND_FILE_META,
+    PIXEL_DATA,
+    UNDEFINED,
+    Kind,
+    Token,
+    Walker,
+    is_group_length,
+)
 from workers.dataset.payload import Payload
+from workers.dataset.pixel_data import PHOTOMETRIC_INTERPRETATION
 from workers.dataset.transfer_syntax import Encoding
 
 # Patient's name, ID, issuer and its qualifiers; study, series; accession number and its issuer.
@@ -51,8 +60,6 @@ LEFT_OUT = frozenset(
         0xFFFC_FFFC,  # Data Set Trailing Padding
     }
 )
-_PHOTOMETRIC_INTERPRETATION = 0x0028_0004
-_BEHIND_FILE_META = 0x0003_0000  # groups 0000 and 0002 are not of the data set (PS3.10 7.1)
 _PAD = b" \0"
 
 _WHOLE = 64 * 1024  # bytes; longer values are digested in blocks
@@ -151,7 +158,7 @@ class _Canonical:
                 value = little_endian(value, vr)
             if tag in TEXT_TAGS or is_text(tag):
                 value = bytes(value).rstrip(_PAD)
-                if tag == _PHOTOMETRIC_INTERPRETATION and not depth and value == b"YBR_RCT":
+                if tag == PHOTOMETRIC_INTERPRETATION and not depth and value == b"YBR_RCT":
                     value = b"RGB"
             sink.add(_HEADER(tag >> 16, number, len(value)), value)
 
@@ -213,7 +220,7 @@ class ContentDigester:
         self.add = _Canonical(walker, payload, self._select).add
 
     def _select(self, tag: int) -> _Sink | None:
-        if tag in LEFT_OUT or tag < _BEHIND_FILE_META:
+        if tag in LEFT_OUT or tag < BEHIND_FILE_META:
             return None
         return self._identity if tag in IDENTITY_TAGS else self._elements
 
@@ -254,7 +261,7 @@ def _digest_by_tag(payload: Payload, encoding: Encoding) -> dict[int, bytes]:
 
     def select(tag: int) -> _Sink | None:
         close()
-        if tag in LEFT_OUT or tag < _BEHIND_FILE_META:
+        if tag in LEFT_OUT or tag < BEHIND_FILE_META:
             return None
         current.append((tag, _Sink()))
         return current[0][1]

@@ -19,9 +19,11 @@ from workers.dataset.transfer_syntax import Encoding
 from workers.errors import Reason, Rejected
 
 UNDEFINED = 0xFFFF_FFFF
+LONGEST_DEFINED = 0xFFFF_FFFE  # PS3.5 7.1.2: even, and not the undefined length
 PIXEL_DATA = 0x7FE0_0010
+BEHIND_FILE_META = 0x0003_0000  # groups 0000 and 0002 are not of the data set (PS3.10 7.1)
 
-_ITEM = 0xFFFE_E000
+ITEM = 0xFFFE_E000
 _ITEM_DELIMITATION = 0xFFFE_E00D
 _SEQUENCE_DELIMITATION = 0xFFFE_E0DD
 _DELIMITER_GROUP = 0xFFFE
@@ -306,7 +308,7 @@ class Walker:
         self._position = end
         self._level = self._levels.pop()
         if level.kind is Kind.ITEM:
-            return Token(Kind.ITEM_END, _ITEM, b"", offset, end, 0, self._depth, level.big)
+            return Token(Kind.ITEM_END, ITEM, b"", offset, end, 0, self._depth, level.big)
         self._depth -= 1
         kind = Kind.SEQUENCE_END if level.kind is Kind.SEQUENCE else Kind.FRAGMENTS_END
         return Token(kind, level.tag, b"", offset, end, 0, self._depth, level.big)
@@ -327,7 +329,7 @@ class Walker:
         value = position + 8
         if tag == _SEQUENCE_DELIMITATION and level.undefined:
             return self._close(level, position, value)
-        if tag != _ITEM:
+        if tag != ITEM:
             raise Rejected(Reason.STRUCTURE, position, "something other than an item in a sequence")
         reader = level.reader
         if level.explicit and length and self._lacks_vr(value):
@@ -354,7 +356,7 @@ class Walker:
         value = position + 8
         if tag == _SEQUENCE_DELIMITATION:
             return self._close(level, position, value)
-        if tag != _ITEM or length == UNDEFINED:
+        if tag != ITEM or length == UNDEFINED:
             raise Rejected(Reason.STRUCTURE, position, "something other than a fragment in pixel data")
         if value + length > level.end:
             raise self._overrun(level, position, "a fragment is longer than what holds it")
@@ -404,7 +406,7 @@ class Walker:
         """Stop before trailing zeros; the token is not yielded."""
         self.findings.note(Finding.TRAILING_ZEROS, 0)
         self._finished = True
-        return Token(Kind.ITEM_END, _ITEM, b"", self._position, self._end, 0, 0, big=False)
+        return Token(Kind.ITEM_END, ITEM, b"", self._position, self._end, 0, 0, big=False)
 
 
 _DELIMITERS = frozenset({_ITEM_START, b"\xfe\xff\x0d\xe0", b"\xff\xfe\xe0\x0d"})

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from workers.dataset.dictionary import TEXT_VRS, private_vr, public_vr
 from workers.dataset.digest import little_endian
 from workers.dataset.elements import (
+    LONGEST_DEFINED,
     PIXEL_DATA,
     UNDEFINED,
     Element,
@@ -24,6 +25,7 @@ from workers.dataset.elements import (
     is_group_length,
 )
 from workers.dataset.payload import BLOCK, JoinedPayload, MemoryPayload, Payload, SlicePayload, check_range
+from workers.dataset.pixel_data import PIXEL_REPRESENTATION
 from workers.dataset.transfer_syntax import Encoding
 
 _SHORT = struct.Struct("<HH2sH").pack  # PS3.5 Table 7.1-2
@@ -32,13 +34,11 @@ _ITEM = struct.Struct("<HHI").pack
 _LENGTH = struct.Struct("<I").pack_into
 _ITEM_END = _ITEM(0xFFFE, 0xE00D, 0)
 _SEQUENCE_END = _ITEM(0xFFFE, 0xE0DD, 0)
-_LONGEST_DEFINED = 0xFFFF_FFFE
 _LONGEST_SHORT = 0xFFFE  # PS3.5 6.2.2: a longer value of a VR with a 16-bit length goes as UN
 
 _SLICED = 4096  # bytes; longer values are not copied
 _MOST_COPIED = 64 * 1024 * 1024  # bytes of headers and short values that one data set may hold in memory
 
-_PIXEL_REPRESENTATION = 0x0028_0103
 _LUT_DESCRIPTOR = 0x0028_3002
 _LUT_DATA = 0x0028_3006
 _FIRST_CREATOR, _LAST_CREATOR = 0x10, 0xFF  # PS3.5 7.8.1: (gggg,0010-00FF)
@@ -109,7 +109,7 @@ class _DataSet:
         if tag & 0x1_0000:
             if _FIRST_CREATOR <= number <= _LAST_CREATOR:
                 self.creators[(tag >> 16) << 8 | number] = value.rstrip(b" \0").decode("latin-1")
-        elif tag == _PIXEL_REPRESENTATION:
+        elif tag == PIXEL_REPRESENTATION:
             self.pixel_representation = int.from_bytes(value[:2], "little")
         elif tag == _LUT_DESCRIPTOR:
             self.lut_entries = int.from_bytes(value[:2], "little")
@@ -260,7 +260,7 @@ class _Writer:
         """End an item or sequence in the form it came in; one grown too long for a length gets a delimiter."""
         buffer, at, start = self._open.pop()
         length = self._position - start
-        if start < 0 or length > _LONGEST_DEFINED:
+        if start < 0 or length > LONGEST_DEFINED:
             self._put(delimiter)
         else:
             _LENGTH(buffer, at, length)
@@ -335,6 +335,6 @@ def explicit_vr(
 def _pixel_representation(payload: Payload, elements: Sequence[Element]) -> int:
     """(0028,0103) ahead of the walk, since elements before it depend on it; 0 where it is absent."""
     for element in elements:
-        if element.tag == _PIXEL_REPRESENTATION and element.length == 2:  # noqa: PLR2004 - bytes of an US
+        if element.tag == PIXEL_REPRESENTATION and element.length == 2:  # noqa: PLR2004 - bytes of an US
             return int.from_bytes(payload.read(element.value, 2), "big" if element.big else "little")
     return 0

@@ -1,6 +1,6 @@
 """Whose object it is and which: UIDs checked (PS3.5 9.1), patient values only looked at for presence.
 
-Names, numbers and accession stay bytes and leave this package only inside the identity digest.
+Names, numbers and accession stay bytes here; as text they are in `subject` alone, which shows them nowhere.
 """
 
 from collections.abc import Mapping

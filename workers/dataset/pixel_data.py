@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Element, Token
 from workers.dataset.findings import Finding, Findings
-from workers.dataset.transfer_syntax import is_encapsulated
+from workers.dataset.transfer_syntax import VIDEO, is_encapsulated
 
 FLOAT_PIXEL_DATA = 0x7FE0_0008
 DOUBLE_FLOAT_PIXEL_DATA = 0x7FE0_0009
 PIXEL_DATA_TAGS = (PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA)
 EXTENDED_OFFSET_TABLE = 0x7FE0_0001
 EXTENDED_OFFSET_TABLE_LENGTHS = 0x7FE0_0002
+LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table: two million frames
 
 SAMPLES_PER_PIXEL = 0x0028_0002
 PHOTOMETRIC_INTERPRETATION = 0x0028_0004
@@ -31,6 +32,7 @@ BITS_ALLOCATED = 0x0028_0100
 BITS_STORED = 0x0028_0101
 HIGH_BIT = 0x0028_0102
 PIXEL_REPRESENTATION = 0x0028_0103
+LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 _PALETTE_DESCRIPTORS = (0x0028_1101, 0x0028_1102, 0x0028_1103)
 DESCRIBING_TAGS = (
     SAMPLES_PER_PIXEL,
@@ -48,7 +50,6 @@ DESCRIBING_TAGS = (
 
 _CODE_STRING = re.compile(r"[A-Z0-9 _]{1,16}\Z")  # PS3.5 6.2, CS
 _INTEGER = re.compile(rb" *\+?[0-9]{1,11} *\Z")  # PS3.5 6.2, IS; a negative number counts no frames
-_VIDEO = "1.2.840.10008.1.2.4.10"  # MPEG-2, MPEG-4, HEVC: a fragment is no frame (PS3.5 8.2.5 and on)
 _SAMPLES = {
     "MONOCHROME1": 1,
     "MONOCHROME2": 1,
@@ -298,7 +299,7 @@ class _Description:
         if any(length % 2 or not length for length in source.fragments.lengths):
             self.findings.note(Finding.FRAGMENT_LENGTH, pixels.tag)
         frames, count = pixels.number_of_frames, pixels.fragments
-        video = source.transfer_syntax_uid.startswith(_VIDEO)
+        video = source.transfer_syntax_uid.startswith(VIDEO)
         tables = bool(source.basic_offsets) or bool(source.extended_offsets)
         if not count or (count < frames and not video):
             self.problem(Finding.FRAGMENTS_FEW, pixels.tag)

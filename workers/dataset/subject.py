@@ -10,6 +10,7 @@ from typing import Final
 
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from workers.dataset.character_sets import CODECS
+from workers.dataset.deflated import RAW
 from workers.dataset.elements import Kind, Token, Walker
 from workers.dataset.identity import PATIENT_TAGS, SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, is_empty
 from workers.dataset.payload import EndOfPayload, MemoryPayload, Payload
@@ -26,7 +27,6 @@ SUBJECT_TAGS: Final = frozenset(
 HEAD: Final = 64 * 1024  # bytes of a data set that hold these, but for icons or the like before them
 
 _MOST_TOKENS: Final = 10_000  # before (0020,000E); real ones have some hundred
-_RAW: Final = -15  # RFC 1951 without a zlib header
 _PAD: Final = b" \0"
 _ESCAPE: Final = b"\x1b"  # ISO 2022: what follows is in another set
 
@@ -81,7 +81,7 @@ def read_subject(payload: Payload, transfer_syntax_uid: str) -> Subject:
 
 def _inflated_head(payload: Payload) -> Payload:
     deflated = payload.read(0, min(payload.size, HEAD))
-    return MemoryPayload([zlib.decompressobj(_RAW).decompress(deflated, HEAD)])
+    return MemoryPayload([zlib.decompressobj(RAW).decompress(deflated, HEAD)])
 
 
 def _is_wanted(token: Token) -> bool:

@@ -59,6 +59,8 @@ LOSSY = frozenset(
         "1.2.840.10008.1.2.4.81",
     }
 )
+# .100 to .108, MPEG-2, MPEG-4 and HEVC (PS3.5 8.2.5 and on): a fragment is no frame.
+VIDEO = "1.2.840.10008.1.2.4.10"
 
 
 def encoding_of(transfer_syntax_uid: str) -> Encoding | None:

@@ -6,13 +6,13 @@ from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, TextClause, text
 
+from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.settings import Settings
 from workers.dataset.findings import Finding
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
-from workers.ledger.questions import OTHER
 
 _HOUR: Final = 3_600_000_000_000  # nanoseconds
 _SATURDAY: Final = 5
@@ -206,7 +206,7 @@ _HOURS_OF_SOURCE: Final = text(
 )
 
 
-def _ask(connection: Connection, question: Any, bounds: Bounds, **more: object) -> Sequence[Any]:
+def _ask(connection: Connection, question: TextClause, bounds: Bounds, **more: object) -> Sequence[Row[Any]]:
     return connection.execute(question, {"begin": bounds.begin, "end": bounds.end, **more}).all()
 
 

@@ -8,8 +8,6 @@ from sqlalchemy import TextClause, bindparam, text
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
 
-OTHER = "(other)"  # as in metrics: no table sources.NAME has the AE title
-
 
 class Fate(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one upload; what scripts get. Keys stay, new ones may come."""

@@ -29,7 +29,7 @@ from workers.ledger.tables import ALL
 from workers.stages.deduplicate import stored_reason
 from workers.stages.outcome import Outcomes
 from workers.storage.lanes import Repeat, Settled, is_reference, repeats
-from workers.storage.layout import Area, Key, object_key, parse_key, uid_of
+from workers.storage.layout import Area, Key, counted_as, is_object, parse_key, uid_of
 from workers.storage.manifest import Manifest, UnreadableManifest
 from workers.storage.object_store import Listed, ObjectStore
 from workers.storage.part10 import HEAD, decode_head
@@ -117,7 +117,7 @@ async def _objects(stores: Stores, outcomes: Outcomes) -> AsyncIterator[_Read]:
     for area in (Area.OBJECTS, Area.CONFLICTS, Area.QUARANTINE):
         found: list[Listed] = []
         async for listed in stores.find(area):
-            if is_reference(listed.key) or not _is_ours(listed.key):
+            if is_reference(listed.key) or (area is Area.OBJECTS and not is_object(listed.key)):
                 continue
             found.append(listed)
             if len(found) == _READS:
@@ -126,16 +126,6 @@ async def _objects(stores: Stores, outcomes: Outcomes) -> AsyncIterator[_Read]:
                 found = []
         for listed in found:
             yield await _read(stores, listed, outcomes)
-
-
-def _is_ours(key: Key) -> bool:
-    """A stranger's file under a store is no object."""
-    if key.area is not Area.OBJECTS:
-        return True
-    try:
-        return object_key(uid_of(key)) == key
-    except InvalidIdentifier:
-        return False
 
 
 async def _read(stores: Stores, listed: Listed, outcomes: Outcomes) -> _Read:
@@ -162,7 +152,7 @@ def _inserts(
     manifest: Manifest, store: ObjectStore, key: Key, subject: Subject, outcomes: Outcomes
 ) -> list[Insert]:
     """As the worker announced it."""
-    place = {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)
+    place = counted_as(key)
     reason = stored_reason(manifest) if place is Place.STORED else manifest.reason
     outcome: Outcome = outcomes.of(
         manifest, Settled(place, reason, store.name, key), subject, manifest.findings

@@ -3,10 +3,10 @@
 import array
 import struct
 
+from workers.dataset.elements import LONGEST_DEFINED, UNDEFINED
+
 _HEADER = struct.Struct("<HH2sHI").pack  # PS3.5 Table 7.1-1: OB and OV have 32-bit lengths
 _ITEM = struct.Struct("<HHI").pack
-_UNDEFINED = 0xFFFF_FFFF
-_LONGEST = 0xFFFF_FFFE  # PS3.5 A.4: even, and not the undefined length
 SEQUENCE_DELIMITATION = _ITEM(0xFFFE, 0xE0DD, 0)
 
 
@@ -26,7 +26,7 @@ class Encapsulation:
         """
         length = len(codestream)
         padded = length + length % 2
-        if not 0 < padded <= _LONGEST:
+        if not 0 < padded <= LONGEST_DEFINED:
             raise ValueError("a codestream that no fragment can hold")
         self._offsets.append(self.size)
         self._lengths.append(length)
@@ -39,8 +39,8 @@ class Encapsulation:
         Where an offset needs more than 32 bits: an Extended Offset Table and its lengths, and an empty basic
         one (PS3.3 C.7.6.3.1.8).
         """
-        element = _HEADER(0x7FE0, 0x0010, b"OB", 0, _UNDEFINED)
-        if self._offsets and self._offsets[-1] > _UNDEFINED:
+        element = _HEADER(0x7FE0, 0x0010, b"OB", 0, UNDEFINED)
+        if self._offsets and self._offsets[-1] > UNDEFINED:
             offsets, lengths = _little(self._offsets), _little(self._lengths)
             return b"".join(
                 (

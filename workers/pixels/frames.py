@@ -10,20 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from workers.dataset.digest import little_endian
-from workers.dataset.elements import PIXEL_DATA, Element
+from workers.dataset.elements import ITEM, PIXEL_DATA, Element
 from workers.dataset.findings import Finding
 from workers.dataset.payload import BLOCK, Payload
-from workers.dataset.pixel_data import PixelDescription
+from workers.dataset.pixel_data import LONGEST_TABLE, PixelDescription
 from workers.pixels.codestream import JPEG_2000_START, JPEG_START
 from workers.pixels.form import FrameForm
 
 INTEGER_BITS = (1, 8, 16, 32)  # Bits Allocated that have a canonical form here
 LONGEST_CODESTREAM = 256 * 1024 * 1024  # bytes of one encapsulated frame that is read into memory
 
-_ITEM = 0xFFFE_E000
 _ITEM_HEADER = struct.Struct("<HHI")
 _WINDOW = 64 * 1024
-_LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table: two million frames
 
 
 class FramesUnknown(Exception):  # noqa: N818 - says what is the matter
@@ -216,7 +214,7 @@ class EncapsulatedFrames:
                 base, window = position, data_set.read(position, min(_WINDOW, end - position))
             group, number, length = _ITEM_HEADER.unpack_from(window, position - base)
             value = position + _ITEM_HEADER.size
-            if group << 16 | number != _ITEM or value + length > end:
+            if group << 16 | number != ITEM or value + length > end:
                 break
             if table:
                 self._table, self._origin, table = (value, length), value + length, False
@@ -244,7 +242,7 @@ class EncapsulatedFrames:
     def _by_basic_table(self, frames: int) -> bool:
         """PS3.5 A.4: 32-bit offsets of each frame's first item; believed only if every one points at an item."""
         offset, length = self._table
-        if not length or length % 4 or length > _LONGEST_TABLE:
+        if not length or length % 4 or length > LONGEST_TABLE:
             return False
         table = array.array("I", self._pixels.data_set.read(offset, length).tobytes())
         numbers = self._fragment_numbers(table, frames)
@@ -267,7 +265,7 @@ class EncapsulatedFrames:
         return True
 
     def _extended(self, element: Element | None) -> "array.array[int]":
-        if element is None or element.length % 8 or not 0 < element.length <= _LONGEST_TABLE:
+        if element is None or element.length % 8 or not 0 < element.length <= LONGEST_TABLE:
             return array.array("Q")
         return array.array("Q", self._pixels.data_set.read(element.value, element.length).tobytes())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ingest.contract.records import Instance
 from workers.dataset.digest import little_endian
-from workers.dataset.elements import PIXEL_DATA
+from workers.dataset.elements import LONGEST_DEFINED, PIXEL_DATA
 from workers.dataset.explicit_vr import CannotReencode, explicit_element, explicit_header, explicit_vr
 from workers.dataset.payload import BLOCK, Payload, SlicePayload
 from workers.dataset.pixel_data import (
@@ -29,8 +29,6 @@ from workers.stages.transcode import pixel_data_of
 from workers.stages.validate import Examination, validate
 
 Write = Callable[[bytes | memoryview], object]
-
-_LONGEST = 0xFFFF_FFFE  # bytes of a value of defined length (PS3.5 7.1.2)
 
 
 class CannotDecompress(Exception):  # noqa: N818 - named for the fact
@@ -117,7 +115,7 @@ async def _frames(pixels: PixelData, codec: Codec, write: Write) -> None:
     length = description.native_length
     if coding is None or not pixels.whole_samples or description.bits_allocated == 1:
         raise CannotDecompress("its pixels are lossy, or have no decoder here")
-    if length + length % 2 > _LONGEST:
+    if length + length % 2 > LONGEST_DEFINED:
         raise CannotDecompress("its native pixels are longer than a value may be")
     wide = description.bits_allocated > 8  # noqa: PLR2004 - PS3.5 8.1.2: then OW
     write(explicit_header(PIXEL_DATA, "OW" if wide else "OB", length + length % 2))

@@ -12,7 +12,7 @@ from ingest.contract.settings import Settings
 from workers.dataset.elements import PIXEL_DATA
 from workers.dataset.findings import Finding
 from workers.dataset.pixel_data import PixelDescription
-from workers.dataset.transfer_syntax import LOSSY, NATIVE
+from workers.dataset.transfer_syntax import LOSSY, NATIVE, VIDEO
 from workers.stages.validate import Examination
 
 SMALLEST_SIDE = 32  # pixels: pylibjpeg-openjpeg always asks for six resolutions, which OpenJPEG refuses below
@@ -82,7 +82,6 @@ _COMPRESSED = {
     "1.2.840.10008.1.2.4.203": Passage.HTJ2K,
     "1.2.840.10008.1.2.5": Passage.RLE,
 }
-_VIDEO = "1.2.840.10008.1.2.4.10"  # .100 to .108: MPEG-2, MPEG-4, HEVC
 
 
 def passage(examination: Examination, settings: Settings) -> Passage | None:
@@ -116,7 +115,7 @@ def _by_syntax(syntax: str, settings: Settings) -> Passage | None:
         return Passage.LOSSY
     if syntax in NATIVE:
         return None
-    if syntax.startswith(_VIDEO):
+    if syntax.startswith(VIDEO):
         return Passage.VIDEO
     reason = _COMPRESSED.get(syntax, Passage.OTHER_SYNTAX)
     return None if reason in settings.transcode.decode_lossless else reason

@@ -20,6 +20,7 @@ from workers.dataset.payload import FilePayload, JoinedPayload, MemoryPayload, P
 from workers.dataset.pixel_data import (
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
+    LOSSY_IMAGE_COMPRESSION,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
 )
@@ -36,8 +37,6 @@ JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
 
 # The component transform needs a bit more than the samples have, and OpenJPEG cannot bear that at 24.
 _MOST_BITS_TRANSFORMED = 16
-
-_LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def pixel_data_of(examination: Examination) -> PixelData | None:
     """The pixel data of an instance; ``None`` where it has none."""
     if examination.pixels is None:
         return None
-    element = examination.element(_LOSSY_IMAGE_COMPRESSION)
+    element = examination.element(LOSSY_IMAGE_COMPRESSION)
     marked = False
     if element is not None and 0 < element.length <= 16:  # noqa: PLR2004 - bytes of a CS
         marked = bytes(examination.data_set.read(element.value, element.length)).strip(b" \0") == b"01"

@@ -11,7 +11,7 @@ from pathlib import Path
 from ingest.contract.records import Instance
 from workers.dataset.deflated import inflate
 from workers.dataset.digest import ContentDigester, ContentDigests, little_endian
-from workers.dataset.elements import PIXEL_DATA, Element, Kind, Limits, Token, Walker
+from workers.dataset.elements import BEHIND_FILE_META, PIXEL_DATA, Element, Kind, Limits, Token, Walker
 from workers.dataset.findings import Finding, Findings
 from workers.dataset.identity import UID_TAGS, Identity, identify
 from workers.dataset.payload import Payload
@@ -19,6 +19,8 @@ from workers.dataset.pixel_data import (
     DESCRIBING_TAGS,
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
+    LONGEST_TABLE,
+    LOSSY_IMAGE_COMPRESSION,
     Fragments,
     PixelDescription,
     PixelSource,
@@ -30,10 +32,7 @@ from workers.dataset.values import LONGEST, ValueCheck, check_group_lengths
 from workers.errors import Reason, Rejected
 
 _NEEDED = frozenset((*UID_TAGS, *SUBJECT_TAGS, *DESCRIBING_TAGS))
-_LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table; two million frames
-_BEHIND_FILE_META = 0x0003_0000
 _VALUE = Kind.VALUE  # looked up once: this is a hot path
-_LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class _Reading:
     def _top_level(self, token: Token, end: int) -> None:
         """Keep where a top-level element lies, and its value if it is needed."""
         kind, tag, vr, offset, value_offset, length, _, big = token
-        if tag < _BEHIND_FILE_META:
+        if tag < BEHIND_FILE_META:
             # Stored behind our file meta, these would pass for it (PS3.10 7.1).
             reason = Reason.GROUP_0000 if tag >> 16 == 0 else Reason.GROUP_0002
             raise Rejected(reason, offset, f"an element of group {tag >> 16:04X} in the data set")
@@ -130,7 +129,7 @@ class _Reading:
     def table(self, tag: int) -> memoryview:
         """The value of an offset table as little endian; empty where absent or too long to be one."""
         element = next((element for element in self.elements if element.tag == tag), None)
-        if element is None or not 0 < element.length <= _LONGEST_TABLE:
+        if element is None or not 0 < element.length <= LONGEST_TABLE:
             return memoryview(b"")
         value = self._data_set.read(element.value, element.length)
         return memoryview(little_endian(value, element.vr)) if element.big else value
@@ -138,7 +137,7 @@ class _Reading:
     def basic_offset_table(self) -> memoryview:
         """The first item of encapsulated pixel data; always little endian (PS3.5 A.4)."""
         table = self.fragments.table
-        if table is None or table.length > _LONGEST_TABLE:
+        if table is None or table.length > LONGEST_TABLE:
             return memoryview(b"")
         return self._data_set.read(table.value, table.length)
 
@@ -157,9 +156,9 @@ class _Reading:
         if (
             transfer_syntax_uid in LOSSY
             and PIXEL_DATA in source.elements
-            and _LOSSY_IMAGE_COMPRESSION not in source.elements
+            and LOSSY_IMAGE_COMPRESSION not in source.elements
         ):
-            self.findings.note(Finding.LOSSY_UNMARKED, _LOSSY_IMAGE_COMPRESSION)
+            self.findings.note(Finding.LOSSY_UNMARKED, LOSSY_IMAGE_COMPRESSION)
         return describe(source, self.findings)
 
 

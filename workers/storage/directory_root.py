@@ -10,9 +10,10 @@ from typing import Final
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, shards
 from workers.storage.root import IN_USE, SHARD, Size, changed_by
-from workers.storage.shard_map import WrongStores, read_file, replace_file
+from workers.storage.shard_map import WrongStores
 
 _LOCK_FILE: Final = "lock"
+_MAXIMUM: Final = 1024 * 1024  # bytes of a record; a map of three-digit store numbers has 20 KiB
 
 
 class DirectoryRoot:
@@ -39,11 +40,21 @@ class DirectoryRoot:
 
     def read(self, name: str) -> bytes | None:
         """See `Root.read`."""
-        return read_file(self.path / name)
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(_MAXIMUM)
+        except FileNotFoundError:
+            return None
 
     def replace(self, name: str, data: bytes) -> None:
         """See `Root.replace`."""
-        replace_file(self.path / name, data)
+        temporary = self.path / f"{name}.new"  # one writer at a time: the caller holds the lock
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)
+        _sync_folder(self.path)
 
     def remove(self, name: str) -> None:
         """See `Root.remove`."""
@@ -126,7 +137,11 @@ def _make_folder(path: Path) -> None:
         return
     _make_folder(path.parent)
     path.mkdir(mode=0o750, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

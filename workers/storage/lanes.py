@@ -56,6 +56,12 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
     transfer_syntax_uid: str = ""
     seal: str = ""  # 32 hex digits
 
+    def __post_init__(self) -> None:
+        """Refuse what is no reference, as msgspec does for types."""
+        if len(self.upload) != UploadId.SIZE:
+            raise ValueError("a reference names an upload")
+        bytes.fromhex(self.seal)
+
     @property
     def upload(self) -> UploadId:
         """The upload."""
@@ -78,7 +84,7 @@ class Repeat(msgspec.Struct, frozen=True, kw_only=True):
 async def settled_by_move(stores: Stores, key: Key, upload_id: UploadId) -> Settled | None:
     """The place of an upload that an administrator has moved: it counts where it was before.
 
-    ``key``: of the same shard as everything about the upload.
+    ``key``: of the same shard as everything about the upload. The caller holds the lock of the shard.
 
     Raises:
         Unavailable: the store.
@@ -140,10 +146,10 @@ async def quarantine(stores: Stores, manifest: Manifest, payload: Payload) -> Se
     """
     key = quarantine_key(manifest.sop_instance_uid, manifest.source_digest)
     store = stores.of(key)
-    moved = await settled_by_move(stores, key, manifest.upload)
-    if moved is not None:
-        return moved
-    async with store.lock(key.shard):
+    async with store.lock(key.shard):  # as in `settled_before`
+        moved = await settled_by_move(stores, key, manifest.upload)
+        if moved is not None:
+            return moved
         await keep(store, key, manifest, payload, Place.QUARANTINED)
     return Settled(Place.QUARANTINED, manifest.reason, store.name, key)
 

@@ -20,6 +20,7 @@ import re
 from typing import Final, NamedTuple
 
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
+from ingest.contract.records import Place
 
 SHARDS: Final = 4096
 _SHARD_DIGITS: Final = 3
@@ -173,3 +174,16 @@ def uid_of(key: Key) -> str:
     """The SOP Instance UID in a key of an object, entry or reference; empty where the name is a digest."""
     name = key.name.removesuffix(_SUFFIX) if key.area is Area.OBJECTS else key.name.partition("/")[0]
     return "" if _DIGEST.match(name) else name
+
+
+def is_object(key: Key) -> bool:
+    """Whether an object of ours can be under a key; a stranger's file below a store has another."""
+    try:
+        return object_key(uid_of(key)) == key
+    except InvalidIdentifier:
+        return False
+
+
+def counted_as(key: Key) -> Place:
+    """Where an upload is whose object or entry is under a key."""
+    return {Area.OBJECTS: Place.STORED, Area.CONFLICTS: Place.CONFLICT}.get(key.area, Place.QUARANTINED)

@@ -130,7 +130,7 @@ async def rebalance(
         return len(plan)
 
 
-def newest_map(roots: Sequence[Root | Path]) -> ShardMap:
+def newest_map(roots: Sequence[Root]) -> ShardMap:
     """The newest map that any store has.
 
     Raises:

@@ -12,11 +12,13 @@ under the key, whole, and both kept; the same command again, or the next start o
 """
 
 import asyncio
+import contextlib
 import time
 from typing import Final
 
 import msgspec
 
+from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Place
 from workers.errors import Unavailable
 from workers.storage.damage import Damaged, Found, check_data_set, find_object, set_aside
@@ -56,6 +58,12 @@ class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     first_upload: str
     reason: str
     at: int  # nanoseconds since 1970-01-01 UTC
+
+    def __post_init__(self) -> None:
+        """Refuse what names no entry, as msgspec does for types."""
+        conflict_key(self.sop_instance_uid, self.prefer)
+        if len(bytes.fromhex(self.prefer_upload)) != UploadId.SIZE:
+            raise ValueError("a resolution names an upload")
 
 
 async def resolve(stores: Stores, uid: str, prefer: str, reason: str) -> Resolution:
@@ -105,10 +113,11 @@ async def _pending(store: ObjectStore, uid: str) -> Resolution | None:
     start = await store.start(key, _MAXIMUM)
     if start is None:
         return None
-    try:
-        return msgspec.json.decode(start.data, type=Resolution)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise Unavailable(f"the record {key} is damaged", _RETRY) from None
+    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        resolution = msgspec.json.decode(start.data, type=Resolution)
+        if resolution.sop_instance_uid == uid:
+            return resolution
+    raise Unavailable(f"the record {key} is damaged", _RETRY)
 
 
 async def _decide(store: ObjectStore, uid: str, prefer: str, reason: str) -> Resolution:

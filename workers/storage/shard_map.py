@@ -1,15 +1,13 @@
-"""The shard map: which store has which of the 4096 shards. Pure, but for reading and replacing its file.
+"""The shard map: which store has which of the 4096 shards. Pure, but for reading and replacing its record.
 
 Each store keeps the whole map in ``shard-map`` and says which store it is in ``store.json``; so a folder may
 be mounted elsewhere tomorrow, and hashing UIDs onto a changed list of folders never creates a UID twice.
 The file is one line of magic, version and CRC-32C, and one line of JSON; it is replaced atomically.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -19,7 +17,6 @@ from workers.storage.layout import SHARDS, shards
 
 MAP_FILE: Final = "shard-map"
 STORE_FILE: Final = "store.json"
-_MAXIMUM: Final = 1024 * 1024  # bytes; a map of three-digit store numbers has 20 KiB
 _FIRST_LINE = re.compile(rb"DICMSHM1 ([0-9a-f]{8})\Z")
 
 
@@ -128,82 +125,47 @@ def decode_map(data: bytes) -> ShardMap:
         raise WrongStores(f"the shard map cannot be read: {error}") from None
 
 
-def read_map(root: Path | Records) -> ShardMap | None:
+def read_map(root: Records) -> ShardMap | None:
     """The map that the store at ``root`` keeps; None where there is none.
 
     Raises:
         WrongStores: damaged.
         OSError, Unavailable: the store.
     """
-    data = _read(root, MAP_FILE)
+    data = root.read(MAP_FILE)
     try:
         return None if data is None else decode_map(data)
     except WrongStores as error:
         raise WrongStores(f"{root}/{MAP_FILE}: {error}") from None
 
 
-def write_map(root: Path | Records, shard_map: ShardMap) -> None:
+def write_map(root: Records, shard_map: ShardMap) -> None:
     """Replace the map at ``root``, durably.
 
     Raises:
         OSError, Unavailable: the store; the map before stands then.
     """
-    _replace(root, MAP_FILE, encode_map(shard_map))
+    root.replace(MAP_FILE, encode_map(shard_map))
 
 
-def read_identity(root: Path | Records) -> StoreIdentity | None:
+def read_identity(root: Records) -> StoreIdentity | None:
     """Which store is at ``root``; None where it does not say.
 
     Raises:
         WrongStores: damaged.
         OSError, Unavailable: the store.
     """
-    data = _read(root, STORE_FILE)
+    data = root.read(STORE_FILE)
     try:
         return None if data is None else msgspec.json.decode(data, type=StoreIdentity)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise WrongStores(f"{root}/{STORE_FILE} cannot be read: {error}") from None
 
 
-def write_identity(root: Path | Records, identity: StoreIdentity) -> None:
+def write_identity(root: Records, identity: StoreIdentity) -> None:
     """Say which store is at ``root``, durably.
 
     Raises:
         OSError, Unavailable: the store.
     """
-    _replace(root, STORE_FILE, msgspec.json.encode(identity) + b"\n")
-
-
-def _read(root: Path | Records, name: str) -> bytes | None:
-    return read_file(root / name) if isinstance(root, Path) else root.read(name)
-
-
-def _replace(root: Path | Records, name: str, data: bytes) -> None:
-    if isinstance(root, Path):
-        replace_file(root / name, data)
-    else:
-        root.replace(name, data)
-
-
-def read_file(path: Path) -> bytes | None:
-    """A record in a file; None where there is none."""
-    try:
-        with path.open("rb") as file:
-            return file.read(_MAXIMUM)
-    except FileNotFoundError:
-        return None
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a file in the place of the one before, durably."""
-    temporary = path.with_name(f"{path.name}.new")  # one writer at a time: the caller holds the lock
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    root.replace(STORE_FILE, msgspec.json.encode(identity) + b"\n")

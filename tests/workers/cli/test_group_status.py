@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.identifiers import partition_of
+from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from tests.support.kafka_records import Publisher, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.pipeline import assert_adds_up
+from workers.cli import group_account
 from workers.cli.status_report import read_report
 from workers.log.commit_metadata import OffsetCheckpoint, Range, encode_metadata
 
@@ -46,6 +49,16 @@ def commit(settings: Settings, partition: int, offset: int, metadata: str) -> No
         client.commit({place: OffsetAndMetadata(offset, metadata, -1)})
 
 
+def publish_ten(settings: Settings) -> int:
+    """Ten uploads in one partition; its number."""
+    publisher = Publisher(settings)
+    for _ in range(10):
+        publisher.upload("1.2.3", b"a")
+    publisher.flush()
+    publisher.close()
+    return partition_of("1.2.3", settings.log.partitions)
+
+
 def test_before_any_worker_all_is_backlog(log: tuple[Settings, Path]) -> None:
     """Complete uploads wait; orphans and parts are nothing yet; the text says that there is one copy."""
     settings, config = log
@@ -72,12 +85,7 @@ def test_before_any_worker_all_is_backlog(log: tuple[Settings, Path]) -> None:
 def test_what_is_done_above_the_mark_is_counted_once(log: tuple[Settings, Path]) -> None:
     """The account of a commit, and of the records above it only what it does not count."""
     settings, _ = log
-    publisher = Publisher(settings)
-    for _ in range(10):
-        publisher.upload("1.2.3", b"a")
-    publisher.flush()
-    publisher.close()
-    partition = partition_of("1.2.3", settings.log.partitions)
+    partition = publish_ten(settings)
     account = OffsetCheckpoint(
         partition=partition,
         low_water_mark=2,
@@ -96,12 +104,7 @@ def test_what_is_done_above_the_mark_is_counted_once(log: tuple[Settings, Path])
 def test_offsets_tell_without_reading(log: tuple[Settings, Path]) -> None:
     """From the mark to the end, parts and orphans too, and the counters of the commit; nothing of it is fetched."""
     settings, config = log
-    publisher = Publisher(settings)
-    for _ in range(10):
-        publisher.upload("1.2.3", b"a")
-    publisher.flush()
-    publisher.close()
-    partition = partition_of("1.2.3", settings.log.partitions)
+    partition = publish_ten(settings)
     account = OffsetCheckpoint(
         partition=partition, low_water_mark=4, counters={Place.STORED: 1, Place.DUPLICATE: 3}, lost=2
     )
@@ -136,3 +139,28 @@ def test_a_broker_that_is_away_is_one_line(log: tuple[Settings, Path], tmp_path:
     assert done.returncode == 1
     assert "cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_broker_that_stops_answering_is_said(
+    kafka: KafkaServers, log: tuple[Settings, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever for records that were there when the ends were told."""
+    settings, _ = log
+    publish_ten(settings)
+    (broker,) = kafka.nodes
+    tell = KafkaConsumer.end_offsets
+
+    def and_stand_still(
+        consumer: KafkaConsumer, places: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        ends: dict[TopicPartition, int] = tell(consumer, places)
+        broker.pause()
+        return ends
+
+    monkeypatch.setattr(KafkaConsumer, "end_offsets", and_stand_still)
+    monkeypatch.setattr(group_account, "_ANSWER", 1.0)
+    try:
+        with pytest.raises(KafkaUnreachable):
+            read_report(settings)
+    finally:
+        broker.resume()

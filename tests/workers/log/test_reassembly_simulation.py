@@ -7,7 +7,7 @@ lists that outlive a crash. Afterwards an auditor who knows what was sent counts
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ import xxhash
 from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
+from tests.support.asynchronous import at_once
 from workers.log.checkpoint import Announced, Progress, commit
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.reassembly import Reassembler
@@ -29,16 +30,6 @@ MEMORY_LIMIT = 300
 
 class Crash(Exception):  # noqa: N818 - an event of the simulation, not an error
     """The worker process is gone."""
-
-
-def run(coroutine: Coroutine[None, None, T]) -> T:
-    """Run what never really waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    raise AssertionError("the simulation has nothing to wait for")
 
 
 class Scratch:
@@ -211,7 +202,7 @@ def work(world: World, folder: Path) -> None:
     while position < len(world.log.records) or in_hand or progress.settled():
         choice = rng.random()
         if choice < 0.5 and position < len(world.log.records):
-            in_hand += run(reassembler.add(world.log.entry(position)))
+            in_hand += at_once(reassembler.add(world.log.entry(position)))
             position += 1
             assert reassembler.held <= MEMORY_LIMIT
         elif choice < 0.9 and in_hand:
@@ -219,7 +210,7 @@ def work(world: World, folder: Path) -> None:
             outcome = world.place(upload)
             world.maybe_crash(0.02)
             progress.settle(upload.upload_id, outcome)
-            run(reassembler.release(upload))
+            at_once(reassembler.release(upload))
         elif choice > 0.9:
             world.loop.run(commit([(progress, world)], world.write))
     world.loop.run(commit([(progress, world)], world.write))

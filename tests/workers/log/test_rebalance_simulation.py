@@ -8,7 +8,7 @@ sent checks each commit, and at the end everything.
 
 import random
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ import xxhash
 
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, Outcome, Place, decode, encode_header
+from tests.support.asynchronous import at_once
 from workers.dataset.payload import BLOCK, MemoryPayload
 from workers.log import offset_progress
 from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata, encode_metadata
@@ -38,16 +39,6 @@ ATTEMPTS = 2  # after which a poisonous upload is left alone
 
 class Died(Exception):  # noqa: N818 - an event of the simulation, not an error
     """A worker process is gone."""
-
-
-def run(coroutine: Coroutine[None, None, T]) -> T:
-    """Run what never really waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    raise AssertionError("the simulation has nothing to wait for")
 
 
 class ScratchFile(ScratchPayload):
@@ -263,7 +254,7 @@ class Life:
         if choice < 0.5 and self.position < len(self.log.records) and not self.progress.is_full:
             record, appended_at = self.log.records[self.position]
             entry = LogRecord(self.position, self.position + 1, self.log.number, decode(record), appended_at)
-            self.in_hand += run(self.reassembler.add(entry, now))
+            self.in_hand += at_once(self.reassembler.add(entry, now))
             self.position += 1
             assert self.reassembler.held <= MEMORY_LIMIT
         elif choice < 0.85 and self.in_hand:
@@ -273,7 +264,7 @@ class Life:
         elif self.position == len(self.log.records):
             waits = self.reassembler.waits_since(self.log.number)
             if now - waits > EXPIRE_AFTER:
-                self.in_hand += run(self.reassembler.expire(self.log.number, now))
+                self.in_hand += at_once(self.reassembler.expire(self.log.number, now))
         return True
 
     def place(self, rng: random.Random) -> bool:
@@ -288,7 +279,7 @@ class Life:
         self.marks.clear(upload.upload_id)
         self.progress.settle(upload.upload_id, outcome)
         self.in_hand.remove(upload)
-        run(self.reassembler.release(upload))
+        at_once(self.reassembler.release(upload))
         return True
 
     def next_of(self, rng: random.Random) -> Upload:

@@ -18,6 +18,8 @@ from ingest.contract.records import Instance
 from tests.support.element_trees import El
 from tests.support.pipeline import CORPUS
 from tests.support.pixel_objects import (
+    COLOUR,
+    GRAY,
     Frame,
     corpus_data_set,
     corpus_examined,
@@ -33,10 +35,8 @@ from workers.pixels.digest import PixelDigest, matches, pixel_digest
 from workers.pixels.form import CodecFailed, FrameForm
 from workers.stages.transcode import pixel_data_of
 
-GRAY = FrameForm(40, 48, 1, 16, 12, False)
 SIGNED = FrameForm(40, 48, 1, 16, 12, True)
 FULL = FrameForm(40, 48, 1, 16, 16, True)
-COLOUR = FrameForm(40, 48, 3, 8, 8, False)
 FORMS = {"gray": GRAY, "signed": SIGNED, "full": FULL, "colour": COLOUR}
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import imagecodecs
@@ -20,6 +19,8 @@ from ingest.contract.settings import Settings, TranscodeSettings, WorkerSettings
 from tests.support.element_trees import El
 from tests.support.pipeline import CORPUS
 from tests.support.pixel_objects import (
+    COLOUR,
+    GRAY,
     corpus_data_set,
     corpus_examined,
     decoded_by_another,
@@ -46,22 +47,7 @@ from workers.stages.transcode import (
 )
 from workers.stages.validate import Examination
 
-GRAY = FrameForm(40, 48, 1, 16, 12, False)
-COLOUR = FrameForm(40, 48, 3, 8, 8, False)
 DECODING = Settings(transcode=TranscodeSettings(decode_lossless=("rle", "jpeg-lossless")))
-
-
-@pytest.fixture(scope="module")
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def codec(runner: asyncio.Runner) -> Iterator[Codec]:
-    codec = Codec(memory=2 << 30, timeout=120)
-    yield codec
-    runner.run(codec.close())
 
 
 class Transcoder:

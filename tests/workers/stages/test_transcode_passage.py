@@ -14,6 +14,8 @@ from ingest.contract.settings import Settings, TranscodeSettings
 from tests.support.element_trees import El, encode
 from tests.support.instances import image, recorded, ui
 from tests.support.pixel_objects import (
+    COLOUR,
+    GRAY,
     description,
     encapsulated,
     even,
@@ -28,8 +30,6 @@ from workers.pixels.form import Failure, FrameForm
 from workers.stages.passage import Passage, passage
 from workers.stages.transcode import PassedThrough, Transcoded, transcode
 
-GRAY = FrameForm(40, 48, 1, 16, 12, False)
-COLOUR = FrameForm(40, 48, 3, 8, 8, False)
 CODESTREAM = fragments([b"\xff\xd8\xff\xd9"])
 
 

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import shutil
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,10 +18,11 @@ from tests.support.killing import killed_at_each_call
 from tests.support.lanes import counts, current_digests, lane, on_disk, upload
 from tests.support.placing import CT, instance_of, placing
 from workers.dataset.payload import MemoryPayload, Payload
+from workers.errors import Unavailable
 from workers.log.upload import Upload
 from workers.pipeline import UncountedTries
 from workers.storage.damage import find_object, set_aside
-from workers.storage.lanes import quarantine
+from workers.storage.lanes import Settled, quarantine
 from workers.storage.layout import Area, object_key
 from workers.storage.manifest import Manifest, received
 from workers.storage.quarantine import CannotReplay, Replayed, discard, replay
@@ -115,6 +118,44 @@ def test_a_damaged_entry_makes_way_for_the_same_bytes(tmp_path: Path) -> None:
     reasons = sorted(entry.reason for entry in lane(tmp_path, Area.QUARANTINE))
     assert reasons == ["damaged", "structure"]
     assert counts(tmp_path, [Place.QUARANTINED] * 2) == {"quarantined": 2}
+
+
+def test_an_entry_discarded_before_the_worker_has_the_lock_stays_away(tmp_path: Path) -> None:
+    """A worker that replays an upload after a crash finds the move that was recorded while it waited for its turn."""
+    quarantined(tmp_path, rejected(1))
+
+    async def again(stores: Stores) -> Settled:
+        (entry,) = [listed.key async for listed in stores.find(Area.QUARANTINE)]
+        store = stores.of(entry)
+        lock = store.lock
+
+        @asynccontextmanager
+        async def after_an_administrator(shard: str) -> AsyncIterator[None]:
+            patch.undo()
+            assert await discard(stores, entry, "no use") == 1
+            async with lock(shard):
+                yield
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "lock", after_an_administrator)
+            return await quarantine(stores, rejected(1), MemoryPayload([DATA_SET]))
+
+    with open_stores([tmp_path / "store"]) as stores:
+        assert asyncio.run(again(stores)).place is Place.QUARANTINED
+    assert lane(tmp_path, Area.QUARANTINE) == []
+    assert counts(tmp_path, [Place.QUARANTINED]) == {"discarded": 1}
+
+
+@pytest.mark.parametrize("name", ["upload_id", "seal"])
+def test_a_reference_that_has_rotted_is_said_to_be_damaged(tmp_path: Path, name: str) -> None:
+    """One digit of an id is enough: an administrator is told which file it is, and nothing is replayed without it."""
+    quarantined(tmp_path, rejected(1), rejected(2))
+    (reference,) = (tmp_path / "store" / "quarantine").rglob("*+*.json")
+    whole = reference.read_bytes()
+    at = whole.index(f'"{name}":"'.encode()) + len(f'"{name}":"')
+    reference.write_bytes(whole[:at] + b"z" + whole[at + 1 :])
+    with pytest.raises(Unavailable, match=r"reference .* is damaged"):
+        replayed(tmp_path)
 
 
 def test_replay_places_with_source_time_and_upload_id(tmp_path: Path) -> None:

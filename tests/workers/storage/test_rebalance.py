@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.killing import killed_at_each_call
 from workers.errors import Unavailable
+from workers.storage.directory_root import DirectoryRoot
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, Key, conflict_key, move_key, object_key, quarantine_key, shard_of
 from workers.storage.rebalance import add_store, rebalance
@@ -92,7 +93,7 @@ def test_adding_moves_nothing_and_rebalancing_moves_whole_shards(roots: list[Pat
     assert files(roots[1])
     assert files(roots[2])
     assert asyncio.run(rebalance(roots)) == 0
-    shard_map = read_map(roots[0])
+    shard_map = read_map(DirectoryRoot(roots[0]))
     assert shard_map is not None
     assert shard_map.emptying == {}
 
@@ -111,7 +112,7 @@ def test_adding_may_be_killed_anywhere(roots: list[Path]) -> None:
         except WrongStores as error:
             assert "already" in str(error)  # noqa: PT017 - it had come through
         assert contents(roots[:2]) == EXPECTED
-        shard_map = read_map(roots[0])
+        shard_map = read_map(DirectoryRoot(roots[0]))
         assert shard_map is not None
         assert shard_map.stores == ("store-0", "store-1")
 

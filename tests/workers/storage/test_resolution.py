@@ -13,6 +13,7 @@ from tests.support.datasets import data_set_bytes
 from tests.support.killing import killed_at_each_call
 from tests.support.lanes import counts, current_digests, lane, on_disk, upload
 from tests.support.placing import CT, instance_of, placing
+from workers.errors import Unavailable
 from workers.storage.layout import Area, object_key
 from workers.storage.resolution import CannotResolve, finish_resolutions, resolve
 from workers.storage.stores import open_stores
@@ -80,6 +81,26 @@ def test_the_other_becomes_current_and_the_first_is_kept(data: Path) -> None:
     (record,) = (data / "store" / "resolutions").rglob("*.json")
     assert "the name was corrected" in record.read_text()
     assert not list((data / "store" / "tmp").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "digit"),
+    [("prefer", b"z"), ("prefer_upload", b"z"), ("prefer_upload", b""), ("sop_instance_uid", b"2")],
+)
+def test_a_decision_that_has_rotted_is_not_carried_out(data: Path, name: str, digit: bytes) -> None:
+    """One digit is enough: a worker that starts goes on without it, and nobody else's object is touched."""
+    prefer(data, OTHER)
+    (record,) = (data / "store" / "resolutions").rglob("*.json")
+    whole = record.read_bytes()
+    at = whole.index(f'"{name}":"'.encode()) + len(f'"{name}":"')
+    pending = record.parent.with_name(f"{UID}.json")
+    pending.write_bytes(whole[:at] + digit + whole[at + 1 :])
+    before = on_disk(data)
+    with open_stores([data / "store"]) as stores, pytest.raises(Unavailable, match="damaged"):
+        asyncio.run(finish_resolutions(stores))
+    assert on_disk(data) == before
+    assert current_digests(data) == {UID: digest_of(OTHER)}
+    assert pending.exists()
 
 
 def test_it_can_be_taken_back(data: Path) -> None:

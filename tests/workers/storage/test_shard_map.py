@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.storage.directory_root import DirectoryRoot
 from workers.storage.layout import SHARDS, shards
 from workers.storage.shard_map import (
     MAP_FILE,
@@ -86,12 +87,13 @@ def test_a_map_names_a_store_of_its_own_for_each_shard(wrong: tuple[int, ...]) -
 
 def test_a_map_is_replaced_whole(tmp_path: Path) -> None:
     """The file is written beside and renamed."""
-    write_map(tmp_path, grown(1, 0))
+    root = DirectoryRoot(tmp_path)
+    write_map(root, grown(1, 0))
     inode = (tmp_path / MAP_FILE).stat().st_ino
-    write_map(tmp_path, grown(1, 1))
+    write_map(root, grown(1, 1))
     assert (tmp_path / MAP_FILE).stat().st_ino != inode
-    assert read_map(tmp_path) == grown(1, 1)
+    assert read_map(root) == grown(1, 1)
     assert [path.name for path in tmp_path.iterdir()] == [MAP_FILE]
     (tmp_path / MAP_FILE).write_bytes(b"x")
     with pytest.raises(WrongStores, match=str(tmp_path)):
-        read_map(tmp_path)
+        read_map(root)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.killing import killed_at_each_call
+from workers.storage.directory_root import DirectoryRoot
 from workers.storage.layout import object_key
 from workers.storage.rebalance import add_store
 from workers.storage.shard_map import MAP_FILE, STORE_FILE, WrongStores, read_map, write_map
@@ -39,7 +40,7 @@ def test_the_first_start_makes_them(roots: list[Path]) -> None:
         key = object_key("1.2.3")
         assert stores.of(key) is stores.of(key.shard)
         first = stores.map
-    assert [read_map(root) for root in roots] == [first] * 3
+    assert [read_map(DirectoryRoot(root)) for root in roots] == [first] * 3
     with open_stores(roots) as stores:
         assert stores.map == first
 
@@ -84,7 +85,7 @@ def test_a_first_start_may_be_killed_anywhere(roots: list[Path], every: int) -> 
         kills += 1
         with open_stores(roots) as stores:
             assert sorted(stores.map.stores) == ["store-0", "store-1", "store-2"]
-        assert [read_map(root) for root in roots] == [stores.map] * 3
+        assert [read_map(DirectoryRoot(root)) for root in roots] == [stores.map] * 3
     assert kills > 10 // every
 
 
@@ -92,7 +93,7 @@ def test_another_version_refuses_to_start(roots: list[Path]) -> None:
     """Stores that do not agree stop the start, with what to do."""
     with open_stores(roots) as stores:
         newer = stores.map.moved({"abc": 0}, {})
-    write_map(roots[1], newer)
+    write_map(DirectoryRoot(roots[1]), newer)
     with pytest.raises(WrongStores, match=r"different versions.*rebalance"):
         open_stores(roots)
 
