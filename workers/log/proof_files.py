@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from ingest.contract.folder_sync import sync_folder
 from workers.errors import Unavailable
 from workers.log.proof import Proof
 
@@ -49,11 +50,7 @@ class ProofFiles:
             return os.open(self._folder, flags)
         with contextlib.suppress(FileExistsError):
             self._folder.mkdir(_FOLDER_MODE)
-        parent = os.open(self._folder.parent, flags)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+        sync_folder(self._folder.parent)
         return os.open(self._folder, flags)
 
 

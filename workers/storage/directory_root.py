@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ingest.contract.folder_sync import sync_folder
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, shards
 from workers.storage.root import IN_USE, SHARD, Size, changed_by
@@ -54,7 +55,7 @@ class DirectoryRoot:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / name)
-        _sync_folder(self.path)
+        sync_folder(self.path)
 
     def remove(self, name: str) -> None:
         """See `Root.remove`."""
@@ -137,12 +138,4 @@ def _make_folder(path: Path) -> None:
         return
     _make_folder(path.parent)
     path.mkdir(mode=0o750, exist_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
