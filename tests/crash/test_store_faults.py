@@ -2,14 +2,15 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from benchmarks.processes import peak_resident, reset_peak, resident
 from tests.support.crash import Load, Run, is_object, marks, members, seeds, uid_of
 from tests.support.distributed import Distributed
-from tests.support.fault_proxy import Action, FaultProxy, everything, gets_of, puts_of
+from tests.support.fault_proxy import Action, FaultProxy, Request, everything, gets_of, puts_of
 from tests.support.kafka_servers import KafkaServers
 from tests.support.s3_servers import BUCKET, S3Server
 
@@ -63,7 +64,25 @@ class Faults:
 
     def some(self, part: str, method: str, *actions: Action) -> None:
         """Of the requests for a name that contains ``part``, every third, a few times each."""
-        chosen = puts_of(part) if method == "PUT" else gets_of(part)
+        self._choose(puts_of(part) if method == "PUT" else gets_of(part), actions)
+
+    def lies(self, part: str, *actions: Action) -> None:
+        """As `some` of GETs, but of two reads of a name only one is answered wrongly: both, and nobody can tell it from rot."""
+        reads: Counter[str] = Counter()
+        last: Request | None = None
+
+        def chosen(request: Request) -> bool:
+            nonlocal last
+            if not gets_of(part)(request):
+                return False
+            if request is not last:  # each fault asks about it
+                last = request
+                reads[request.path] += 1
+            return reads[request.path] % 2 == 1
+
+        self._choose(chosen, actions)
+
+    def _choose(self, chosen: Callable[[Request], bool], actions: Sequence[Action]) -> None:
         for action in actions:
             self._actions.append(action)
             self._proxy.fault(
@@ -147,7 +166,7 @@ def test_store_lies(pipeline: Distributed, proxy: FaultProxy, seed: int) -> None
     with run:
         # After a PUT with an unsure end the object is read back.
         faults.some(".dcm", "PUT", Action.STORE_500, Action.STORE_500, Action.STORE_500)
-        faults.some(".dcm", "GET", Action.WRONG, Action.SHORT, Action.TRUNCATED)
+        faults.lies(".dcm", Action.WRONG, Action.SHORT, Action.TRUNCATED)
         run.until(faults.done, "every fault")
         run.acknowledged(3)
     run.check()

@@ -25,7 +25,15 @@ from workers.pixels.codec import Codec
 from workers.pixels.digest import PixelDigest, pixel_digest
 from workers.stages.transcode import pixel_data_of
 from workers.stages.validate import Examination, validate
-from workers.storage.damage import Damaged, Found, check_data_set, find_object, set_aside, was_set_aside
+from workers.storage.damage import (
+    Damaged,
+    Found,
+    Unreadable,
+    check_data_set,
+    find_object,
+    set_aside,
+    was_set_aside,
+)
 from workers.storage.lanes import Settled, known_conflict, settled_before
 from workers.storage.layout import Key, object_key
 from workers.storage.manifest import NO_PIXELS, Manifest, PixelProof
@@ -94,9 +102,9 @@ async def known(stores: Stores, manifest: Manifest, *, replayed: bool = True) ->
         return settled
     try:
         found = await find_object(store, key)
-    except Damaged:
-        if not await _put_aside(store, key):
-            raise Unavailable(_REPLACED, _RETRY) from None
+    except Damaged as damage:
+        async with store.lock(key.shard):
+            await set_aside(store, key, Place.STORED, str(damage))
         return Fresh(repaired=True)
     if found is None:
         return Fresh(await was_set_aside(store, key))
@@ -135,6 +143,8 @@ async def compare(
             if theirs == mine and mine.digests is not None:
                 return Settled(Place.DUPLICATE, "", store.name, key)
             return await asyncio.to_thread(_difference, first, (stored, theirs), (examination, mine))
+    except Unreadable:
+        return Difference(first, (ELEMENTS,), (), mine.pixels)
     except Damaged as damage:
         async with store.lock(key.shard):
             with contextlib.suppress(Damaged):
@@ -174,6 +184,7 @@ async def _opened(stores: Stores, first: Manifest, scratch: Path) -> AsyncIterat
 
     Raises:
         Damaged: they are not what was stored.
+        Unreadable: they are, and no data set.
     """
     key = object_key(first.sop_instance_uid)
     store = stores.of(key)
@@ -203,7 +214,7 @@ def examine_stored(data_set: SlicePayload, manifest: Manifest, scratch: Path) ->
     """Examine a stored data set; blocks.
 
     Raises:
-        Damaged: it cannot be read any more.
+        Unreadable: it is no data set by today's rules.
     """
     instance = msgspec.structs.replace(
         manifest.instance, transfer_syntax_uid=manifest.transfer_syntax_uid, size=manifest.size
@@ -211,7 +222,7 @@ def examine_stored(data_set: SlicePayload, manifest: Manifest, scratch: Path) ->
     try:
         return validate(data_set, instance, scratch)
     except Rejected as rejected:
-        raise Damaged(f"the data set cannot be read any more: {rejected.reason}") from None
+        raise Unreadable(f"the data set cannot be read any more: {rejected.reason}") from None
 
 
 def _difference(
@@ -231,13 +242,3 @@ def _difference(
     # Elements out of order (PS3.5 7.1) have no c1 to compare by, even where none of them differs.
     texts = tuple(tag_text(tag) for tag in tags)
     return Difference(first, tuple(classes) or (ELEMENTS,), texts, mine[1].pixels)
-
-
-async def _put_aside(store: ObjectStore, key: Key) -> bool:
-    """Set the object at a key aside, unless it is sound, having been replaced meanwhile."""
-    async with store.lock(key.shard):
-        try:
-            return await find_object(store, key) is None
-        except Damaged as damage:
-            await set_aside(store, key, Place.STORED, str(damage))
-            return True

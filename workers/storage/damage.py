@@ -1,6 +1,7 @@
 """Objects read back: sound, or damaged and set aside, so that the next good copy can take the key.
 
-Otherwise rot would make every healthy resend a "duplicate".
+Otherwise rot would make every healthy resend a "duplicate". Nothing is set aside for one wrong answer of its store, which
+says nothing of what is kept there: every byte is read a second time first, under the lock of the shard.
 """
 
 import asyncio
@@ -26,6 +27,10 @@ _RETRY: Final = 1.0  # seconds
 
 class Damaged(Exception):  # noqa: N818 - states what was found
     """An object that is not what was stored; the message says what is wrong."""
+
+
+class Unreadable(Damaged):
+    """An object that is what was stored, and that today's rules take for no data set; it is not set aside."""
 
 
 class Found(NamedTuple):
@@ -136,14 +141,37 @@ def check_data_set(payload: Payload, found: Found) -> SlicePayload:
 
 
 async def set_aside(store: ObjectStore, key: Key, place: Place, why: str) -> Key | None:
-    """Move what is under ``key`` whole to quarantine, recorded; ``place``: as what it was counted.
+    """Move what is under ``key`` whole to quarantine, recorded, if it is still damaged; ``place``: as what it was counted.
 
-    The caller holds the lock of the shard and has just found it damaged. Returns the new key; None where
-    nothing is under ``key`` any more.
+    The caller holds the lock of the shard. Returns the new key; None where nothing is under ``key`` any more.
+
+    Raises:
+        Unavailable: the store, or it read a sound object wrongly before.
+    """
+    try:
+        found = await prove_object(store, key)
+    except Damaged:
+        return await _move_aside(store, key, place, why)
+    if found is None:
+        return None
+    raise Unavailable("a sound object was read wrongly", _RETRY)
+
+
+async def set_aside_if_damaged(store: ObjectStore, key: Key, place: Place, why: str) -> Key | None:
+    """As `set_aside`, for one who does not hold the lock, and to whom sound is as good as gone.
 
     Raises:
         Unavailable: the store.
     """
+    async with store.lock(key.shard):
+        try:
+            await prove_object(store, key)
+        except Damaged:
+            return await _move_aside(store, key, place, why)
+    return None
+
+
+async def _move_aside(store: ObjectStore, key: Key, place: Place, why: str) -> Key | None:
     start = await store.start(key, HEAD)
     if start is None:
         return None
@@ -161,20 +189,6 @@ async def set_aside(store: ObjectStore, key: Key, place: Place, why: str) -> Key
     await record_move(store, upload_id, (place, Place.QUARANTINED), target, f"damaged: {why}")
     await store.move(key, target)
     return target
-
-
-async def set_aside_if_damaged(store: ObjectStore, key: Key, place: Place, why: str) -> Key | None:
-    """As `set_aside`, for one who does not hold the lock: what is under the key is looked at again under it.
-
-    Raises:
-        Unavailable: the store.
-    """
-    async with store.lock(key.shard):
-        try:
-            await prove_object(store, key)
-        except Damaged:
-            return await set_aside(store, key, place, why)
-    return None
 
 
 async def was_set_aside(store: ObjectStore, key: Key) -> bool:

@@ -1,22 +1,27 @@
 """Lanes, `get`, `verify`, `status` and `shards` where the store is a bucket, as an administrator meets them."""
 
 import asyncio
+import contextlib
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Place
 from tests.support.buckets import content, names, root_of_bucket
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
-from tests.support.fault_proxy import Action, FaultProxy, gets_of
-from tests.support.placing import CT, placing
+from tests.support.fault_proxy import Action, FaultProxy, Request, gets_of
+from tests.support.placing import CT, instance_of, placing
 from tests.support.s3_servers import S3Server
 from workers.cli.moves import read_moves
+from workers.errors import Unavailable
 from workers.storage.layout import object_key
 
 pytestmark = pytest.mark.real
@@ -140,6 +145,46 @@ def test_wrong_bytes_on_the_way_are_noticed(
         proxy.fault(gets_of(KEY), Action.TRUNCATED, 2)
         assert run(tmp_path, "get", "--sop", UID, str(tmp_path / "out.dcm")).code == 0
         assert data_set_bytes(tmp_path / "out.dcm") == FIRST
+
+
+def test_one_wrong_answer_moves_nothing(minio: S3Server, s3_credentials: None, tmp_path: Path) -> None:
+    """Whichever read it is the answer to: each upload comes to the place where it belongs, and what is stored stays."""
+    sent = (FIRST, FIRST, OTHER, OTHER, CUT, CUT, FIRST)
+    belongs = [
+        Place.STORED, Place.DUPLICATE, Place.CONFLICT, Place.CONFLICT, Place.QUARANTINED, Place.QUARANTINED, Place.DUPLICATE,
+    ]  # fmt: skip
+    expected: list[str] = []
+    with FaultProxy(minio.endpoint) as proxy:
+        for number in itertools.count():
+            url = minio.url(f"{tmp_path.name}-{number}")
+            proxy.fault(read_of_number(number), Action.WRONG, 1)
+            faulty = url.replace(minio.endpoint, proxy.endpoint)
+            assert asyncio.run(placed_at_last(tmp_path / str(number), faulty, sent)) == belongs, number
+            expected = expected or names(url)
+            assert names(url) == expected, number
+            proxy.heal()
+            if [action for _, action in proxy.requests].count(Action.WRONG) <= number:
+                break
+    assert number > len(sent)
+
+
+def read_of_number(number: int) -> Callable[[Request], bool]:
+    """The read of that number, from 0, of an object or an entry."""
+    reads = itertools.count()
+    return lambda request: request.method == "GET" and ".dcm" in request.path and next(reads) == number
+
+
+async def placed_at_last(data: Path, url: str, data_sets: Sequence[bytes]) -> list[Place]:
+    """As a worker does, which tries again what its store cannot do now."""
+    places = []
+    async with placing(data, encode=False, urls=[url]) as one:
+        for number, data_set in enumerate(data_sets, 1):
+            while True:
+                with contextlib.suppress(Unavailable):
+                    outcome = await one.upload(UploadId.of(1, 1, number), instance_of(data_set, CT), data_set)
+                    places.append(outcome.place)
+                    break
+    return places
 
 
 def test_status_and_shards(data: Path, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,6 +230,16 @@ def aside(data: Path, why: str = "it looked so") -> None:
         asyncio.run(run(stores))
 
 
+def flip_the_end(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def spoil(data: Path) -> None:
+    flip_the_end(data / "store" / str(object_key(UID)))
+
+
 def stored(data: Path, number: int) -> Place:
     async def store() -> Place:
         async with placing(data, encode=False) as one:
@@ -238,20 +248,35 @@ def stored(data: Path, number: int) -> Place:
     return asyncio.run(store())
 
 
+def test_what_is_sound_is_not_set_aside(tmp_path: Path) -> None:
+    """Whatever was read before: it is read once more."""
+    assert stored(tmp_path, 1) is Place.STORED
+    with pytest.raises(Unavailable, match="sound"):
+        aside(tmp_path)
+    assert on_disk(tmp_path) == {"stored": 1}
+
+
 def test_what_was_set_aside_wrongly_can_be_restored(tmp_path: Path) -> None:
     """An object that proves sound after all goes back, unless another has its key; and may be set aside again."""
     assert stored(tmp_path, 1) is Place.STORED
     before = (tmp_path / "store" / str(object_key(UID))).read_bytes()
     for _ in range(2):
+        spoil(tmp_path)
         aside(tmp_path)
         assert on_disk(tmp_path) == {"quarantined": 1}
+        (entry,) = lane(tmp_path, Area.QUARANTINE)
+        flip_the_end(Path(entry.path))
         assert [result.place for result in replayed(tmp_path)] == [Place.STORED]
         assert (tmp_path / "store" / str(object_key(UID))).read_bytes() == before
         assert counts(tmp_path, [Place.STORED]) == {"stored": 1}
+    spoil(tmp_path)
     aside(tmp_path)
     assert stored(tmp_path, 2) is Place.STORED
+    (entry,) = lane(tmp_path, Area.QUARANTINE)
+    flip_the_end(Path(entry.path))
     with pytest.raises(CannotReplay, match="another copy"):
         replayed(tmp_path)
+    spoil(tmp_path)
     aside(tmp_path)
     assert len(lane(tmp_path, Area.QUARANTINE)) == 2
     assert counts(tmp_path, [Place.STORED] * 2) == {"quarantined": 2}
@@ -289,6 +314,7 @@ def test_a_kill_at_any_step_loses_nothing_and_counts_once(
         shutil.rmtree(data, ignore_errors=True)
         if command is aside:
             assert stored(data, 1) is Place.STORED
+            spoil(data)
         else:
             quarantined(data, *(rejected(number) for number in uploads))
 
