@@ -2,7 +2,6 @@
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -64,32 +63,26 @@ class Faults:
 
     def some(self, part: str, method: str, *actions: Action) -> None:
         """Of the requests for a name that contains ``part``, every third, a few times each."""
-        self._choose(puts_of(part) if method == "PUT" else gets_of(part), actions)
+        chosen = puts_of(part) if method == "PUT" else gets_of(part)
+        self._script(actions, lambda request: chosen(request) and self._random.random() < 1 / 3)
 
     def lies(self, part: str, *actions: Action) -> None:
-        """As `some` of GETs, but of two reads of a name only one is answered wrongly: both, and nobody can tell it from rot."""
-        reads: Counter[str] = Counter()
-        last: Request | None = None
+        """As `some` of GETs, but once of each name: an object that is read wrongly again and again is a damaged one."""
+        chosen = gets_of(part)
+        lied: set[str] = set()
 
-        def chosen(request: Request) -> bool:
-            nonlocal last
-            if not gets_of(part)(request):
+        def is_lied_about(request: Request) -> bool:
+            if not chosen(request) or request.path in lied or self._random.random() > 1 / 3:
                 return False
-            if request is not last:  # each fault asks about it
-                last = request
-                reads[request.path] += 1
-            return reads[request.path] % 2 == 1
+            lied.add(request.path)
+            return True
 
-        self._choose(chosen, actions)
+        self._script(actions, is_lied_about)
 
-    def _choose(self, chosen: Callable[[Request], bool], actions: Sequence[Action]) -> None:
+    def _script(self, actions: Sequence[Action], matches: Callable[[Request], bool]) -> None:
         for action in actions:
             self._actions.append(action)
-            self._proxy.fault(
-                lambda request: chosen(request) and self._random.random() < 1 / 3,
-                action,
-                self._random.randint(2, 4),
-            )
+            self._proxy.fault(matches, action, self._random.randint(2, 4))
 
     def done(self) -> bool:
         """Whether each has happened."""
