@@ -89,9 +89,8 @@ def server_context(listener: ListenerSettings) -> ServerContext:
         WrongCertificate: a file cannot be read or does not fit, or the certificate is not valid now.
     """
     context = _profile(ssl.PROTOCOL_TLS_SERVER)
-    context.num_tickets = (
-        0  # of TLS 1.3: each connection presents its certificate; of TLS 1.2, see `holds_sessions`
-    )
+    # Of TLS 1.3: each connection presents its certificate. For TLS 1.2, see `holds_sessions`.
+    context.num_tickets = 0
     _load_chain(context, listener.certificate_file, listener.key_file)
     context.verify_mode = _VERIFY[listener.client_certificate]
     if listener.client_ca_file:

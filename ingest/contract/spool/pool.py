@@ -14,9 +14,8 @@ NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MiB: Final = 1 << 20
 _RESERVE_SHARE: Final = 10  # at most a tenth of the file system is held back
 _SMALLEST: Final = 2 * _MiB  # bytes of a segment: two records of the largest size
-_WANTED_SEGMENTS: Final = (
-    16  # at least, where segments can be made so small: the one being filled is then little of all
-)
+# At least, where segments can be made so small: the one being filled is then little of all.
+_WANTED_SEGMENTS: Final = 16
 
 
 class PoolLimits(NamedTuple):

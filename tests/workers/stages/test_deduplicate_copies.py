@@ -1,10 +1,12 @@
 """A second copy is a duplicate, a conflict of the right class, or a repair; the first is never touched."""
 
 import asyncio
+import hashlib
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pydicom
 import pytest
 
@@ -12,11 +14,12 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
 from tests.support.datasets import data_set_bytes, read
 from tests.support.placing import CORPUS, CT, Placing, instance_of, placing
+from workers.dataset.payload import MemoryPayload
 from workers.storage.damage import find_object
 from workers.storage.entries import DAMAGED, Entry, entries
 from workers.storage.layout import Area, move_key, object_key, parse_key
 from workers.storage.moves import find_move, record_move
-from workers.storage.part10 import HEAD, decode_head
+from workers.storage.part10 import HEAD, decode_head, pieces_of
 
 UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
 STORED = (Place.STORED, "")
@@ -246,6 +249,30 @@ def test_rot_inside_the_data_set_is_found_when_it_is_read(tmp_path: Path) -> Non
             path.write_bytes(data)
             assert place_of(await one.file(other)) == (Place.STORED, "repaired")
             assert place_of(await one.file(CT)) == (Place.CONFLICT, "elements")
+
+    asyncio.run(scenario())
+
+
+def test_what_is_whole_and_no_data_set_today_meets_other_content_as_a_conflict(tmp_path: Path) -> None:
+    """An earlier release may have stored what this one would reject: it is not damaged, and stays to the byte."""
+    other = changed(CT, tmp_path / "other", lambda ds: setattr(ds, "SeriesDescription", "other"))
+    rejected = data_set_bytes(CT)[:400]
+    digest = hashlib.sha256(rejected).hexdigest()
+
+    async def scenario() -> None:
+        async with placing(tmp_path / "data") as one:
+            await one.file(CT)
+            found = await find_object(one.stores.of(object_key(UID)), object_key(UID))
+            assert found is not None
+            earlier = msgspec.structs.replace(
+                found.manifest, size=len(rejected), digest=digest, source_digest=digest, elements_digest=""
+            )
+            path = tmp_path / "data" / "store" / str(object_key(UID))
+            path.write_bytes(b"".join(pieces_of(earlier, MemoryPayload([rejected]))))
+            before = path.read_bytes()
+            assert place_of(await one.file(other)) == (Place.CONFLICT, "elements")
+            assert path.read_bytes() == before
+            assert await lane(one, Area.QUARANTINE) == []
 
     asyncio.run(scenario())
 
