@@ -78,6 +78,11 @@ class Unsettled:
         """How many wait for the world; any thread may ask."""
         return len(self._put_by) + len(self._kept)
 
+    @property
+    def in_work(self) -> int:
+        """How many do not wait."""
+        return len(self._facts) - self.waiting
+
     def are_full(self, *, memory: int, waiting: int, files: int) -> bool:
         """Whether no more should be read; limits: bytes in memory, uploads put by, uploads in scratch files in work."""
         return (

@@ -43,6 +43,7 @@ LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
 LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
 COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
+IDLE_AFTER: Final = 0.1  # of `worker.checkpoint_interval`, without an upload in work
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
 _log = structlog.get_logger()
@@ -112,6 +113,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._drained = False
         self._settled = 0  # since the last commit
+        self._idle: asyncio.TimerHandle | None = None
         self.blamed: dict[Exception, Upload] = {}  # by the error that ends us: what was in hand then
         for partition in partitions:
             self.add(partition)
@@ -334,7 +336,19 @@ class Worker:
         self._settled += 1
         if self._settled >= COMMIT_AFTER:
             self._due.set()
+        self._await_idleness()
         return True
+
+    def _await_idleness(self) -> None:
+        """Commit soon after the last upload in work: there is nothing to wait for that could share the commit."""
+        if self._idle is not None:
+            self._idle.cancel()
+        delay = IDLE_AFTER * self._settings.checkpoint_interval
+        self._idle = asyncio.get_running_loop().call_later(delay, self._commit_if_idle)
+
+    def _commit_if_idle(self) -> None:
+        if self._settled and not self.unsettled.in_work:
+            self._due.set()
 
     async def _try(self, upload: Upload, partition: OwnedPartition) -> Outcome | Unavailable | None:
         """One try in a slot; None when stopping."""

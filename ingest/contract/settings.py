@@ -87,7 +87,7 @@ class WorkerSettings(Section):
         1.0,
         gt=0,
         json_schema_extra={"unit": "s"},
-        description="At most this much work is checked again after a crash.",
+        description="At most this much work is checked again after a crash; without work, a tenth of it.",
     )
     attempts: int = Field(
         3, ge=1, description="Tries before an instance that kills its codec goes on without it."

@@ -102,9 +102,13 @@ class Placer:
         finally:
             self.working -= 1
         self.placed.append(upload)
-        return Outcome(
-            upload.instance.sop_instance_uid, Place.STORED, "", "", "default", "key", 1, upload.end_position
-        )
+        return stored(upload)
+
+
+def stored(upload: Upload) -> Outcome:
+    return Outcome(
+        upload.instance.sop_instance_uid, Place.STORED, "", "", "default", "key", 1, upload.end_position
+    )
 
 
 class Bench:
@@ -168,6 +172,51 @@ def test_each_upload_is_placed_announced_and_counted(tmp_path: Path) -> None:
         assert bench.written().counters == {Place.STORED: 41}
         assert bench.written().low_water_mark == len(log.records)
         assert not bench.written().done
+
+    asyncio.run(scenario())
+
+
+class SlowPlacer(Placer):
+    """Has one instance in work until the gate opens."""
+
+    async def place(self, upload: Upload, tries: Tries) -> Outcome:
+        if upload.instance.sop_instance_uid == "1.2":
+            await self.gate.wait()
+        self.before(upload, tries)
+        self.placed.append(upload)
+        return stored(upload)
+
+
+def test_an_idle_worker_counts_before_its_interval_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while an upload is in work, for the next may share its commit; one that waits for the world is not."""
+    monkeypatch.setattr("workers.worker.IDLE_AFTER", 1e-5)
+
+    async def scenario() -> None:
+        log = ListLog()
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if upload.instance.sop_instance_uid == "1.0":
+                raise Unavailable("store is away", 3600)
+
+        placer = SlowPlacer(before)
+        placer.gate.clear()
+        bench = Bench(tmp_path, log, placer, checkpoint_interval=1000)
+        worker = bench.worker()
+        run = asyncio.create_task(worker.run())
+        log.add("1.0")
+        log.add("1.1")
+        await until(lambda: len(bench.outcomes.announced) == 1, run)
+        log.add("1.2")
+        log.add("1.3")
+        await until(bench.progress.settled, run)
+        await asyncio.sleep(0.2)
+        assert len(bench.outcomes.announced) == 1
+        placer.gate.set()
+        await until(lambda: len(bench.outcomes.announced) == 3, run)
+        worker.stop()
+        await run
 
     asyncio.run(scenario())
 
