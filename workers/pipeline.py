@@ -96,7 +96,10 @@ class Work:
             return self.examined.subject
         if self.read is None:
             syntax = self.upload.instance.transfer_syntax_uid
-            self.read = await asyncio.to_thread(read_subject, self.payload, syntax)
+            if self.upload.file is None:  # in memory it takes less time than a thread's turn
+                self.read = read_subject(self.payload, syntax)
+            else:
+                self.read = await asyncio.to_thread(read_subject, self.payload, syntax)
         return self.read
 
     @property

@@ -113,7 +113,8 @@ class Worker:
         self._stopping = asyncio.Event()
         self._drained = False
         self._settled = 0  # since the last commit
-        self._idle: asyncio.TimerHandle | None = None
+        self._idle_at = 0.0  # by the loop's clock, if no further upload ends before
+        self._awaits_idleness = False
         self.blamed: dict[Exception, Upload] = {}  # by the error that ends us: what was in hand then
         for partition in partitions:
             self.add(partition)
@@ -341,12 +342,18 @@ class Worker:
 
     def _await_idleness(self) -> None:
         """Commit soon after the last upload in work: there is nothing to wait for that could share the commit."""
-        if self._idle is not None:
-            self._idle.cancel()
-        delay = IDLE_AFTER * self._settings.checkpoint_interval
-        self._idle = asyncio.get_running_loop().call_later(delay, self._commit_if_idle)
+        loop = asyncio.get_running_loop()
+        self._idle_at = loop.time() + IDLE_AFTER * self._settings.checkpoint_interval
+        if not self._awaits_idleness:
+            self._awaits_idleness = True
+            loop.call_at(self._idle_at, self._commit_if_idle)
 
     def _commit_if_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._idle_at:  # an upload has ended meanwhile; one timer for all of them costs less
+            loop.call_at(self._idle_at, self._commit_if_idle)
+            return
+        self._awaits_idleness = False
         if self._settled and not self.unsettled.in_work:
             self._due.set()
 
