@@ -341,7 +341,7 @@ class Worker:
         return True
 
     def _await_idleness(self) -> None:
-        """Commit soon after the last upload in work: there is nothing to wait for that could share the commit."""
+        """Commit soon after the last upload in work: nothing is to come that could share the commit."""
         loop = asyncio.get_running_loop()
         self._idle_at = loop.time() + IDLE_AFTER * self._settings.checkpoint_interval
         if not self._awaits_idleness:
@@ -393,6 +393,7 @@ class Worker:
             self.unsettled.keep(task)
         else:
             self.unsettled.put_by(task)
+        self._await_idleness()
         return upload
 
     async def _commit_regularly(self) -> None:
