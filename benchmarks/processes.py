@@ -20,11 +20,20 @@ CLOCK_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _MiB: Final = 1024 * 1024
 
 
+_kept: Final[list[socket.socket]] = []
+
+
 def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that the kernel gives to nobody else while this process lives.
+
+    It is bound, and nobody listens: connections are refused, and who asks for this port by its number may listen, as all do
+    that set SO_REUSEADDR.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    _kept.append(keeper)
+    return int(keeper.getsockname()[1])
 
 
 class ChildProcess:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import free_port
 from ingest.cli.commitment_view import SpoolSource
 from ingest.contract.failpoints import VARIABLE
 from ingest.contract.settings import Settings
@@ -14,7 +15,6 @@ from ingest.contract.settings_sources import load_settings
 from tests.support.commitment_trial import CONSOLE, STEPS, Step, Trial
 from tests.support.console import Console
 from tests.support.distributed import Host
-from tests.support.pipeline import free_port
 from workers.cli.status_report import Report, read_report
 
 pytestmark = pytest.mark.real

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog.testing
 
+from benchmarks.processes import free_port
 from ingest.contract.audit import Trail, record
 from ingest.contract.audit.events import refused
 from ingest.contract.audit.files import TrailFiles
@@ -15,7 +16,6 @@ from ingest.contract.audit.trail import record_now
 from ingest.contract.settings import Settings
 from tests.support.audit_trail import kinds, lines_of, parsed
 from tests.support.certificates import Authority
-from tests.support.pipeline import free_port
 from tests.support.syslog_server import SyslogServer
 from tests.support.waiting import until
 

@@ -24,10 +24,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.processes import free_port
 from ingest.cli.group import main
 from ingest.contract.settings import Settings
 from tests.support.instruments import instruments
-from tests.support.pipeline import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCUMENTS: Final = (

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import free_port
 from ingest.contract.running import running_processes
 from tests.support.certificates import Authority
-from tests.support.pipeline import free_port
 from tests.support.scu import Scu, associate
 
 pytestmark = pytest.mark.real

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.processes import free_port
 from ingest.contract.running import Running, running_processes, start_time
-from tests.support.pipeline import Pipeline, free_port
+from tests.support.pipeline import Pipeline
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.real

@@ -8,12 +8,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from benchmarks.processes import free_port
 from tests.support.acceptance import run
 from tests.support.audit_schema import details
 from tests.support.audit_trail import kinds, lines_of, parsed
 from tests.support.certificates import Authority
 from tests.support.console import Console, ask
-from tests.support.pipeline import Pipeline, free_port
+from tests.support.pipeline import Pipeline
 from tests.support.scu import CT, Scu, associate, c_store, ct_data_set
 from tests.support.syslog_server import SyslogServer
 from tests.support.waiting import until

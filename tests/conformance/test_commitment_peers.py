@@ -10,9 +10,10 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from benchmarks.processes import free_port
 from tests.support import dcmjs
 from tests.support.orthanc import Orthanc
-from tests.support.pipeline import Pipeline, assert_adds_up, free_port
+from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import CT, EXPLICIT, ct_data_set
 
 pytestmark = [pytest.mark.real, pytest.mark.servers, pytest.mark.xdist_group("commitment-peers")]

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.processes import free_port
 from tests.monitoring.test_alerts import RULES, rules
 from tests.monitoring.test_dashboard import SHOWN, expressions
 from tests.support.acceptance import QUICK
 from tests.support.admin import admin_ports
 from tests.support.console import Console, ask
-from tests.support.pipeline import Pipeline, free_port
+from tests.support.pipeline import Pipeline
 from tests.support.scu import CT, Scu, associate, c_store, ct_data_set
 
 pytestmark = [pytest.mark.servers, pytest.mark.real, pytest.mark.timeout(600)]

@@ -19,6 +19,7 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import build_role
+from benchmarks.processes import free_port
 
 from ingest.contract.commitments import Finding, Found, Reference
 from ingest.dimse.commitment_report import Report
@@ -28,7 +29,7 @@ from ingest.sender.listener import listening
 from tests.support.asynchronous import asynchronous, until
 from tests.support.commitment_engine import Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.pipeline import free_port
+from tests.support.reactor import leave_responses_to_their_senders
 from tests.support.receiving import receiver
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT
 

@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.events import Event, EventHandlerType
 
+from benchmarks.processes import free_port
 from ingest.contract.commitments import Finding, Found
 from ingest.contract.settings import SourceSettings
 from ingest.contract.tls import WrongCertificate
@@ -23,7 +24,6 @@ from ingest.sender.tls import tls_of
 from tests.sender.test_sender_against_peers import write
 from tests.support.asynchronous import asynchronous
 from tests.support.certificates import Authority
-from tests.support.pipeline import free_port
 
 pytestmark = pytest.mark.real
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -12,7 +12,8 @@ from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import build_role
 
-from tests.support.pipeline import free_port
+from benchmarks.processes import free_port
+from tests.support.reactor import leave_responses_to_their_senders
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT, EXPLICIT, Scu, c_store, ct_data_set
 
 PATIENCE = 60.0  # s

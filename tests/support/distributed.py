@@ -21,9 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from benchmarks.processes import free_port
 from ingest.contract.failpoints import VARIABLE
 from ingest.contract.settings_sources import variable_of
-from tests.support.pipeline import free_port
 from tests.support.s3_servers import S3Server
 
 # Small and quick: what is lost is noticed within seconds, and a test can wait for it.

@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import text
 
+from benchmarks.processes import free_port
 from ingest.contract.records import Outcome, Place
 from ingest.contract.settings import Settings
-from tests.support.pipeline import free_port
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tests.support.pipeline import free_port
+from benchmarks.processes import free_port
 
 _START: Final = 60.0  # seconds; it takes one on a quiet machine
 _STOP: Final = 30.0

@@ -13,15 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from workers.cli.account import read_account
+from benchmarks.processes import free_port
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
-
-
-def free_port() -> int:
-    """A TCP port that was free on loopback a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Pipeline:

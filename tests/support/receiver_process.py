@@ -8,9 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.processes import peak_resident, resident
+from benchmarks.processes import free_port, peak_resident, resident
 from ingest.contract.uncaught import UNCAUGHT
-from tests.support.pipeline import free_port
 
 
 class ReceiverProcess:

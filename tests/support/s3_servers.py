@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Final, Self
 
+from benchmarks.processes import free_port
 from tests.support.go_modules import Program, binary
-from tests.support.pipeline import free_port
 
 ACCESS_KEY: Final = "test-access-key"
 SECRET_KEY: Final = "test-secret-key"
