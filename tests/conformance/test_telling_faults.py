@@ -160,9 +160,8 @@ class Folder:
             )  # fmt: skip
 
         def found() -> Samples:
-            if '"admin port"' not in self.log.read_text()[said:]:
-                return {}
-            page = parsed(metrics_text(admin_ports(self.log)["worker-0"]))
+            port = admin_ports(self.log, said).get("worker-0")
+            page = parsed(metrics_text(port)) if port else {}
             return {key: value for key, value in page.items() if key[0].startswith("dicom_ingest_")}
 
         try:

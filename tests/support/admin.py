@@ -7,14 +7,16 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.lines import whole_lines
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def admin_ports(log: Path) -> dict[str, int]:
-    """Process names and their admin ports, from the last events about them."""
+def admin_ports(log: Path, start: int = 0) -> dict[str, int]:
+    """Process names and their admin ports, from the last events about them; ``start``: a byte of the log, none before counts."""
     ports = {}
-    for line in log.read_text().splitlines():
-        if '"admin port"' in line:
+    for line in whole_lines(log, start):
+        if b'"admin port"' in line:
             event = json.loads(line)
             ports[event["process"]] = event["port"]
     return ports

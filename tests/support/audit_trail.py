@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from tests.support.audit_schema import check_message
+from tests.support.lines import whole_lines
 
 # RFC 5424 6: PRI VERSION TIMESTAMP HOSTNAME APP-NAME PROCID MSGID STRUCTURED-DATA BOM MSG
 LINE = re.compile(
@@ -14,7 +15,7 @@ LINE = re.compile(
 
 def lines_of(data: Path) -> list[bytes]:
     files = sorted((data / "audit").glob("trail-*.log"))
-    return [line for file in files for line in file.read_bytes().splitlines()]
+    return [line for file in files for line in whole_lines(file)]
 
 
 def parsed(line: bytes) -> ET.Element:
