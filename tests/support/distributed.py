@@ -25,6 +25,7 @@ from benchmarks.processes import free_port
 from ingest.contract.failpoints import VARIABLE
 from ingest.contract.settings_sources import variable_of
 from tests.support.s3_servers import S3Server
+from tests.support.standing import stands
 
 # Small and quick: what is lost is noticed within seconds, and a test can wait for it.
 _SETTINGS: Final = """
@@ -108,8 +109,7 @@ class Host:
     @property
     def stands(self) -> bool:
         """Whether all its threads stand still after a SIGSTOP."""
-        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
-        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
+        return stands(self.pid)
 
     def peak(self) -> int:
         """The most memory it ever had, in bytes; 0 once it has ended."""
@@ -135,8 +135,11 @@ class Host:
     def wait_said(self, text: str, timeout: float = 120) -> None:
         """Return once it has said so."""
         deadline = time.monotonic() + timeout
-        while not self.said(text):
-            if not self.running:
+        while True:
+            running = self.running  # before it is read: the last that it says, it may say between two looks
+            if self.said(text):
+                return
+            if not running:
                 raise RuntimeError(f"{self.name} ended with {self.process.returncode}: {self.tail()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name} has not said {text!r}: {self.tail()}")

@@ -21,6 +21,7 @@ from kafka.errors import KafkaError
 
 from benchmarks.processes import ChildProcess, free_port
 from tests.support.kafka_jars import kafka_jars
+from tests.support.standing import stands
 from tests.support.tcp_proxy import TcpProxy
 
 _START_TIMEOUT: Final = 180.0  # s; two seconds are usual
@@ -157,7 +158,7 @@ class KafkaNode:
     def pause(self) -> None:
         """SIGSTOP: its connections stay open, and nobody answers. Returns once all its threads stand still."""
         self._signal(signal.SIGSTOP)
-        while any(_state(task) != "T" for task in Path(f"/proc/{self.pid}/task").iterdir()):
+        while not stands(self.pid):
             time.sleep(0.01)
 
     def resume(self) -> None:
@@ -275,12 +276,6 @@ class KafkaServers:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-def _state(task: Path) -> str:
-    with contextlib.suppress(OSError):  # it has ended
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
-    return "T"
 
 
 def _java(*options: str) -> list[str]:
