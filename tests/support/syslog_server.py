@@ -36,37 +36,49 @@ class SyslogServer:
 
     def close(self) -> None:
         """Away: what is connected is cut."""
-        for one in (self._listening, *self._connections):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        accepting, *_ = self._threads
+        _shut_down(self._listening)
+        accepting.join(60)  # after which there are no more connections
+        for connection in self._connections:
+            _shut_down(connection)
         for thread in self._threads:
             thread.join(60)
+        for one in (self._listening, *self._connections):
+            one.close()
 
     def _accept(self) -> None:
         while True:
             try:
                 plain, _ = self._listening.accept()
-                connection = self._context.wrap_socket(plain, server_side=True)
-            except ssl.SSLError:
-                continue
             except OSError:
                 return
+            connection = self._context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
             self._connections.append(connection)
             thread = threading.Thread(target=self._read, args=(connection,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _read(self, connection: ssl.SSLSocket) -> None:
-        subject = cast(
-            "tuple[tuple[tuple[str, str], ...], ...]", (connection.getpeercert() or {}).get("subject", ())
-        )
-        self.peers.extend(value for part in subject for name, value in part if name == "commonName")
         with contextlib.suppress(OSError), connection.makefile("rb") as file:
+            connection.do_handshake()
+            self.peers += _common_names(connection)
             while length := _length(file.read(1), file):
                 message = file.read(length)
                 if len(message) == length:
                     self.messages.append(message)
+
+
+def _shut_down(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which unmakes what its thread reads from
+
+
+def _common_names(connection: ssl.SSLSocket) -> list[str]:
+    """Of the peer's certificate, if it has shown one."""
+    subject = cast(
+        "tuple[tuple[tuple[str, str], ...], ...]", (connection.getpeercert() or {}).get("subject", ())
+    )
+    return [value for part in subject for name, value in part if name == "commonName"]
 
 
 def _length(first: bytes, file: BinaryIO) -> int:
