@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -12,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from workers.cli.account import read_account
 from benchmarks.processes import free_port
+from workers.cli.account import read_account
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
 
@@ -83,12 +84,14 @@ class Pipeline:
     def kill(self) -> None:
         """SIGKILL to every process of the pipeline at once, as a power cut would have it."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        for pid in self.children():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        with contextlib.ExitStack() as opened:
+            dying = [one for pid in self.children() if (one := _opened(pid, opened)) is not None]
+            os.killpg(self.process.pid, signal.SIGKILL)
+            for one in dying:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(one, signal.SIGKILL)
+            for one in dying:  # until it has ended, a process holds its port and its locks
+                select.select([one], [], [])
         self.process.wait()
         self.process = None
 
@@ -136,6 +139,16 @@ class Pipeline:
     def objects(self) -> dict[str, Path]:
         """Stored objects by SOP Instance UID."""
         return {path.stem: path for path in (self.data / "store").glob("[0-9a-f][0-9a-f][0-9a-f]/*.dcm")}
+
+
+def _opened(pid: int, stack: contextlib.ExitStack) -> int | None:
+    """A descriptor of a process, which is readable once that has ended; None if it has already."""
+    try:
+        found = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    stack.callback(os.close, found)
+    return found
 
 
 PLACES = ("stored", "duplicates", "conflicts", "quarantined", "discarded", "backlog")
