@@ -206,9 +206,11 @@ def test_a_killed_codec_never_settles_the_digest(tmp_path: Path) -> None:
         async with Codec(memory=2 << 30, timeout=60) as codec:
             codestream = even(await codec.encode_proved(noise(form).tobytes(), form))
             data, instance = encapsulated(form, fragments([codestream]), "1.2.840.10008.1.2.4.90")
+            (pid,) = codec.pids
+            os.kill(pid, signal.SIGSTOP)  # or a quick one may be done before it is killed
             task = asyncio.create_task(transcode(examined(data, instance), codec, Settings(), tmp_path))
             await asyncio.sleep(0.02)
-            os.kill(codec.pids[0], signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             result = await task
             assert isinstance(result, PassedThrough)
             assert result.reason is Passage.ALREADY_JPEG_2000
