@@ -98,7 +98,7 @@ def test_second_instance_is_refused(pipeline: Pipeline) -> None:
     """Another `serve` on the same data folder says who is there, exits with 1, and disturbs nothing."""
     before = running(pipeline.data)
     command = pipeline.command("serve", "--data", str(pipeline.data), "--listen", f"127.0.0.1:{free_port()}")
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert re.search(
         rf"another `serve` \(process {before['serve'].pid}\) runs on the data folder", done.stderr
@@ -111,7 +111,7 @@ def test_port_in_use_is_reported(pipeline: Pipeline, tmp_path: Path) -> None:
     """A port that another process has: exit code 1 after a few tries, the address in a line, no traceback."""
     other = tmp_path / "other"
     command = pipeline.command("serve", "--data", str(other), "--listen", f"127.0.0.1:{pipeline.port}")
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{pipeline.port}" in done.stderr.replace("[", "").replace("]", "")
     assert "Traceback" not in done.stderr
