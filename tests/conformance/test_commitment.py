@@ -3,16 +3,16 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.console import PATIENCE, Console, ask, store
+from tests.support.console import Console, ask, store
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import associate, c_store, ct_data_set
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("commitment")]
 
@@ -137,13 +137,11 @@ def test_on_the_same_association(pipeline: Pipeline) -> None:
         ask(association, uids, "1.2.826.60.4")
         # What another source has stored, it has stored too: the same bytes, though under another name.
         assert bedside.report() == (set(uids), {})
-        time.sleep(0.5)  # pynetdicom may release before it has answered
+        # pynetdicom may release before it has answered.
+        until(lambda: not pipeline.run_list("commitments", "list"))
 
 
 def test_nothing_is_left_open(pipeline: Pipeline, console: Console) -> None:
     """Every transaction of this file was reported once, and none waits."""
-    deadline = time.monotonic() + PATIENCE
-    while pipeline.run_list("commitments", "list"):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    until(lambda: not pipeline.run_list("commitments", "list"))
     assert console.reports.empty()

@@ -13,9 +13,9 @@ import pytest
 from pydicom.uid import UID
 from pynetdicom import AE
 
-from tests.support.acceptance import leave_responses_to_their_senders
 from tests.support.datasets import data_set_bytes, differing_elements, has_file_meta, pixels, read
 from tests.support.pipeline import CORPUS, Pipeline, assert_adds_up
+from tests.support.reactor import leave_responses_to_their_senders
 
 pytestmark = [
     pytest.mark.real,

@@ -20,6 +20,7 @@ from tests.support.asynchronous import until
 from tests.support.commitment_engine import Engine
 from tests.support.console import request_of
 from tests.support.memory_log import MemoryLog
+from tests.support.reactor import leave_responses_to_their_senders
 from tests.support.receiving import receiver, run
 from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT
 
@@ -53,6 +54,7 @@ class Modality:
             evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._reported)],
         )
         assert association.is_established
+        leave_responses_to_their_senders(association)
         try:
             yield association
             # A release may overtake the response that pynetdicom sends from another thread.

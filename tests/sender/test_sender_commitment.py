@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,8 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.presentation import build_role
-from benchmarks.processes import free_port
 
+from benchmarks.processes import free_port
 from ingest.contract.commitments import Finding, Found, Reference
 from ingest.dimse.commitment_report import Report
 from ingest.sender import AssociationFailed, Peer
@@ -242,6 +241,7 @@ class Archive:
         self._refuse = refuse
         self._entity = AE("DICOM-INGEST")
         self._threads: list[threading.Thread] = []
+        self._answered = threading.Event()
 
     def __enter__(self) -> Self:
         self._entity.add_supported_context(CT, ExplicitVRLittleEndian)
@@ -249,6 +249,7 @@ class Archive:
         handlers: list[EventHandlerType] = [
             (evt.EVT_C_STORE, lambda event: 0),
             (evt.EVT_N_ACTION, self._asked),
+            (evt.EVT_PDU_SENT, lambda _: self._answered.set()),
         ]
         self._server = self._entity.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
         return self
@@ -262,6 +263,8 @@ class Archive:
     def _asked(self, event: Event) -> tuple[int, None]:
         if self._refuse:
             return self._refuse, None
+        leave_responses_to_their_senders(event.assoc)
+        self._answered.clear()
         reports = self._answer(event.action_information)
         target = self._report_elsewhere if self._report_to else self._report_here
         self._threads.append(threading.Thread(target=target, args=(event.assoc, reports)))
@@ -274,7 +277,7 @@ class Archive:
             self.statuses.append(int(status.Status))
 
     def _report_here(self, association: Association, reports: list[tuple[int, Dataset]]) -> None:
-        time.sleep(0.3)  # pynetdicom must have sent its response: it has one message at a time
+        assert self._answered.wait(60)  # pynetdicom has one message at a time
         self._send(association, reports)
 
     def _report_elsewhere(self, _: Association, reports: list[tuple[int, Dataset]]) -> None:

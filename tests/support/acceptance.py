@@ -19,11 +19,11 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE
-from pynetdicom.association import Association
 
 from ingest.contract.settings import Settings
 from tests.support.datasets import data_set_bytes
 from tests.support.pipeline import PLACES, Pipeline, assert_adds_up
+from tests.support.reactor import leave_responses_to_their_senders
 from tests.support.scu import EXPLICIT, Scu, associate, c_store
 from workers.cli.status_report import read_report
 
@@ -87,19 +87,6 @@ def send_files(port: int, files: Iterable[Path]) -> dict[Path, int]:
         return {path: int(association.send_c_store(path).Status) for path in files}
     finally:
         association.release()
-
-
-def leave_responses_to_their_senders(association: Association) -> None:
-    """pynetdicom's reactor believes itself paused a moment too early, and may take a response for a request.
-
-    Where the peer sends no requests, the reactor has no message to take at all.
-    """
-    get_message = association.dimse.get_msg
-
-    def get(block: bool = False) -> object:
-        return get_message(block) if block else (None, None)
-
-    association.dimse.get_msg = get  # type: ignore[method-assign, assignment]
 
 
 def _class_and_syntax(path: Path) -> tuple[str, str]:

@@ -62,6 +62,7 @@ class Console:
             "127.0.0.1", port, ae_title="DICOM-INGEST", evt_handlers=self._handlers,
             ext_neg=[build_role(COMMITMENT, scu_role=True, scp_role=False)],
         )  # fmt: skip
+        leave_responses_to_their_senders(association)
         self._associations.append(association)
         return association
 
