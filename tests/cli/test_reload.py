@@ -6,8 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.processes import free_port
 from ingest.contract.running import running_processes
 from tests.support.certificates import Authority
 from tests.support.scu import Scu, associate
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
 
@@ -47,13 +47,6 @@ def running(folder: Path, *command: str) -> Iterator[tuple[subprocess.Popen[byte
         process.wait()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    begun = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begun < 60
-        time.sleep(0.05)
-
-
 def ready(folder: Path) -> bool:
     return any(found.name == "receiver" for found in running_processes(folder / "data"))
 
@@ -76,23 +69,23 @@ def test_sources_change_without_a_restart(tmp_path: Path, command: tuple[str, ..
     port = free_port()
     settings_file(tmp_path, port, "OTHER")
     with running(tmp_path, *command) as (process, log):
-        wait_for(lambda: ready(tmp_path))
+        until(lambda: ready(tmp_path))
         assert not accepted(port)
         settings_file(tmp_path, port)
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: b"settings reloaded" in log.read_bytes())
+        until(lambda: b"settings reloaded" in log.read_bytes())
         assert accepted(port)
         settings_file(tmp_path, port, "back\\\\slash")
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: b"settings refused, the old ones stay" in log.read_bytes())
+        until(lambda: b"settings refused, the old ones stay" in log.read_bytes())
         assert b"sources.ct1.ae_titles" in log.read_bytes()
         assert accepted(port)
         settings_file(tmp_path, port, more="idle_timeout = 17")
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: b"settings that need a restart have changed" in log.read_bytes())
+        until(lambda: b"settings that need a restart have changed" in log.read_bytes())
         assert b"receiver.idle_timeout" in log.read_bytes()
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 def test_without_a_plain_listener_there_is_tls_only(tmp_path: Path) -> None:
@@ -105,10 +98,10 @@ def test_without_a_plain_listener_there_is_tls_only(tmp_path: Path) -> None:
         f'certificate_file = "{certificate}"\nkey_file = "{key}"\nclient_ca_file = "{authority.ca}"\n'
     )
     with running(tmp_path, "serve", "--workers", "1") as (process, log):
-        wait_for(lambda: b"is ready" in log.read_bytes())
+        until(lambda: b"is ready" in log.read_bytes())
         assert f"listening   127.0.0.1:{port} with TLS, AE title".encode() in log.read_bytes()
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_wrong_certificate_stops_the_start_with_one_line(tmp_path: Path) -> None:
@@ -120,7 +113,7 @@ def test_a_wrong_certificate_stops_the_start_with_one_line(tmp_path: Path) -> No
         f'certificate_file = "{certificate}"\nkey_file = "{key}"\nclient_certificate = "none"\n'
     )
     with running(tmp_path, "receiver") as (process, log):
-        assert process.wait(60) == 2
+        assert process.wait(120) == 2
         assert log.read_text().strip().splitlines()[-1].endswith("certificate has expired")
 
 
@@ -134,9 +127,9 @@ def test_a_terminal_that_is_gone_ends_serve(tmp_path: Path) -> None:
             sys.executable, [sys.executable, "-m", "ingest", "serve", "--workers", "1", "--config", str(file)]
         )
     try:
-        wait_for(lambda: ready(tmp_path))
+        until(lambda: ready(tmp_path))
         os.close(terminal)
-        wait_for(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
+        until(lambda: os.waitpid(pid, os.WNOHANG)[0] == pid)
         assert not running_processes(tmp_path / "data")
     finally:
         subprocess.run(["kill", "-9", str(pid)], capture_output=True, check=False)

@@ -14,9 +14,16 @@ from pynetdicom.presentation import build_role
 
 from benchmarks.processes import free_port
 from tests.support.reactor import leave_responses_to_their_senders
-from tests.support.scu import COMMITMENT, COMMITMENT_INSTANCE, CT, EXPLICIT, Scu, c_store, ct_data_set
-
-PATIENCE = 60.0  # s
+from tests.support.scu import (
+    COMMITMENT,
+    COMMITMENT_INSTANCE,
+    CT,
+    EXPLICIT,
+    PATIENCE,
+    Scu,
+    c_store,
+    ct_data_set,
+)
 
 
 class Report(NamedTuple):
@@ -131,7 +138,7 @@ def store(port: int, uids: list[str]) -> None:
         scu = await Scu.associated(port)
         for uid in uids:
             await scu.send(c_store(uid, ct_data_set(uid, 20_000)))
-            assert (await scu.response(PATIENCE)).status == 0
+            assert (await scu.response()).status == 0
         await scu.release()
         await Scu.close_all()
 

@@ -20,6 +20,7 @@ COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
 RELEASE_RQ = struct.pack(">BxIxxxx", 5, 4)
+PATIENCE = 60.0  # s, however busy the machine is
 ABORT = struct.pack(">BxIxxxx", 7, 4)
 
 
@@ -193,19 +194,19 @@ class Scu:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def pdu(self, seconds: float = 20) -> tuple[int, bytes]:
+    async def pdu(self, seconds: float = PATIENCE) -> tuple[int, bytes]:
         """Type and body of the next PDU."""
         async with asyncio.timeout(seconds):
             header = await self.reader.readexactly(6)
             return header[0], await self.reader.readexactly(int.from_bytes(header[2:], "big"))
 
-    async def response(self, seconds: float = 20) -> CStoreResponse:
+    async def response(self, seconds: float = PATIENCE) -> CStoreResponse:
         """The next C-STORE-RSP."""
         kind, body = await self.pdu(seconds)
         assert kind == 4, (kind, body)
         return CStoreResponse.decode(decode_command_set(body[6:]))
 
-    async def message(self, seconds: float = 20) -> tuple[Message, bytes, list[int]]:
+    async def message(self, seconds: float = PATIENCE) -> tuple[Message, bytes, list[int]]:
         """The next message whole, its data set, and the lengths of its PDUs (each of one PDV)."""
         command, data_set, lengths = bytearray(), bytearray(), []
         while True:
@@ -216,7 +217,7 @@ class Scu:
             if body[5] & 2 and not (body[5] & 1 and has_data_set(decode_command_set(command))):
                 return decode_message(decode_command_set(command)), bytes(data_set), lengths
 
-    async def answer(self, seconds: float = 20) -> Response:
+    async def answer(self, seconds: float = PATIENCE) -> Response:
         """The next message, which is a response."""
         message, _, _ = await self.message(seconds)
         assert isinstance(message, Response), message

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from ingest.contract.settings import Settings
 from ingest.log.spool_writer import SpoolWriter
 from tests.support.fences import TRANSACTION, fence_record
 from tests.support.scu import CT, EXPLICIT, ct_data_set
+from tests.support.waiting import until
 from workers.cli.status_report import read_report
 from workers.storage.layout import object_key
 
@@ -89,24 +89,22 @@ def test_a_question_is_answered_once_its_instances_are_stored(point: str, tmp_pa
     if point:
         assert point in set(Failpoint)
         killed = start_worker(config, f"{point}=kill")
-        assert killed.wait(60) == -signal.SIGKILL
+        assert killed.wait(120) == -signal.SIGKILL
     proofs = settings.data / "proofs"
     name = f"{TRANSACTION.hex()}-0-0"
     assert (proofs / name).exists() == (point == "worker.proof-published")
     worker = start_worker(config)
+
+    def answered() -> bool:
+        assert worker.poll() is None, (config.parent / "worker.log").read_text()
+        found = checkpoint(settings)
+        return (proofs / name).exists() and found.settled >= count and len(found.done) >= 2
+
     try:
-        deadline = time.monotonic() + 60
-        while (
-            not (proofs / name).exists()
-            or checkpoint(settings).settled < count
-            or len(checkpoint(settings).done) < 2
-        ):
-            assert worker.poll() is None, (config.parent / "worker.log").read_text()
-            assert time.monotonic() < deadline, checkpoint(settings)
-            time.sleep(0.05)
+        until(answered)
     finally:
         worker.terminate()
-        assert worker.wait(60) == 0
+        assert worker.wait(120) == 0
     record = decode((proofs / name).read_bytes())
     findings = {found.sop_instance_uid: found.finding for found in found_of(record)}
     assert findings == dict.fromkeys(UIDS, Finding.PROVED) | {ABSENT: Finding.ABSENT}
