@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.processes import free_port
+from benchmarks.processes import descendants, free_port
 from workers.cli.account import read_account
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "corpus"
@@ -98,16 +98,7 @@ class Pipeline:
     def children(self) -> list[int]:
         """Process ids of all descendants, receiver, workers and codecs."""
         assert self.process is not None
-        found, queue = [], [self.process.pid]
-        while queue:
-            parent = queue.pop()
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                for task in Path(f"/proc/{parent}/task").iterdir():
-                    with contextlib.suppress(OSError):
-                        pids = [int(pid) for pid in (task / "children").read_text().split()]
-                        found += pids
-                        queue += pids
-        return found
+        return list(descendants(self.process.pid))
 
     def run_json(self, *arguments: str) -> dict[str, object]:
         """The object that a command prints with --json."""
