@@ -112,9 +112,10 @@ def test_a_topic_that_is_known_late_is_waited_for(settings: Settings) -> None:
     """As by a process that stood still while it connected: one look in vain does not end it."""
 
     async def scenario() -> None:
-        sender = KafkaProofs(settings)
+        patient = settings.kafka.model_copy(update={"delivery_timeout": 60.0})
+        sender = KafkaProofs(settings.model_copy(update={"kafka": patient}))
         publishing = asyncio.create_task(sender.publish(proofs(2)[1]))
-        await asyncio.sleep(2)  # a look is a second, and there are five
+        await asyncio.sleep(2)  # a look is a second, and there are sixty
         await asyncio.to_thread(make_topic, settings)
         await publishing
         await sender.close()
