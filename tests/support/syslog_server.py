@@ -52,7 +52,10 @@ class SyslogServer:
                 plain, _ = self._listening.accept()
             except OSError:
                 return
-            connection = self._context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            try:
+                connection = self._context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            except OSError:
+                continue  # it has gone again
             self._connections.append(connection)
             thread = threading.Thread(target=self._read, args=(connection,), daemon=True)
             self._threads.append(thread)
