@@ -221,6 +221,41 @@ def test_an_idle_worker_counts_before_its_interval_ends(
     asyncio.run(scenario())
 
 
+def test_a_worker_is_idle_once_the_last_in_work_is_put_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was settled beside it is counted then, though the look after that one found the other in work."""
+    monkeypatch.setattr("workers.worker.IDLE_AFTER", 1e-5)
+
+    async def scenario() -> None:
+        log = ListLog()
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if upload.instance.sop_instance_uid == "1.0":
+                raise Unavailable("store is away", 3600)
+
+        bench = Bench(tmp_path, log, Placer(before), checkpoint_interval=1000)
+        worker = bench.worker()
+        put_by, slow_disk = worker._reassembler.put_by, asyncio.Event()
+
+        async def put_by_slowly(upload: Upload) -> Upload:
+            await slow_disk.wait()
+            return await put_by(upload)
+
+        monkeypatch.setattr(worker._reassembler, "put_by", put_by_slowly)
+        run = asyncio.create_task(worker.run())
+        log.add("1.0")
+        log.add("1.1")
+        await until(lambda: worker._settled == 1 and not worker._awaits_idleness, run)
+        assert not bench.outcomes.announced
+        slow_disk.set()
+        await until(lambda: len(bench.outcomes.announced) == 1, run)
+        worker.stop()
+        await run
+
+    asyncio.run(scenario())
+
+
 def test_only_what_came_since_is_known_to_be_new(tmp_path: Path) -> None:
     """What the log held when the partition came may have its place already, and so may what was tried before."""
 
