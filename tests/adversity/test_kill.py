@@ -14,6 +14,7 @@ import pydicom
 import pytest
 
 from ingest.contract.running import running_processes
+from tests.support.asynchronous import until
 from tests.support.datasets import pixels
 from tests.support.pipeline import Pipeline, assert_adds_up
 from tests.support.scu import EXPLICIT, Scu, ct_data_set
@@ -83,6 +84,9 @@ def victims(pipeline: Pipeline) -> dict[str, Callable[[], list[int]]]:
 async def kill_at_random(pipeline: Pipeline, load: Load) -> None:
     """Kill one process after the other at random moments, and at last all of them at once."""
     choices = victims(pipeline)
+    await until(
+        lambda: load.acknowledged
+    )  # on a busy machine the kills may be quicker than the first instance
     for _ in range(KILLS):
         await asyncio.sleep(load.random.uniform(0.1, 1.5))
         name = load.random.choice(sorted(choices))
