@@ -84,9 +84,8 @@ def victims(pipeline: Pipeline) -> dict[str, Callable[[], list[int]]]:
 async def kill_at_random(pipeline: Pipeline, load: Load) -> None:
     """Kill one process after the other at random moments, and at last all of them at once."""
     choices = victims(pipeline)
-    await until(
-        lambda: load.acknowledged
-    )  # on a busy machine the kills may be quicker than the first instance
+    # On a busy machine the kills may be quicker than the first instance.
+    await until(lambda: load.acknowledged)
     for _ in range(KILLS):
         await asyncio.sleep(load.random.uniform(0.1, 1.5))
         name = load.random.choice(sorted(choices))
