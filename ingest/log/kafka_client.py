@@ -158,6 +158,7 @@ def end_producer(producer: KafkaProducer, patience: float) -> None:
     producer._sender.force_close()  # noqa: SLF001 - there is no other way
     with contextlib.suppress(KafkaError):
         producer.close(patience)
+    producer._closed = True  # noqa: SLF001 - else its destructor waits for them once more, wherever it runs, and raises
 
 
 def producer_options(settings: KafkaSettings) -> dict[str, Any]:
