@@ -93,9 +93,9 @@ class Comparison:
         name = f"processor time a byte, {arm} / {name or over}"
         self.add_ratio(arm, over, at_most=True, name=name, key=COST)
 
-    def add_serial_limit(self, name: str, protocol: str, disk: str) -> None:
-        """The rate of one sender who waits for each answer: protocol and disk take turns, 1/(1/p + 1/d)."""
-        pairs = zip(self.values(protocol), self.values(disk), strict=True)
+    def add_serial_limit(self, name: str, protocol: str, log: str) -> None:
+        """The rate of one sender who waits for each answer: protocol and log take turns, 1/(1/p + 1/l)."""
+        pairs = zip(self.values(protocol), self.values(log), strict=True)
         self.samples[name] = [{RATE: 1 / (1 / first + 1 / second)} for first, second in pairs]
 
 

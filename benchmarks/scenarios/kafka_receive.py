@@ -17,9 +17,9 @@ from benchmarks.arms import RATE, Arm, Comparison, Sample, alternate
 from benchmarks.data import KINDS, template
 from benchmarks.kafka_sender import Job, send_bare
 from benchmarks.load import Load, send
-from benchmarks.peers import Peer, Running, running
+from benchmarks.peers import OURS_WITHOUT_LOG, Peer, Running, running
 from benchmarks.processes import cpu_seconds, python
-from benchmarks.scenarios.network import ceiling_arm, load_of, next_run, sample_of
+from benchmarks.scenarios.network import ceiling_arm, load_of, next_run, peer_arm, sample_of
 from benchmarks.scenarios.scale import Scale
 from ingest.contract.kafka import client_options
 from ingest.contract.kafka_topics import create_topics
@@ -28,6 +28,7 @@ from tests.support.kafka_servers import KafkaServers
 
 OURS: Final = "ours into Kafka"
 BARE: Final = "bare kafka-python"
+SERIAL_LIMIT: Final = "serial limit: without log, then bare kafka-python"
 _AIM: Final = 0.85
 _PARTITIONS: Final = 4
 # What one arm wrote is deleted soon, so that no arm pays for another's pages.
@@ -49,9 +50,12 @@ def run(scale: Scale) -> list[Comparison]:
 
 
 def _on_brokers(scale: Scale, brokers: int, cases: Sequence[tuple[str, int]]) -> list[Comparison]:
-    with started(scale.scratch, brokers) as (receiver, settings):
+    with (
+        started(scale.scratch, brokers) as (receiver, settings),
+        running(OURS_WITHOUT_LOG, scale.scratch) as protocol,
+    ):
         send(receiver.address, Load("ct", 16, 16, run=next_run()))
-        return [_compare(scale, receiver, settings, kind, senders) for kind, senders in cases]
+        return [_compare(scale, (receiver, protocol), settings, kind, senders) for kind, senders in cases]
 
 
 @contextmanager
@@ -142,18 +146,26 @@ def _bare_arm(scale: Scale, settings: Settings, kind: str, senders: int) -> Arm:
     return Arm(BARE, run)
 
 
-def _compare(scale: Scale, receiver: Running, settings: Settings, kind: str, senders: int) -> Comparison:
+def _compare(
+    scale: Scale, receivers: tuple[Running, Running], settings: Settings, kind: str, senders: int
+) -> Comparison:
+    receiver, protocol = receivers
     arms = [
         _ours_arm(scale, receiver, kind, senders),
         _bare_arm(scale, settings, kind, senders),
         ceiling_arm(scale, kind, senders),
     ]
+    if senders == 1:
+        arms.append(peer_arm(scale, protocol, kind, senders))
     brokers = len(settings.kafka.bootstrap_servers)
     many = f" of {brokers} brokers" if brokers > 1 else ""
     title = f"Receive into Kafka{many}, {senders} sender{'s' * (senders > 1)}, {KINDS[kind].label}"
     scale.progress(title)
     comparison = Comparison(title, "MB/s", alternate(arms, scale.rounds, scale.progress))
     comparison.add_ratio(OURS, BARE, _AIM)
+    if senders == 1:
+        comparison.add_serial_limit(SERIAL_LIMIT, OURS_WITHOUT_LOG.name, BARE)
+        comparison.add_ratio(OURS, SERIAL_LIMIT, guarded=False)
     comparison.family, comparison.senders = f"Receive into Kafka{many}, {KINDS[kind].label}", senders
     comparison.notes.append(
         f"Brokers: {brokers}, acks=all, {_PARTITIONS} partitions; the bare client has as many records on their way as there "
