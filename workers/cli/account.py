@@ -11,7 +11,8 @@ The numbers are true while receiver and workers go on, by the order of the reads
 An upload completed before step 3 is then counted exactly once: by its checkpoint of step 5, or, if that does
 not settle it, as backlog. A segment recycled during the scan held only what step 5 counts. A move of step 1
 belongs to an upload that was complete by then; while that upload is still in the backlog it has no place to be
-moved from, and the move waits.
+moved from, and the move waits. What a worker sets aside is moved before the upload that met it is counted: a look
+between the two has the right sum, and counts what was set aside where it was.
 """
 
 from collections import Counter
