@@ -15,4 +15,5 @@ def leave_responses_to_their_senders(association: Association) -> None:
         is_request = message is not None and message.MessageIDBeingRespondedTo is None
         return get_message(block) if block or is_request else (None, None)
 
+    # pynetdicom offers no other place between its queue and its reactor.
     association.dimse.get_msg = get  # type: ignore[method-assign, assignment]

@@ -176,6 +176,11 @@ def test_each_upload_is_placed_announced_and_counted(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def first_waits(upload: Upload, tries: Tries) -> None:
+    if upload.instance.sop_instance_uid == "1.0":
+        raise Unavailable("store is away", 3600)
+
+
 class SlowPlacer(Placer):
     """Has one instance in work until the gate opens."""
 
@@ -196,11 +201,7 @@ def test_an_idle_worker_counts_before_its_interval_ends(
     async def scenario() -> None:
         log = ListLog()
 
-        def before(upload: Upload, tries: Tries) -> None:
-            if upload.instance.sop_instance_uid == "1.0":
-                raise Unavailable("store is away", 3600)
-
-        placer = SlowPlacer(before)
+        placer = SlowPlacer(first_waits)
         placer.gate.clear()
         bench = Bench(tmp_path, log, placer, checkpoint_interval=1000)
         worker = bench.worker()
@@ -230,11 +231,7 @@ def test_a_worker_is_idle_once_the_last_in_work_is_put_by(
     async def scenario() -> None:
         log = ListLog()
 
-        def before(upload: Upload, tries: Tries) -> None:
-            if upload.instance.sop_instance_uid == "1.0":
-                raise Unavailable("store is away", 3600)
-
-        bench = Bench(tmp_path, log, Placer(before), checkpoint_interval=1000)
+        bench = Bench(tmp_path, log, Placer(first_waits), checkpoint_interval=1000)
         worker = bench.worker()
         put_by, slow_disk = worker._reassembler.put_by, asyncio.Event()
 
