@@ -66,23 +66,20 @@ def main(
     scratch = Path(tempfile.mkdtemp(prefix="benchmarks-", dir=folder))
     begun = time.monotonic()
     facts = machine.describe(scratch)
+    measured: dict[str, list[Comparison]] = {}
     try:
         large = "multi-frame" if quick else "huge"
         scale = Scale(volume, times, scratch, quick, large, soak=minutes * 60, progress=_progress)
-        measured = {name: run(scale, name) for name in names}
+        for name in names:
+            measured[name] = run(scale, name)
+            # After each, so that an hour's run that ends early leaves what it has measured.
+            _write(json_file, report, facts, _settings(volume, times, begun), measured)
         baseline = guard.read_baseline() if quick and not no_guard else {}
         judged = _judge(scale, measured, baseline)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     comparisons = [comparison for found in measured.values() for comparison in found]
-    settings = {
-        "volume": f"{volume:g} GB an arm in {times} rounds, arms alternating; less where a table says so",
-        "PDUs": f"{DEFAULT_PDU_LENGTH} bytes",
-        "our settings": f"the defaults, but {OURS.settings.partition(' python')[0]}; others where a table says so",
-        "took": f"{time.monotonic() - begun:.0f} s",
-    }
-    print(tables.markdown(facts, settings, comparisons))
-    _write(json_file, report, facts, settings, comparisons)
+    print(tables.markdown(facts, _settings(volume, times, begun), comparisons))
     failures = [str(one) for one in judged if not one.passed]
     if not (only or profile):
         failures += [f"no longer measured: {key}" for key in guard.missing(comparisons, baseline)]
@@ -92,14 +89,25 @@ def main(
         sys.exit(1)
 
 
+def _settings(volume: float, rounds: int, begun: float) -> dict[str, str]:
+    """What a reader must know of the run beside the machine."""
+    return {
+        "volume": f"{volume:g} GB an arm in {rounds} rounds, arms alternating; less where a table says so",
+        "PDUs": f"{DEFAULT_PDU_LENGTH} bytes",
+        "our settings": f"the defaults, but {OURS.settings.partition(' python')[0]}; others where a table says so",
+        "took": f"{time.monotonic() - begun:.0f} s",
+    }
+
+
 def _write(
     json_file: Path | None,
     report: Path | None,
     facts: Mapping[str, str],
     settings: Mapping[str, str],
-    comparisons: Sequence[Comparison],
+    measured: Mapping[str, Sequence[Comparison]],
 ) -> None:
     """Where the figures were asked for, beside standard output."""
+    comparisons = [comparison for found in measured.values() for comparison in found]
     # Here and not above, since only they need matplotlib, which takes half a second to load.
     from benchmarks.report_folder import write_report, write_results  # noqa: PLC0415
 
