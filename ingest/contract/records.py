@@ -48,6 +48,11 @@ MAX_PAYLOAD = 960 * 1024
 MAX_METADATA = 4096
 MAX_RECORD = HEADER.size + MAX_METADATA + MAX_PAYLOAD
 
+# Bytes of a payload that is hashed without letting go of the interpreter's lock: by the time it is had again from the event loop,
+# which is never idle under load, the hash would have been made several times. A part of a large instance is longer: its hash
+# runs beside the copying of the next.
+HASHED_LOCKED = 640 * 1024
+
 
 class Kind(enum.IntEnum):
     """What a record is."""
@@ -171,8 +176,9 @@ def encode_header(
     header = bytearray(HEADER.pack(VERSION, kind, len(encoded), size, 0, upload_id, index))
     header += encoded
     crc = crc32c(memoryview(header)[_AFTER_CRC:], crc32c(header[:_CRC_OFFSET]))
+    release_lock = -1 if size > HASHED_LOCKED else 0  # crc32c's words for "when long" and "never"
     for piece in payload:
-        crc = crc32c(piece, crc)
+        crc = crc32c(piece, crc, release_lock)
     header[_CRC_OFFSET:_AFTER_CRC] = crc.to_bytes(4, "little")
     return bytes(header)
 

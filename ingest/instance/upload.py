@@ -17,7 +17,7 @@ import xxhash
 from ingest.association.events import Rows
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import UploadId, partition_of
-from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
+from ingest.contract.records import HASHED_LOCKED, MAX_PAYLOAD, Instance, Kind, encode_header
 from ingest.dimse.status import CANNOT_UNDERSTAND, DATA_SET_DOES_NOT_MATCH_SOP_CLASS, OUT_OF_RESOURCES
 from ingest.errors import InstanceTooLong, LogUnavailable, Refused
 from ingest.instance.chunks import ChunkPool
@@ -39,6 +39,9 @@ PARTS_IN_FLIGHT = 4
 # Instance UID, to which honest ones come within a few hundred bytes; and where no chunk is free. Else peers that drip, more
 # of them than there are chunks, would take one from another for each few bytes, and a record in the log with it.
 PARKED_MAX = 8 * 1024
+
+# Bytes that xxhash hashes without letting go of the interpreter's lock; see `HASHED_LOCKED`.
+_KEEPS_LOCK = 64 * 1024
 
 # The head of a record, or what makes it: seal and CRC are then computed in the log's own thread.
 Header = bytes | Callable[[], bytes]
@@ -279,7 +282,9 @@ class Upload:
     def _header(self, kind: Kind, index: int, pieces: Sequence[memoryview]) -> bytes:
         """Take the pieces into the seal, and make the record's head; called in the order of the records."""
         for piece in pieces:
-            self._seal.update(piece)
+            step = _KEEPS_LOCK if len(piece) <= HASHED_LOCKED else len(piece)
+            for start in range(0, len(piece), step):
+                self._seal.update(piece[start : start + step])
         return encode_header(
             kind, self.upload_id, index, None if kind is Kind.PART else self._sealed(), pieces
         )
