@@ -4,7 +4,8 @@
 ``part10``           a data set as a PS3.10 file: preamble, file meta, data set
 ``manifest``         what we know of an object, inside its file meta
 ``object_store``     what a store can do; ``directory_store`` does it with a folder, ``bucket_store`` with a bucket
-``folders``          folders made durably; ``unnamed_file``, whole before it has a name; ``folder_reader``, many in order
+``folders``          folders made durably; ``unnamed_file``, whole before it has a name; ``durable_files``, which need no
+                     sync again; ``folder_reader``, many in order
 ``bucket``           requests to a bucket, each outcome known; the only file that asks obstore, whose clients
                      ``bucket_client`` makes
 ``back_pressure``    what one slow or silent bucket may cost

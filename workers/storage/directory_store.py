@@ -5,7 +5,7 @@ synced; so nothing incomplete ever has a name. Never O_EXCL on the final name: t
 bytes.
 
 Whoever finds an object syncs file and folder before it counts: the one that linked it may have died before
-its own sync.
+its own sync. Once, that is: see `durable_files`.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from workers.dataset.payload import FilePayload
 from workers.errors import Unavailable
+from workers.storage.durable_files import DurableFiles
 from workers.storage.folder_reader import FolderReader
 from workers.storage.folders import FOLDER, RETRY_AFTER, Folders, try_lock
 from workers.storage.layout import Area, Key, shards
@@ -46,6 +47,7 @@ class DirectoryStore:
         self._folders = Folders(root)
         self._reader = FolderReader(self._folders.root)
         self._files = UnnamedFiles(self._folders)
+        self._durable = DurableFiles()
 
     def close(self) -> None:
         """Give the folder back; may be called again."""
@@ -142,7 +144,9 @@ class DirectoryStore:
                 else:
                     created = True
             if created:
+                status = os.stat(name, dir_fd=folder)
                 os.fsync(folder)
+                self._durable.add(status)
                 return True
         finally:
             os.close(folder)
@@ -194,22 +198,29 @@ class DirectoryStore:
         return True
 
     def _open_found(self, key: Key) -> int | None:
-        """Open what is under a key after syncing it and the folders above; None where there is nothing."""
+        """Open what is under a key, durable with the folders above; None where there is nothing."""
         try:
             descriptor = os.open(str(key), os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folders.root)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            os.fsync(descriptor)
-            folder, _ = self._open_folder(key)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        except OSError:
+            self._make_durable(descriptor, key)
+        except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _make_durable(self, descriptor: int, key: Key) -> None:
+        status = os.fstat(descriptor)
+        if status in self._durable:
+            return
+        os.fsync(descriptor)
+        folder, _ = self._open_folder(key)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._durable.add(status)
 
     def _which(self, keys: Sequence[Key]) -> list[Key]:
         return [key for key in keys if self._is_taken(key)]

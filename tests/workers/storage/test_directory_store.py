@@ -3,7 +3,8 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DirectoryS
 
 def path_of(descriptor: int) -> Path:
     return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
+def syncs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of what is synced from now on, which is not."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(str(path_of(descriptor))))
+    return synced
+
+
+def refuse(_descriptor: int) -> None:
+    raise OSError(5, "Input/output error")
 
 
 def files(root: Path) -> list[str]:
@@ -102,13 +114,60 @@ def test_whoever_finds_syncs_first(
 ) -> None:
     """The one that linked it may have died before its own sync: file and folder are synced before it counts."""
     asyncio.run(store.put_new(KEY, [b"whole"]))
-    synced: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(str(path_of(descriptor))))
+    synced = syncs(monkeypatch)
     path = tmp_path / str(KEY)
-    for find in (store.put_new(KEY, [b"x"]), store.start(KEY, 1)):
+    finds: list[Callable[[DirectoryStore], Coroutine[None, None, object]]] = [
+        lambda other: other.put_new(KEY, [b"x"]),
+        lambda other: other.start(KEY, 1),
+    ]
+    for find in finds:
+        other = DirectoryStore(tmp_path, "of another process")
         synced.clear()
-        asyncio.run(find)
+        asyncio.run(find(other))
+        other.close()
         assert {str(path), str(path.parent)} <= set(synced)
+
+
+def test_what_was_synced_is_not_synced_again(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what this process stored nor what it has found once; a failed sync counts for nothing."""
+    asyncio.run(store.put_new(KEY, [b"whole"]))
+    found = DirectoryStore(tmp_path, "of another process")
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with pytest.raises(Unavailable):
+            asyncio.run(found.start(KEY, 1))
+    synced = syncs(monkeypatch)
+    asyncio.run(store.start(KEY, 1))
+    assert not synced
+    asyncio.run(found.start(KEY, 1))
+    assert synced
+    synced.clear()
+    asyncio.run(found.start(KEY, 1))
+    found.close()
+    assert not synced
+
+
+@pytest.mark.parametrize("change", ["moved away and back", "made anew", "written to"])
+def test_what_another_has_changed_is_synced_again(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Whatever another process does to an object, its name may not be durable yet."""
+    asyncio.run(store.put_new(KEY, [b"whole"]))
+    path = tmp_path / str(KEY)
+    time.sleep(0.02)  # a tick of the clock of file systems; see `durable_files`
+    if change == "moved away and back":
+        path.rename(tmp_path / "aside")
+        (tmp_path / "aside").rename(path)
+    elif change == "made anew":
+        path.unlink()
+        path.write_bytes(b"whole")
+    else:
+        path.write_bytes(b"other")
+    synced = syncs(monkeypatch)
+    asyncio.run(store.start(KEY, 1))
+    assert {str(path), str(path.parent)} <= set(synced)
 
 
 def test_folders_are_durable_before_what_is_in_them(
