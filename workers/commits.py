@@ -15,7 +15,7 @@ from workers.unsettled import Unsettled
 COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
 IDLE_AFTER: Final = 0.1  # of the interval, without an upload in work
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 class Commits:
@@ -77,7 +77,7 @@ class Commits:
             try:
                 await commit(accounts, self._checkpoints.write)
             except Unavailable as error:
-                _log.warning("checkpoint put off", reason=str(error))
+                logger.warning("checkpoint put off", reason=str(error))
                 return False
         return True
 

@@ -45,7 +45,7 @@ LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 class Placer(Protocol):
@@ -143,7 +143,7 @@ class Worker:
             Exception: a defect, or a log that cannot be read or announced to.
         """
         await self._take_note()
-        _log.info("worker started", partitions=len(self._partitions))
+        logger.info("worker started", partitions=len(self._partitions))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._commits.run())
             await self._read(group)
@@ -164,7 +164,7 @@ class Worker:
                 try:
                     self._scratch.empty(change.partition.number)
                 except OSError as error:
-                    _log.warning("scratch is unavailable", errno=error.errno)
+                    logger.warning("scratch is unavailable", errno=error.errno)
                 continue
             change.progress.attempt(change.in_hand.left)
             if change.in_hand.left:
@@ -227,7 +227,7 @@ class Worker:
                     continue
                 uploads = await self._reassembler.expire(number, now)
             except (Unavailable, OSError) as error:
-                _log.warning("uploads without an end are left for now", reason=str(error))
+                logger.warning("uploads without an end are left for now", reason=str(error))
                 return
             if self._owns(partition):
                 self._begin(group, partition, uploads)
@@ -255,7 +255,7 @@ class Worker:
         try:
             entries = self._reader.read()
         except OSError as error:
-            _log.warning("log cannot be read", errno=error.errno)
+            logger.warning("log cannot be read", errno=error.errno)
             await self._pause(RETRY_AFTER)
             return ()
         if not entries:
@@ -275,27 +275,27 @@ class Worker:
     async def _reassembled(self, entry: Entry) -> list[Upload] | None:
         """The uploads that an entry completes; None when stopped before the scratch folder had room."""
         if isinstance(entry, DamagedRecord):
-            _log.error("damage in the log", partition=entry.partition, position=entry.position)
+            logger.error("damage in the log", partition=entry.partition, position=entry.position)
         while True:
             try:
                 return await self._reassembler.add(entry, time.monotonic())
             except OSError as error:
-                _log.warning("scratch is unavailable", errno=error.errno)
+                logger.warning("scratch is unavailable", errno=error.errno)
             await self._pause(RETRY_AFTER)
             if self._stopping.is_set():
                 return None
 
     def _report_passed_over(self) -> None:
         if self._reassembler.orphans:
-            _log.info("uploads without an end dropped", count=self._reassembler.orphans)
+            logger.info("uploads without an end dropped", count=self._reassembler.orphans)
             self._reassembler.orphans = 0
         if self._reassembler.late:
-            _log.warning(
+            logger.warning(
                 "records of uploads that had been given up passed over", count=self._reassembler.late
             )
             self._reassembler.late = 0
         if self._reassembler.unreadable:
-            _log.error(
+            logger.error(
                 "damaged questions of storage commitment passed over", count=self._reassembler.unreadable
             )
             self._reassembler.unreadable = 0
@@ -306,7 +306,7 @@ class Worker:
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
             if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
-                _log.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
+                logger.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
             while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)
@@ -318,7 +318,7 @@ class Worker:
             return False
         partition.progress.settle(upload.upload_id, outcome)
         if outcome.place in (Place.CONFLICT, Place.QUARANTINED):
-            _log.warning(
+            logger.warning(
                 "upload set apart",
                 **upload.facts,
                 place=outcome.place,
