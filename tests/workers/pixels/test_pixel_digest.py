@@ -145,6 +145,18 @@ def test_frames_that_nobody_counted_are_not_passed_over(
     assert found[1] != found[3]
 
 
+@pytest.mark.parametrize("coding", ["jpeg-ls", "jpeg-lossless", "rle"])
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_cut_codestream_is_not_made_up(
+    runner: asyncio.Runner, codec: Codec, coding: str, kept: float
+) -> None:
+    """Some libraries fill what is missing and call it decoded: what is no frame digests as it is."""
+    syntax, encode = CODINGS[coding]
+    codestream = encode(noise(GRAY), GRAY)
+    value = fragments([even(codestream[: int(kept * len(codestream))])])
+    assert digest(runner, codec, *encapsulated(GRAY, value, syntax)).kind == "encoded"
+
+
 @pytest.mark.parametrize("pieces", [[], [b"\0\0\1\xb3" + bytes(60)]])
 @pytest.mark.parametrize("start", [b"\xff\xd8\xff\xe0", b"\0\0\1\xb3", b"\x47\x40\0\x10"])
 def test_what_is_in_the_place_of_the_table_counts(
