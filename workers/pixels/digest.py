@@ -16,12 +16,9 @@ import hashlib
 from typing import Literal, NamedTuple
 
 from workers.pixels.codec import Codec
-from workers.pixels.decoding import DecodedFrames, coding_of
+from workers.pixels.decoding import LOSSLESS, DecodedFrames, coding_of
 from workers.pixels.form import CodecFailed, Coding
 from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_blocks
-
-# Native frames in fragments, and the same deflated (PS3.5 A.4).
-_IN_ORDER = frozenset({"1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"})
 
 
 class PixelDigest(NamedTuple):
@@ -53,7 +50,8 @@ async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) 
 
 async def encoded_digest(pixels: PixelData) -> PixelDigest:
     """The digest of encapsulated pixel data that is not decoded."""
-    digest = hashlib.sha256(_order(pixels) if pixels.transfer_syntax_uid in _IN_ORDER else b"")
+    is_native = LOSSLESS.get(pixels.transfer_syntax_uid) is Coding.UNCOMPRESSED
+    digest = hashlib.sha256(_order(pixels) if is_native else b"")
     for block in EncapsulatedFrames(pixels).blocks():
         digest.update(block)
         await asyncio.sleep(0)

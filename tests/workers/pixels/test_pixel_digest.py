@@ -179,11 +179,11 @@ def test_what_is_in_the_place_of_the_table_counts(
 def test_planes_or_pixels_of_an_unfit_length(runner: asyncio.Runner, codec: Codec) -> None:
     """The same bytes, planes in one object and pixels in the other, are two images, also where nothing can be decoded."""
     long = El(0x7FE0_0010, "OB", native_value([noise(COLOUR)]) + b"\1\2")
-    deflated = fragments([b"\3\0\1\2"])
+    short = fragments([b"\3\0\1\2"])
     for one, other in (
         [native(COLOUR, [noise(COLOUR)], planar=planar, x7FE00010=long) for planar in (0, 1)],
         [
-            encapsulated(COLOUR, deflated, "1.2.840.10008.1.2.8.1", x00280006=El(0x0028_0006, "US", planar))
+            encapsulated(COLOUR, short, "1.2.840.10008.1.2.1.98", x00280006=El(0x0028_0006, "US", planar))
             for planar in (b"\0\0", b"\1\0")
         ],
     ):

@@ -5,6 +5,7 @@ import contextlib
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import msgspec
@@ -262,14 +263,15 @@ def test_what_tells_the_source_s_encapsulation_does_not_stay(transcoder: Transco
     """PS3.3 C.7.6.3.1: offsets, lengths and their sum would be wrong beside other codestreams."""
     form = FrameForm(40, 48, 1, 8, 8, False)
     value = fragments([rle_of(noise(form))])
-    told = {
+    told: dict[str, Any] = {
         f"x{tag:08X}": El(tag, vr, struct.pack("<Q", number))
         for tag, vr, number in ((0x7FE0_0001, "OV", 0), (0x7FE0_0002, "OV", 2000), (0x7FE0_0003, "UV", 2008))
     }
     plain = transcoder.output(*encapsulated(form, value, "1.2.840.10008.1.2.5"), DECODING)
     assert transcoder.output(*encapsulated(form, value, "1.2.840.10008.1.2.5", **told), DECODING) == plain
     digests = [
-        examined(*encapsulated(form, value, "1.2.840.10008.1.2.5", **more)).digests for more in ({}, told)
+        examined(*encapsulated(form, value, "1.2.840.10008.1.2.5", **elements)).digests
+        for elements in ({}, told)
     ]
     assert digests[0] == digests[1]
 
