@@ -1,9 +1,9 @@
 """Instances from the log, durable objects out, outcomes announced.
 
-    log --record--> reassembly --upload--> seal, known?, validate, transcode, deduplicate, store --outcome--> log
+    log --record--> reassembly --upload--> seal, known?, validate, compare, transcode, store --outcome--> log
 
 ``process``   what a worker's process opens, in order; ``grouped_process``, in a consumer group
-``worker``    the loop: of each ``partition`` it reads, keeps what is ``unsettled``, gives it its place by ``turns``, commits
+``worker``    the loop: of each ``partition`` it reads, keeps what is ``unsettled``, gives it its place by ``turns``, and ``commits``
 ``fences``    questions of storage commitment, proved when all before them is placed
 ``pipeline``  the stages in their order; ``audited``, with an audit trail; ``metrics``, what is counted around it
 ``errors``    whose fault it is, and what follows

@@ -4,8 +4,17 @@
      +-- Rejected       the instance: quarantine it with the reason, announce, go on
      +-- Unavailable    the world, for now: pause, try the same instance again after `retry_after`
 
-Any other exception is a defect of ours: the process ends without a checkpoint, and the supervisor starts
-another. Messages never hold values of the data set: they reach logs and the quarantine's manifest.
+Beside the tree are facts that one caller asks about and settles, each defined where it is met:
+
+    dataset    EndOfPayload, CannotReencode
+    pixels     CodecFailed, FramesUnknown
+    stages     CannotDecompress
+    storage    Damaged and its Unreadable, UnreadableManifest, CannotReplay, CannotResolve, NoSuchEntry
+    ledger     LedgerUnavailable
+
+`WrongStores`, `ForeignCommit` and the contract's own end a process with what an administrator is to do. Any other
+exception is a defect of ours: the process ends without a checkpoint, and the supervisor starts another. Messages
+never hold values of the data set: they reach logs and the quarantine's manifest.
 """
 
 import enum

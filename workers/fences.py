@@ -39,7 +39,7 @@ FENCES_AT_MOST: Final = 1024
 LONGEST_RETRY: Final = 60.0  # seconds between two tries to publish
 REPORT_AFTER: Final = 60.0  # seconds of waiting for uploads, after which the log says so, and again
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 class Prover(Protocol):
@@ -120,7 +120,7 @@ class Fences:
 
     async def _put_off(self, fence: Fence, progress: Progress) -> None:
         references = fence.references()
-        _log.warning(
+        logger.warning(
             "commitment put off: too many wait", partition=fence.partition, instances=len(references)
         )
         unknown = [Found(one.sop_class_uid, one.sop_instance_uid, Finding.UNAVAILABLE) for one in references]
@@ -133,7 +133,7 @@ class Fences:
             try:
                 await self._proofs.publish(proof)
             except Unavailable as error:
-                _log.warning("proof held", partition=proof.proved.partition, reason=str(error))
+                logger.warning("proof held", partition=proof.proved.partition, reason=str(error))
                 pause = min(max(2 * pause, error.retry_after), LONGEST_RETRY)
                 await asyncio.sleep(pause)
             else:
@@ -148,7 +148,7 @@ async def _all_placed(fence: Fence, before: Iterable[asyncio.Task[bool]]) -> boo
         done, left = await asyncio.wait(left, timeout=REPORT_AFTER)
         placed = placed and all(not task.cancelled() and task.result() for task in done)
         if left and not done:
-            _log.warning("commitment waits", partition=fence.partition, uploads=len(left))
+            logger.warning("commitment waits", partition=fence.partition, uploads=len(left))
     return placed
 
 
@@ -160,7 +160,7 @@ def _proof(fence: Fence, found: Sequence[Found]) -> Proof:
 
 def _report(fence: Fence, found: Sequence[Found], waited_for: int, seconds: float) -> None:
     findings = Counter(one.finding for one in found)
-    _log.info(
+    logger.info(
         "commitment proved",
         transaction=fence.asked.transaction_id.hex(),
         partition=fence.partition,

@@ -37,7 +37,7 @@ from workers.worker import Worker
 # to append each; twice that leaves room for every clock and queue on the way.
 _GAPS: Final = 2
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 async def run_grouped_worker(settings: Settings) -> int:
@@ -106,9 +106,9 @@ class _Group:
         try:
             self._scratch.empty(progress.partition)
         except OSError as error:  # as when the disk is full: it will be missed only by what needs it
-            _log.warning("scratch is unavailable", errno=error.errno)
+            logger.warning("scratch is unavailable", errno=error.errno)
         if progress.is_careful:
-            _log.warning(
+            logger.warning(
                 "a partition has ended its workers; its uploads go one by one", partition=progress.partition
             )
         self.worker.add(
@@ -122,7 +122,7 @@ class _Group:
         self._tell()
 
     def _tell(self) -> None:
-        _log.info("partitions", partitions=sorted(self._partitions))
+        logger.info("partitions", partitions=sorted(self._partitions))
         with contextlib.suppress(OSError):
             announce(self._data, self._name, partitions=tuple(sorted(self._partitions)))
 

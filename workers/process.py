@@ -43,7 +43,7 @@ _AFTER_FULL: Final = 2.0  # seconds between tries to start on a full disk
 _FAILURE: Final = 1
 _LEAST_MEMORY: Final = 1 * MiB  # as the setting's own limit
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
@@ -64,7 +64,9 @@ async def run_worker(settings: Settings, partitions: Sequence[int]) -> int:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
-            _log.error("no space to start: waiting for some", data=str(settings.data), reason=error.strerror)
+            logger.error(  # noqa: TRY400 - of the world; the reason says all
+                "no space to start: waiting for some", data=str(settings.data), reason=error.strerror
+            )
         if await _stopped_within(stop, _AFTER_FULL):
             return 0
 
@@ -140,12 +142,12 @@ async def _stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores 
         try:
             stores = await _opened_once(settings, stop)
         except Unavailable as error:
-            _log.error("the stores cannot be opened yet", reason=str(error))
+            logger.error("the stores cannot be opened yet", reason=str(error))  # noqa: TRY400 - likewise
             if await _stopped_within(stop, error.retry_after):
                 return None
         else:
             for why in stores.silent if stores is not None else ():
-                _log.error("a store does not answer; its shards wait, the others are served", reason=why)
+                logger.error("a store does not answer; its shards wait, the others are served", reason=why)
             return stores
 
 
@@ -176,10 +178,10 @@ async def _settle_resolutions(stores: Stores) -> None:
     try:
         finished = await finish_resolutions(stores)
     except Unavailable as error:
-        _log.warning("resolutions put off", reason=str(error))
+        logger.warning("resolutions put off", reason=str(error))
     else:
         if finished:
-            _log.info("resolutions finished", count=finished)
+            logger.info("resolutions finished", count=finished)
 
 
 async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[None] | None = None) -> int:
@@ -194,14 +196,15 @@ async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[
             await asyncio.wait({running})
             failed.result()
         running.result()
-    except Exception as error:  # noqa: BLE001 - whatever it is, a new process is the remedy
+    except Exception as error:
+        # Whatever it is, a new process is the remedy.
         for cause in _leaves(error):
             upload = worker.blamed.get(cause)
-            _log.error("worker ends", **({} if upload is None else upload.facts), exc_info=cause)
+            logger.exception("worker ends", **({} if upload is None else upload.facts), exc_info=cause)
         return _FAILURE
     finally:
         stopper.cancel()
-    _log.info("worker stopped")
+    logger.info("worker stopped")
     return 0
 
 
@@ -238,7 +241,7 @@ async def _own(
         )
         resources.callback(outcomes.close)
         if outcomes.recovered.damaged or outcomes.recovered.skipped_to is not None:
-            _log.error("the outcome log has lost what was in it", partition=partition)
+            logger.error("the outcome log has lost what was in it", partition=partition)
         progress = Progress(checkpoint)
         progress.count(*outcomes.uncounted())
         in_hand = InHand(data / "scratch" / f"in-hand-{partition}")

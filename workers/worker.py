@@ -22,9 +22,10 @@ import structlog
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.records import Kind, Outcome, Place
 from ingest.contract.settings import WorkerSettings
+from workers.commits import Commits
 from workers.errors import Unavailable
 from workers.fences import Fences
-from workers.log.checkpoint import CheckpointWriter, Progress, commit
+from workers.log.checkpoint import CheckpointWriter, Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
 from workers.log.fence import Fence
 from workers.log.in_hand import Marks
@@ -42,11 +43,9 @@ UPLOADS_AT_ONCE: Final = 4
 LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
 LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
-COMMIT_AFTER: Final = 512  # settled uploads that do not wait for the timer
-IDLE_AFTER: Final = 0.1  # of `worker.checkpoint_interval`, without an upload in work
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 class Placer(Protocol):
@@ -89,7 +88,6 @@ class Worker:
         ``expire_after``, ``stray_after``: see `Reassembler`.
         """
         self._settings = settings
-        self._checkpoints = checkpoints
         self._reader = reader
         self._scratch = scratch
         self._pipeline = pipeline
@@ -107,14 +105,9 @@ class Worker:
         self._turns = Turns(UPLOADS_AT_ONCE)
         self._left = asyncio.Event()  # an upload or fence has gone, or a partition has come or gone
         self.unsettled = Unsettled(self._left)
+        self._commits = Commits(self._partitions, self.unsettled, checkpoints, settings.checkpoint_interval)
         self._probing = asyncio.Lock()
-        self._committing = asyncio.Lock()
-        self._due = asyncio.Event()  # a commit should not wait for the timer
         self._stopping = asyncio.Event()
-        self._drained = False
-        self._settled = 0  # since the last commit
-        self._idle_at = 0.0  # by the loop's clock, if no further upload ends before
-        self._awaits_idleness = False
         self.blamed: dict[Exception, Upload] = {}  # by the error that ends us: what was in hand then
         for partition in partitions:
             self.add(partition)
@@ -150,14 +143,14 @@ class Worker:
             Exception: a defect, or a log that cannot be read or announced to.
         """
         await self._take_note()
-        _log.info("worker started", partitions=len(self._partitions))
+        logger.info("worker started", partitions=len(self._partitions))
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._commit_regularly())
+            group.create_task(self._commits.run())
             await self._read(group)
             await self._drain()
         with contextlib.suppress(TimeoutError):  # what is not committed is repeated
             async with asyncio.timeout(LAST_COMMIT):
-                await self._commit()
+                await self._commits.commit()
 
     async def _take_note(self) -> None:
         """Make ready for partitions that have come, and clean up after those that have gone, in their order."""
@@ -171,11 +164,11 @@ class Worker:
                 try:
                     self._scratch.empty(change.partition.number)
                 except OSError as error:
-                    _log.warning("scratch is unavailable", errno=error.errno)
+                    logger.warning("scratch is unavailable", errno=error.errno)
                 continue
             change.progress.attempt(change.in_hand.left)
             if change.in_hand.left:
-                await self._commit()
+                await self._commits.commit()
             change.in_hand.clear_left()  # only now that the attempts are durable
             come.append(change)
         # Together, as a question to Kafka waits for the poller's turn.
@@ -234,7 +227,7 @@ class Worker:
                     continue
                 uploads = await self._reassembler.expire(number, now)
             except (Unavailable, OSError) as error:
-                _log.warning("uploads without an end are left for now", reason=str(error))
+                logger.warning("uploads without an end are left for now", reason=str(error))
                 return
             if self._owns(partition):
                 self._begin(group, partition, uploads)
@@ -262,7 +255,7 @@ class Worker:
         try:
             entries = self._reader.read()
         except OSError as error:
-            _log.warning("log cannot be read", errno=error.errno)
+            logger.warning("log cannot be read", errno=error.errno)
             await self._pause(RETRY_AFTER)
             return ()
         if not entries:
@@ -282,27 +275,27 @@ class Worker:
     async def _reassembled(self, entry: Entry) -> list[Upload] | None:
         """The uploads that an entry completes; None when stopped before the scratch folder had room."""
         if isinstance(entry, DamagedRecord):
-            _log.error("damage in the log", partition=entry.partition, position=entry.position)
+            logger.error("damage in the log", partition=entry.partition, position=entry.position)
         while True:
             try:
                 return await self._reassembler.add(entry, time.monotonic())
             except OSError as error:
-                _log.warning("scratch is unavailable", errno=error.errno)
+                logger.warning("scratch is unavailable", errno=error.errno)
             await self._pause(RETRY_AFTER)
             if self._stopping.is_set():
                 return None
 
     def _report_passed_over(self) -> None:
         if self._reassembler.orphans:
-            _log.info("uploads without an end dropped", count=self._reassembler.orphans)
+            logger.info("uploads without an end dropped", count=self._reassembler.orphans)
             self._reassembler.orphans = 0
         if self._reassembler.late:
-            _log.warning(
+            logger.warning(
                 "records of uploads that had been given up passed over", count=self._reassembler.late
             )
             self._reassembler.late = 0
         if self._reassembler.unreadable:
-            _log.error(
+            logger.error(
                 "damaged questions of storage commitment passed over", count=self._reassembler.unreadable
             )
             self._reassembler.unreadable = 0
@@ -313,7 +306,7 @@ class Worker:
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
             if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
-                _log.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
+                logger.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
             while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)
@@ -325,7 +318,7 @@ class Worker:
             return False
         partition.progress.settle(upload.upload_id, outcome)
         if outcome.place in (Place.CONFLICT, Place.QUARANTINED):
-            _log.warning(
+            logger.warning(
                 "upload set apart",
                 **upload.facts,
                 place=outcome.place,
@@ -334,28 +327,8 @@ class Worker:
                 calling_ae_title=outcome.calling_ae_title,
             )
         await self._reassembler.release(upload)
-        self._settled += 1
-        if self._settled >= COMMIT_AFTER:
-            self._due.set()
-        self._await_idleness()
+        self._commits.settled()
         return True
-
-    def _await_idleness(self) -> None:
-        """Commit soon after the last upload in work: nothing is to come that could share the commit."""
-        loop = asyncio.get_running_loop()
-        self._idle_at = loop.time() + IDLE_AFTER * self._settings.checkpoint_interval
-        if not self._awaits_idleness:
-            self._awaits_idleness = True
-            loop.call_at(self._idle_at, self._commit_if_idle)
-
-    def _commit_if_idle(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._idle_at:  # an upload has ended meanwhile; one timer for all of them costs less
-            loop.call_at(self._idle_at, self._commit_if_idle)
-            return
-        self._awaits_idleness = False
-        if self._settled and not self.unsettled.in_work:
-            self._due.set()
 
     async def _try(self, upload: Upload, partition: OwnedPartition) -> Outcome | Unavailable | None:
         """One try in a slot; None when stopping."""
@@ -376,7 +349,7 @@ class Worker:
                 raise
 
     async def _commit_mark(self) -> None:
-        if not await self._commit():
+        if not await self._commits.commit():
             raise Unavailable("the mark on a suspect cannot be committed", RETRY_AFTER)
 
     async def _put_by_for_now(self, upload: Upload) -> Upload:
@@ -393,28 +366,8 @@ class Worker:
             self.unsettled.keep(task)
         else:
             self.unsettled.put_by(task)
-        self._await_idleness()
+        self._commits.await_idleness()
         return upload
-
-    async def _commit_regularly(self) -> None:
-        while not self._drained:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.checkpoint_interval):
-                    await self._due.wait()
-            self._due.clear()
-            self._settled = 0
-            await self._commit()
-
-    async def _commit(self) -> bool:
-        """Commit all partitions; whether that was possible."""
-        async with self._committing:
-            accounts = [(partition.progress, partition.outcomes) for partition in self._partitions.values()]
-            try:
-                await commit(accounts, self._checkpoints.write)
-            except Unavailable as error:
-                _log.warning("checkpoint put off", reason=str(error))
-                return False
-        return True
 
     async def _drain(self) -> None:
         """What is in work may end within the deadline; the rest is the next start's, and so are fences."""
@@ -424,8 +377,7 @@ class Worker:
             _, late = await asyncio.wait(tasks, timeout=self._settings.stop_timeout)
             for task in late:
                 task.cancel()
-        self._drained = True
-        self._due.set()
+        self._commits.end()
 
     async def _pause(self, seconds: float) -> None:
         """Of thousands that wait at once, so without a task for each."""

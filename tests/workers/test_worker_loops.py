@@ -196,7 +196,7 @@ def test_an_idle_worker_counts_before_its_interval_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not while an upload is in work, for the next may share its commit; one that waits for the world is not."""
-    monkeypatch.setattr("workers.worker.IDLE_AFTER", 1e-5)
+    monkeypatch.setattr("workers.commits.IDLE_AFTER", 1e-5)
 
     async def scenario() -> None:
         log = ListLog()
@@ -226,7 +226,7 @@ def test_a_worker_is_idle_once_the_last_in_work_is_put_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was settled beside it is counted then, though the look after that one found the other in work."""
-    monkeypatch.setattr("workers.worker.IDLE_AFTER", 1e-5)
+    monkeypatch.setattr("workers.commits.IDLE_AFTER", 1e-5)
 
     async def scenario() -> None:
         log = ListLog()
@@ -243,7 +243,7 @@ def test_a_worker_is_idle_once_the_last_in_work_is_put_by(
         run = asyncio.create_task(worker.run())
         log.add("1.0")
         log.add("1.1")
-        await until(lambda: worker._settled == 1 and not worker._awaits_idleness, run)
+        await until(lambda: worker._commits._settled == 1 and not worker._commits._awaits_idleness, run)
         assert not bench.outcomes.announced
         slow_disk.set()
         await until(lambda: len(bench.outcomes.announced) == 1, run)

@@ -3,6 +3,7 @@
 payload           the bytes, in memory or in a file
 transfer_syntax   how a transfer syntax encodes them
 deflated          inflated within a limit, where it deflates them
+byte_order        big endian values as little endian
 elements          walks them in every native encoding, within limits
 dictionary        what the standard's and vendors' dictionaries say of a tag
 pydicom_tables    whence they have it

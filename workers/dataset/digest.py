@@ -14,12 +14,12 @@ The elements that tell whose object it is go into a digest of their own, so that
 Nothing else is normalised: no character set, no number format, no order.
 """
 
-import array
 import hashlib
 import struct
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from workers.dataset.byte_order import LittleEndianPayload, little_endian
 from workers.dataset.dictionary import TEXT_TAGS, is_text
 from workers.dataset.elements import (
     BEHIND_FILE_META,
@@ -30,8 +30,8 @@ from workers.dataset.elements import (
     Walker,
     is_group_length,
 )
-from workers.dataset.payload import Payload
-from workers.dataset.pixel_data import PHOTOMETRIC_INTERPRETATION
+from workers.dataset.payload import BLOCK, Payload, SlicePayload
+from workers.dataset.pixel_data import OF_ENCAPSULATION, PHOTOMETRIC_INTERPRETATION
 from workers.dataset.transfer_syntax import Encoding
 
 # Patient's name, ID, issuer and its qualifiers; study, series; accession number and its issuer.
@@ -54,8 +54,7 @@ LEFT_OUT = frozenset(
         0x0028_0006,  # Planar Configuration: means nothing in a codestream (PS3.5 8.2.4)
         0x0088_0130,  # Storage Media File-set ID
         0x0088_0140,  # Storage Media File-set UID
-        0x7FE0_0001,  # Extended Offset Table
-        0x7FE0_0002,  # Extended Offset Table Lengths
+        *OF_ENCAPSULATION,
         PIXEL_DATA,
         0xFFFC_FFFC,  # Data Set Trailing Padding
     }
@@ -64,20 +63,12 @@ _PAD = b" \0"
 
 _WHOLE = 64 * 1024  # bytes; longer values are digested in blocks
 _NOTHING = hashlib.sha256().digest()
-_BLOCK = 1024 * 1024  # a multiple of every number's width
 _HEADER = struct.Struct("<HHI").pack
 # Looked up once: this is a hot path.
 _VALUE, _SEQUENCE, _FRAGMENTS = Kind.VALUE, Kind.SEQUENCE, Kind.FRAGMENTS
 _ITEM = _HEADER(0xFFFE, 0xE000, UNDEFINED)
 _ITEM_END = _HEADER(0xFFFE, 0xE00D, 0)
 _SEQUENCE_END = _HEADER(0xFFFE, 0xE0DD, 0)
-
-# PS3.5 7.3: which values byte order concerns, and the width of their numbers. Array type codes.
-_NUMBERS = {
-    **dict.fromkeys((b"US", b"SS", b"OW", b"AT"), "H"),
-    **dict.fromkeys((b"UL", b"SL", b"FL", b"OF", b"OL"), "I"),
-    **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), "Q"),
-}
 
 
 class ContentDigests(NamedTuple):
@@ -91,19 +82,6 @@ class _Hash(Protocol):
     def update(self, data: bytes | memoryview, /) -> None: ...
     def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
-
-
-def little_endian(value: bytes | memoryview, vr: bytes) -> bytes:
-    """A big endian value with its numbers turned to little endian; as it is where it holds no whole numbers."""
-    code = _NUMBERS.get(vr)
-    if code is None:
-        return bytes(value)
-    numbers = array.array(code)
-    if len(value) % numbers.itemsize:
-        return bytes(value)
-    numbers.frombytes(value)
-    numbers.byteswap()
-    return numbers.tobytes()
 
 
 class _Sink:
@@ -203,11 +181,11 @@ class _Canonical:
 
     def _add_blocks(self, sink: _Sink, token: Token, length: int) -> None:
         sink.flush()
-        code = _NUMBERS.get(token.vr) if token.big else None
-        swaps = code is not None and token.length % array.array(code).itemsize == 0
-        for start in range(0, length, _BLOCK):
-            block = self._payload.read(token.value + start, min(_BLOCK, length - start))
-            sink.hash.update(little_endian(block, token.vr) if swaps else block)
+        value: Payload = SlicePayload(self._payload, token.value, token.length)
+        if token.big:
+            value = LittleEndianPayload(value, token.vr)
+        for start in range(0, length, BLOCK):
+            sink.hash.update(value.read(start, min(BLOCK, length - start)))
 
 
 class ContentDigester:

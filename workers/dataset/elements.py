@@ -33,8 +33,8 @@ _WINDOW = 256 * 1024  # bytes read at once; a value is stepped over without bein
 _LOOK_AHEAD = 24  # an element header (12) and the first item header of its value, with the VR in it
 
 # PS3.5 7.1.2, Table 7.1-2: 16-bit length; all other VRs, also future ones, have 32 bits.
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _BYTES_VRS = frozenset({b"UN", b"OB"})  # PS3.5 7.3: no byte order concerns these
 
 
@@ -236,7 +236,7 @@ class Walker:
         if not group and not number and self._zeros_remain():
             return self._finish()
         tag = group << 16 | number
-        if level.explicit and vr not in _SHORT_VRS:
+        if level.explicit and vr not in SHORT_VRS:
             length = self._long_length(level, at, tag, vr)
             value += 4
         if tag > level.previous:
@@ -267,7 +267,7 @@ class Walker:
         """The 32-bit length behind a VR and two reserved bytes (PS3.5 7.1.2)."""
         if not _is_vr(vr):
             raise Rejected(Reason.STRUCTURE, self._position, "no VR where an explicit one is due")
-        if vr not in _LONG_VRS:
+        if vr not in LONG_VRS:
             self.findings.note(Finding.UNKNOWN_VR, tag)
         if self._position + 12 > level.end:
             raise self._overrun(level, self._position, "an element header does not fit")

@@ -10,13 +10,15 @@ anew, else those of the pixel data's group and of groups with a changed element.
 """
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from workers.dataset.byte_order import LittleEndianPayload, little_endian
 from workers.dataset.dictionary import TEXT_VRS, private_vr, public_vr
-from workers.dataset.digest import little_endian
 from workers.dataset.elements import (
+    LONG_VRS,
     LONGEST_DEFINED,
     PIXEL_DATA,
+    SHORT_VRS,
     UNDEFINED,
     Element,
     Kind,
@@ -24,7 +26,7 @@ from workers.dataset.elements import (
     Walker,
     is_group_length,
 )
-from workers.dataset.payload import BLOCK, JoinedPayload, MemoryPayload, Payload, SlicePayload, check_range
+from workers.dataset.payload import JoinedPayload, MemoryPayload, Payload, SlicePayload
 from workers.dataset.pixel_data import PIXEL_REPRESENTATION
 from workers.dataset.transfer_syntax import Encoding
 
@@ -43,8 +45,8 @@ _LUT_DESCRIPTOR = 0x0028_3002
 _LUT_DATA = 0x0028_3006
 _FIRST_CREATOR, _LAST_CREATOR = 0x10, 0xFF  # PS3.5 7.8.1: (gggg,0010-00FF)
 
-_SHORT_VRS = frozenset("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())  # noqa: SIM905 - a table
-_KNOWN_VRS = _SHORT_VRS | TEXT_VRS | {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UN", "UV"}
+_SHORT_VRS = frozenset(vr.decode("ascii") for vr in SHORT_VRS)
+_KNOWN_VRS = _SHORT_VRS | {vr.decode("ascii") for vr in LONG_VRS}
 # PS3.5 6.2: bytes of one value; a value of another length cannot be of that VR.
 _WIDTHS = {
     **dict.fromkeys(("US", "SS", "OW"), 2),
@@ -70,29 +72,6 @@ def explicit_element(tag: int, vr: str, value: bytes) -> bytes:
     if len(value) % 2:
         value += b" " if vr in TEXT_VRS and vr != "UI" else b"\0"
     return explicit_header(tag, vr, len(value)) + value
-
-
-class _LittleEndianPayload:
-    """A big endian value, its numbers turned while they are read."""
-
-    def __init__(self, value: Payload, vr: bytes) -> None:
-        self._value = value
-        self._vr = vr
-        self.size: int = value.size
-
-    def read(self, offset: int, length: int) -> memoryview:
-        """See `Payload.read`."""
-        check_range(offset, length, self.size)
-        start = offset - offset % 8
-        end = min(self.size, offset + length + 7)
-        end -= 0 if end == self.size else end % 8
-        turned = little_endian(self._value.read(start, end - start), self._vr)
-        return memoryview(turned)[offset - start : offset - start + length]
-
-    def blocks(self, size: int = BLOCK) -> Iterator[memoryview]:
-        """See `Payload.blocks`."""
-        for offset in range(0, self.size, size):
-            yield self.read(offset, min(size, self.size - offset))
 
 
 class _DataSet:
@@ -181,7 +160,7 @@ class _Writer:
             return
         piece: Payload = SlicePayload(self._payload, token.value, token.length)
         self._flush()
-        self._segments.append(_LittleEndianPayload(piece, token.vr) if turn else piece)
+        self._segments.append(LittleEndianPayload(piece, token.vr) if turn else piece)
         self._start += token.length
 
     def insert(self, element: bytes | None) -> None:

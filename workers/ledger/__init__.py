@@ -3,6 +3,7 @@
     logs       what is read: outcomes and commitments, of the spool (`spool_logs`) or of Kafka (`topic_logs`)
     inserts    records as rows; pure
     tables     where they go; the same in SQLite and PostgreSQL
+    database   where the tables are: SQLite or a PostgreSQL server
     ledger     one transaction: the rows of a batch, and how far the log is read
     consumer   reads on, for as long as there is more
     rebuild    the same rows from heads of objects, lanes and move records

@@ -32,18 +32,20 @@ def logs_of(settings: Settings) -> Logs:
 
 
 def catch_up(ledger: Ledger, logs: Logs) -> int:
-    """Enter all that the logs have now; how many records that were.
+    """Enter all that the logs have now; how many records that were. Raises what `entered` raises."""
+    return sum(entered(ledger, logs))
+
+
+def entered(ledger: Ledger, logs: Logs) -> Iterator[int]:
+    """Enter what the logs have, batch by batch as it is iterated: of each, how many records that were.
 
     Raises:
         LedgerUnavailable: the database does not answer.
         KafkaUnreachable, SpoolMismatch, OSError: the logs'.
     """
-    taken = 0
     while batches := logs.read(ledger.positions()):
         for batch in batches:
-            if ledger.take(batch):
-                taken += len(batch.records)
-    return taken
+            yield len(batch.records) if ledger.take(batch) else 0
 
 
 def move_rows(settings: Settings) -> Iterator[Row]:

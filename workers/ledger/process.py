@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
 from typing import Final
 
 import structlog
@@ -15,7 +14,7 @@ from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
 from ingest.contract.stop_signals import stop_by_signal
 from workers.errors import Unavailable
-from workers.ledger.consumer import logs_of, move_rows
+from workers.ledger.consumer import entered, logs_of, move_rows
 from workers.ledger.database import LedgerUnavailable, open_database
 from workers.ledger.inserts import ALARMS
 from workers.ledger.ledger import Ledger
@@ -122,23 +121,16 @@ class _Keeper:
                 await self._pause(_RETRY)
 
     def _turn(self, ledger: Ledger, logs: Logs) -> None:
-        for taken in self._batches(ledger, logs):
+        for taken in entered(ledger, logs):
             self._metrics.taken.add(amount=taken)
             self._metrics.raised, self._metrics.lost = ledger.counts()
-        if not self._stop.is_set():
-            self._metrics.caught_up()
+            if self._stop.is_set():
+                return
+        self._metrics.caught_up()
         if time.monotonic() - self._moves_at >= self._settings.ledger.moves_interval:
             ledger.note_moves(move_rows(self._settings))
             self._metrics.raised, self._metrics.lost = ledger.counts()
             self._moves_at = time.monotonic()
-
-    def _batches(self, ledger: Ledger, logs: Logs) -> Iterator[int]:
-        """As `consumer.catch_up`, until it is to stop."""
-        while batches := logs.read(ledger.positions()):
-            for batch in batches:
-                if self._stop.is_set():
-                    return
-                yield len(batch.records) if ledger.take(batch) else 0
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -8,7 +8,7 @@ from kafka.structs import OffsetAndMetadata
 from ingest.contract.kafka import LogRewound
 from workers.log.commit_metadata import OffsetCheckpoint, Range, decode_metadata, encode_metadata
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 def commit_of(checkpoint: OffsetCheckpoint) -> OffsetAndMetadata:
@@ -54,7 +54,7 @@ def _from_the_start_of_the_log(checkpoint: OffsetCheckpoint, first: int) -> Offs
 
 def report_loss(partition: int, expected: int, found: int) -> int:
     """Say that records from ``expected`` to ``found`` are gone; how many."""
-    _log.error(
+    logger.error(
         "the log has lost records that were not read: retention has overtaken the workers",
         partition=partition,
         first=expected,

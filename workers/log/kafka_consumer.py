@@ -30,7 +30,7 @@ from workers.log.offset_progress import OffsetProgress
 MAXIMUM_READ: Final = 4 << 20  # bytes of records in one read
 _RETRY_AFTER: Final = 1.0  # seconds
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 class KafkaReader:
@@ -114,7 +114,7 @@ class KafkaReader:
         """Commit what was offered, leave the group and let go, in a few seconds at most."""
         self._poller.stop()
         if not await asyncio.to_thread(self._poller.join_within, CLOSE):
-            _log.warning(
+            logger.warning(
                 "the consumer group was not left in time; it will miss this worker only after a while"
             )
 

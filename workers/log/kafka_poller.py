@@ -46,7 +46,7 @@ _HEARTBEATS: Final = 4  # within a session, at least
 _HEARTBEAT: Final = 2.0  # s; a member hears of a rebalance with its next one
 _RETRY_AFTER: Final = 1.0  # s
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(eq=False)
@@ -179,7 +179,7 @@ class KafkaPoller:
         except KafkaError as error:
             if not _passes(error):
                 raise
-            _log.warning("Kafka does not answer", error=type(error).__name__)
+            logger.warning("Kafka does not answer", error=type(error).__name__)
             time.sleep(_RETRY)
         self._answer_questions()
 
@@ -214,7 +214,7 @@ class KafkaPoller:
             # Its listener commits what was offered last.
             self._consumer.close(autocommit=False, timeout_ms=int(1000 * CLOSE))
         except Exception as error:  # noqa: BLE001 - there is nothing more to lose
-            _log.warning("the consumer did not close cleanly", error=type(error).__name__)
+            logger.warning("the consumer did not close cleanly", error=type(error).__name__)
 
     def _keep_the_budget(self) -> None:
         held = self._pushed - self._taken
@@ -345,7 +345,7 @@ class KafkaPoller:
         try:
             await self._consumer.commit_async(offsets)
         except Exception as error:  # noqa: BLE001 - the rebalance must go on
-            _log.warning("partitions were given back without a last commit", error=type(error).__name__)
+            logger.warning("partitions were given back without a last commit", error=type(error).__name__)
 
 
 class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types

@@ -162,7 +162,13 @@ class Reassembler:
         if upload.file:
             return upload
         name = scratch_name(upload.partition, upload.upload_id)
-        await self._scratch.write(name, 0, upload.payload.blocks())
+        try:
+            await self._scratch.write(name, 0, upload.payload.blocks())
+        except OSError:
+            # Nobody else would: the upload stays in memory, and knows of no file.
+            with contextlib.suppress(OSError):
+                await self._scratch.remove(name)
+            raise
         file = self._scratch.payload(name, upload.payload.size)
         return replace(upload, payload=file, file=file)
 

@@ -8,5 +8,6 @@
 ``encapsulation``  codestreams as a Pixel Data element of undefined length (PS3.5 A.4)
 ``codestream``     headers of codestreams, read before anything is decoded
 ``codec``          the worker's side of the codec processes
+``decoding``       native frames out of codestreams, by the codec
 ``digest``         the pixel part of content digest c1
 """

@@ -165,6 +165,17 @@ def read_jpeg(data: memoryview) -> Header:
     raise _damaged("no frame header")
 
 
+def check_end(data: memoryview) -> None:
+    """Make sure that a JPEG codestream is not cut: EOI comes behind the last scan (10918-1 B.1.1.3; in a scan neither occurs).
+
+    Raises:
+        CodecFailed: DAMAGED.
+    """
+    whole = bytes(data)
+    if whole.rfind(b"\xff\xd9") < whole.rfind(b"\xff\xda"):
+        raise _damaged("the codestream is cut")
+
+
 def _near(data: memoryview) -> int:
     """The largest NEAR of all scans (14495-1 C.2.3); FFDA cannot occur within JPEG-LS data (A.1)."""
     whole = bytes(data)

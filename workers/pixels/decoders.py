@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from openjpeg.utils import decode as openjpeg_decode
 from openjpeg.utils import encode_array as openjpeg_encode
 
-from workers.pixels.codestream import Header, check, read_jpeg_2000, unboxed
+from workers.pixels.codestream import Header, check, check_end, read_jpeg_2000, unboxed
 from workers.pixels.form import CodecFailed, Coding, Failure, FrameForm
 
 Samples = NDArray[np.integer]
@@ -124,6 +124,7 @@ def _decode_jpeg_ls(data: memoryview, form: FrameForm, header: Header) -> Sample
 
 
 def _decode_jpeg_lossless(data: memoryview, form: FrameForm, header: Header) -> Samples:
+    check_end(data)  # the library would make the rest up, and warns of that where nobody hears it
     try:
         # Saying that colours are what they should become is how the library is told not to convert them.
         colours = _JCS_RGB if header.components == 3 else None  # noqa: PLR2004 - three components

@@ -5,6 +5,8 @@
 ``encoded``  SHA-256 over the bytes of all fragments in order: for what is lossy, or video, or what no
              decoder here can read. It never equals a native one
 
+Planar Configuration, which the rest of c1 leaves out, counts where samples are digested in the order that it tells.
+
 A codestream that could be either (JPEG 2000 in .91 or .203) is native if its wavelet is reversible and the
 instance does not say that it has been lossily compressed.
 """
@@ -14,23 +16,9 @@ import hashlib
 from typing import Literal, NamedTuple
 
 from workers.pixels.codec import Codec
+from workers.pixels.decoding import LOSSLESS, DecodedFrames, coding_of
 from workers.pixels.form import CodecFailed, Coding
 from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_blocks
-
-_EITHER = {
-    "1.2.840.10008.1.2.4.91": Coding.JPEG_2000,
-    "1.2.840.10008.1.2.4.203": Coding.JPEG_2000,
-}
-LOSSLESS = {
-    "1.2.840.10008.1.2.1.98": Coding.UNCOMPRESSED,
-    "1.2.840.10008.1.2.4.57": Coding.JPEG_LOSSLESS,
-    "1.2.840.10008.1.2.4.70": Coding.JPEG_LOSSLESS,
-    "1.2.840.10008.1.2.4.80": Coding.JPEG_LS,
-    "1.2.840.10008.1.2.4.90": Coding.JPEG_2000,
-    "1.2.840.10008.1.2.4.201": Coding.JPEG_2000,
-    "1.2.840.10008.1.2.4.202": Coding.JPEG_2000,
-    "1.2.840.10008.1.2.5": Coding.RLE,
-}
 
 
 class PixelDigest(NamedTuple):
@@ -38,12 +26,6 @@ class PixelDigest(NamedTuple):
 
     kind: Literal["native", "encoded"]
     hex: str  # SHA-256, 64 digits
-
-
-def coding_of(transfer_syntax_uid: str, *, marked_lossy: bool) -> Coding | None:
-    """How frames decode to exact samples; ``None`` where they do not."""
-    coding = LOSSLESS.get(transfer_syntax_uid)
-    return _EITHER.get(transfer_syntax_uid) if coding is None and not marked_lossy else coding
 
 
 async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) -> PixelDigest:
@@ -68,7 +50,8 @@ async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) 
 
 async def encoded_digest(pixels: PixelData) -> PixelDigest:
     """The digest of encapsulated pixel data that is not decoded."""
-    digest = hashlib.sha256()
+    is_native = LOSSLESS.get(pixels.transfer_syntax_uid) is Coding.UNCOMPRESSED
+    digest = hashlib.sha256(_order(pixels) if is_native else b"")
     for block in EncapsulatedFrames(pixels).blocks():
         digest.update(block)
         await asyncio.sleep(0)
@@ -86,8 +69,13 @@ async def matches(pixels: PixelData, expected: PixelDigest, codec: Codec) -> boo
     return await pixel_digest(pixels, codec, settle=False) == expected
 
 
+def _order(pixels: PixelData) -> bytes:
+    """Tells samples that are a plane after the other from the same bytes that are a pixel after the other."""
+    return b"planar" if pixels.is_planar else b""
+
+
 async def _native(pixels: PixelData) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"" if pixels.fits else _order(pixels))
     for block in native_blocks(pixels):
         digest.update(block)
         await asyncio.sleep(0)
@@ -96,7 +84,7 @@ async def _native(pixels: PixelData) -> str:
 
 async def _decoded(pixels: PixelData, coding: Coding, codec: Codec) -> str:
     digest = hashlib.sha256()
-    frames, form = EncapsulatedFrames(pixels), pixels.form
+    frames = DecodedFrames(pixels, coding, codec)
     for index in range(pixels.description.number_of_frames):
-        digest.update(await codec.decode(frames.frame(index), coding, form))
+        digest.update(await frames.frame(index))
     return digest.hexdigest()

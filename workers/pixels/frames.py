@@ -8,11 +8,12 @@ import array
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
-from workers.dataset.digest import little_endian
+from workers.dataset.byte_order import LittleEndianPayload
 from workers.dataset.elements import ITEM, PIXEL_DATA, Element
 from workers.dataset.findings import Finding
-from workers.dataset.payload import BLOCK, Payload
+from workers.dataset.payload import BLOCK, Payload, SlicePayload
 from workers.dataset.pixel_data import LONGEST_TABLE, PixelDescription
 from workers.pixels.codestream import JPEG_2000_START, JPEG_START
 from workers.pixels.form import FrameForm
@@ -21,6 +22,7 @@ INTEGER_BITS = (1, 8, 16, 32)  # Bits Allocated that have a canonical form here
 LONGEST_CODESTREAM = 256 * 1024 * 1024  # bytes of one encapsulated frame that is read into memory
 
 _ITEM_HEADER = struct.Struct("<HHI")
+_BEGINNING = 8  # bytes of an item that tell what it is
 _WINDOW = 64 * 1024
 
 
@@ -68,17 +70,26 @@ class PixelData:
             and Finding.DUPLICATE_TAG not in pixels.problems
         )
 
+    @property
+    def fits(self) -> bool:
+        """Whether the native value is the frames of the description, and no more than a pad byte."""
+        need, length = self.description.native_length, self.description.length
+        return self.whole_samples and need <= length <= need + need % 2
+
+    @property
+    def is_planar(self) -> bool:
+        """PS3.3 C.7.6.3.1.3: all samples of one plane, then the next; without meaning for one sample a pixel."""
+        return self.description.planar_configuration == 1 and self.description.samples_per_pixel > 1
+
 
 def native_blocks(pixels: PixelData) -> Iterator[memoryview]:
     """All native samples in canonical form, in blocks of bounded size whatever a frame measures.
 
     Where the description does not fit the bytes, or holds no integers: all of the value's bytes, little endian.
     """
-    description = pixels.description
-    need = description.native_length
-    fits = pixels.whole_samples and need <= description.length <= need + need % 2
-    length = need if fits else description.length
-    if not fits or description.bits_allocated == 1 or not _is_planar(description):
+    description, fits = pixels.description, pixels.fits
+    length = description.native_length if fits else description.length
+    if not fits or description.bits_allocated == 1 or not pixels.is_planar:
         position = 0
         remaining = description.rows * description.columns * description.number_of_frames
         while position < length:
@@ -99,24 +110,27 @@ def native_frame(pixels: PixelData, index: int) -> memoryview:
     """One native frame of a description that fits its bytes; `FrameForm.size` bytes of whole samples."""
     description = pixels.description
     size = description.frame_bits // 8
-    if _is_planar(description):
+    if pixels.is_planar:
         return _interleaved(pixels, index, 0, description.rows * description.columns)
     return _native(pixels, index * size, size)
 
 
-def _is_planar(description: PixelDescription) -> bool:
-    """PS3.3 C.7.6.3.1.3: all samples of one plane, then the next; without meaning for one sample a pixel."""
-    return description.planar_configuration == 1 and description.samples_per_pixel > 1
+def samples_together(frame: bytes, form: FrameForm) -> bytes:
+    """A planar frame of whole samples with the samples of each pixel together."""
+    import numpy as np  # noqa: PLC0415 - as below
+
+    shape = form.samples_per_pixel, form.rows * form.columns, form.bits_allocated // 8
+    return np.frombuffer(frame, np.uint8).reshape(shape).swapaxes(0, 1).tobytes()
 
 
 def _native(pixels: PixelData, position: int, length: int) -> memoryview:
-    """Bytes of the native value as little endian; both bounds are on a word unless the value ends."""
+    """Bytes of the native value as little endian."""
     description = pixels.description
-    data = pixels.data_set.read(description.value_offset + position, length)
     if not description.big_endian:
-        return data
+        return pixels.data_set.read(description.value_offset + position, length)
     # PS3.5 7.3: byte order concerns the 16-bit words of OW, whatever samples they hold, and no bytes of OB.
-    return memoryview(little_endian(data, description.vr.encode("ascii", "replace")))
+    value = SlicePayload(pixels.data_set, description.value_offset, description.length)
+    return LittleEndianPayload(value, description.vr.encode("ascii", "replace")).read(position, length)
 
 
 def _unpacked(block: memoryview) -> memoryview:
@@ -158,9 +172,10 @@ class EncapsulatedFrames:
         self._read_items()
 
     def blocks(self) -> Iterator[memoryview]:
-        """The bytes of all fragments in order, frames or no frames."""
+        """The bytes of all fragments in order, frames or no frames, and of a first item that is no offset table."""
         data_set = self._pixels.data_set
-        for offset, length in zip(self._offsets, self._lengths, strict=True):
+        first = [] if self._may_have_table() else [self._table]
+        for offset, length in chain(first, zip(self._offsets, self._lengths, strict=True)):
             for start in range(0, length, BLOCK):
                 yield data_set.read(offset + start, min(BLOCK, length - start))
 
@@ -201,6 +216,39 @@ class EncapsulatedFrames:
             return data_set.read(self._offsets[start], length)
         pieces = [data_set.read(self._offsets[at], self._lengths[at]) for at in range(start, end)]
         return memoryview(b"".join(pieces))
+
+    def refuse_uncounted(self, start: bytes) -> None:
+        """Make sure that the items are an offset table and the frames; ``start``: of each codestream, empty if unknown.
+
+        Raises:
+            FramesUnknown: there is more, which a decoder would pass over.
+        """
+        self.assign()
+        if not self._may_have_table():
+            raise FramesUnknown("no offset table, and something else in its place")
+        firsts = frozenset(self._first)
+        for number, place in enumerate(zip(self._offsets, self._lengths, strict=True)):
+            if start and number not in firsts and self._begins(*place).startswith(start):
+                raise FramesUnknown("more codestreams than frames")
+
+    def _begins(self, offset: int, length: int) -> bytes:
+        """The first bytes of an item's value."""
+        return self._pixels.data_set.read(offset, min(_BEGINNING, length)).tobytes()
+
+    def _may_have_table(self) -> bool:
+        """Whether the first item may be a Basic Offset Table (PS3.5 A.4), be it right or wrong.
+
+        It is empty, or has an entry for each frame, or entries that grow from 0; and there is something to point at. Some
+        senders leave the table out, and have a frame in its place.
+        """
+        offset, length = self._table
+        if not length or not self._offsets:
+            return not length
+        if length % 4 or length > LONGEST_TABLE:
+            return False
+        entries = array.array("I", self._pixels.data_set.read(offset, length).tobytes())
+        is_growing = not entries[0] and all(one < other for one, other in pairwise(entries))
+        return is_growing or len(entries) == self._pixels.description.number_of_frames
 
     def _read_items(self) -> None:
         """Each fragment's place; the walk of the data set has found them sound and counted them."""
@@ -271,11 +319,9 @@ class EncapsulatedFrames:
 
     def _by_markers(self, frames: int) -> None:
         """Without a table a frame begins where a fragment begins like a codestream (SOI, or SOC and SIZ)."""
-        data_set = self._pixels.data_set
         numbers = array.array("Q")
-        for fragment, (offset, length) in enumerate(zip(self._offsets, self._lengths, strict=True)):
-            head = data_set.read(offset, min(4, length)).tobytes()
-            if head == JPEG_2000_START or (head[:2] == JPEG_START and head[2:3] == b"\xff"):
+        for fragment, place in enumerate(zip(self._offsets, self._lengths, strict=True)):
+            if self._begins(*place).startswith((JPEG_2000_START, JPEG_START + b"\xff")):
                 numbers.append(fragment)
         if len(numbers) != frames or numbers[0]:
             raise FramesUnknown("more fragments than frames, and nothing that assigns them")

@@ -1,7 +1,7 @@
 """The stages an instance passes, each a function: the instance in; facts about it, or `Rejected`, out.
 
 ``seal``         are these the bytes that were received?
-``deduplicate``  known already? And later: the same object as the stored one, or a conflict?
+``deduplicate``  known already? And once it is validated: compared with what is stored, the same object or a conflict?
 ``validate``     is it what it claims, and can it be read?
 ``transcode``    to JPEG 2000 lossless, proved; or ``passage``, why it keeps its bytes
 ``store``        one conditional create

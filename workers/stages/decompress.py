@@ -9,22 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingest.contract.records import Instance
-from workers.dataset.digest import little_endian
+from workers.dataset.byte_order import LittleEndianPayload
 from workers.dataset.elements import LONGEST_DEFINED, PIXEL_DATA
 from workers.dataset.explicit_vr import CannotReencode, explicit_element, explicit_header, explicit_vr
 from workers.dataset.payload import BLOCK, Payload, SlicePayload
-from workers.dataset.pixel_data import (
-    EXTENDED_OFFSET_TABLE,
-    EXTENDED_OFFSET_TABLE_LENGTHS,
-    PHOTOMETRIC_INTERPRETATION,
-    PLANAR_CONFIGURATION,
-)
+from workers.dataset.pixel_data import OF_ENCAPSULATION, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION
 from workers.dataset.transfer_syntax import EXPLICIT_VR_LITTLE_ENDIAN, Encoding
 from workers.errors import Rejected
 from workers.pixels.codec import Codec
-from workers.pixels.digest import coding_of, pixel_digest
+from workers.pixels.decoding import DecodedFrames, coding_of
+from workers.pixels.digest import pixel_digest
 from workers.pixels.form import CodecFailed
-from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData
+from workers.pixels.frames import FramesUnknown, PixelData
 from workers.stages.transcode import pixel_data_of
 from workers.stages.validate import Examination, validate
 
@@ -60,8 +56,8 @@ async def decompress(examination: Examination, codec: Codec, write: Write) -> No
         # PS3.5 A.1: in implicit VR, Pixel Data is OW.
         vr = element.vr or b"OW"
         write(explicit_header(PIXEL_DATA, vr.decode("ascii"), element.length))
-        value = SlicePayload(examination.data_set, element.value, element.length)
-        await asyncio.to_thread(_copy, value, write, vr if element.big else b"")
+        value: Payload = SlicePayload(examination.data_set, element.value, element.length)
+        await asyncio.to_thread(_copy, LittleEndianPayload(value, vr) if element.big else value, write)
     await asyncio.to_thread(_copy, behind, write)
 
 
@@ -98,7 +94,7 @@ async def prove(result: Payload, original: Examination, codec: Codec, scratch: P
 
 def _changes(examination: Examination) -> dict[int, bytes | None]:
     """What follows from the transfer syntax (PS3.5 8.2.4, PS3.3 C.7.6.3.1.3)."""
-    changes: dict[int, bytes | None] = {EXTENDED_OFFSET_TABLE: None, EXTENDED_OFFSET_TABLE_LENGTHS: None}
+    changes: dict[int, bytes | None] = dict.fromkeys(OF_ENCAPSULATION)
     pixels = examination.pixels
     assert pixels is not None
     if pixels.photometric_interpretation == "YBR_RCT":
@@ -119,18 +115,15 @@ async def _frames(pixels: PixelData, codec: Codec, write: Write) -> None:
         raise CannotDecompress("its native pixels are longer than a value may be")
     wide = description.bits_allocated > 8  # noqa: PLR2004 - PS3.5 8.1.2: then OW
     write(explicit_header(PIXEL_DATA, "OW" if wide else "OB", length + length % 2))
-    frames, form = EncapsulatedFrames(pixels), pixels.form
     try:
+        frames = DecodedFrames(pixels, coding, codec)
         for index in range(description.number_of_frames):
-            frame = await codec.decode(frames.frame(index), coding, form)
-            await asyncio.to_thread(write, frame)
+            await asyncio.to_thread(write, await frames.frame(index))
     except (FramesUnknown, CodecFailed) as error:
         raise CannotDecompress(f"a frame cannot be decoded: {error}") from None
     write(bytes(length % 2))
 
 
-def _copy(payload: Payload, write: Write, big: bytes = b"") -> None:
-    """Write a payload; ``big``: its VR where its numbers are big endian."""
+def _copy(payload: Payload, write: Write) -> None:
     for offset in range(0, payload.size, BLOCK):
-        block = payload.read(offset, min(BLOCK, payload.size - offset))
-        write(little_endian(block, big) if big else block)
+        write(payload.read(offset, min(BLOCK, payload.size - offset)))

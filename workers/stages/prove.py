@@ -47,7 +47,7 @@ _NOTHING: Final = Unresolved()
 
 T = TypeVar("T")
 
-_log = structlog.get_logger()
+logger = structlog.get_logger(__name__)
 
 
 def refuse_unprovable(settings: Settings) -> None:
@@ -147,9 +147,10 @@ class Prover:
                         await store.read_back(keys, look)
             except Unavailable:
                 keys.clear()  # each of them is asked about again, and says why
-            except Exception:  # noqa: BLE001 - a defect of ours; see `_finding`
+            except Exception:
+                # A defect of ours; see `_finding`.
                 keys.clear()
-                _log.exception("proof failed")
+                logger.exception("proof failed")
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(self._at_once, len(keys))):
@@ -169,11 +170,11 @@ class Prover:
                 if finding is not None:
                     return finding
         except Unavailable as error:
-            _log.warning("proof put off", reason=str(error))
-        except Exception:  # noqa: BLE001 - a defect of ours, but see below
-            # If it ended the process, the next would meet the same question, and the next:
+            logger.warning("proof put off", reason=str(error))
+        except Exception:
+            # A defect of ours. If it ended the process, the next would meet the same question, and the next:
             # so this one instance is not committed, and all else goes on.
-            _log.exception("proof failed", sop_instance_uid=question.uid)
+            logger.exception("proof failed", sop_instance_uid=question.uid)
         return Finding.UNAVAILABLE
 
 
@@ -200,7 +201,7 @@ class _Question:
             current = await find_object(store, self.key) if waiting != _NOTHING else None
             stored = None if current is None else current.manifest
             if self._is_apart(waiting, stored):
-                _log.warning("commitment refused: set apart", sop_instance_uid=self.uid)
+                logger.warning("commitment refused: set apart", sop_instance_uid=self.uid)
                 return Finding.SET_APART
             for kept in waiting.made_way:
                 if kept.claim.may_be_of(self._mine) and not await self._is_kept(store, kept.key):
@@ -231,7 +232,9 @@ class _Question:
             return await _proved(store, key, self._policy) is not None
         except Damaged as damage:
             await _to_its_end(set_aside_if_damaged(store, key, Place.CONFLICT, str(damage)))
-            _log.error("damaged entry set aside", sop_instance_uid=self.uid, reason=str(damage))
+            logger.error(  # noqa: TRY400 - of the store; the reason says all
+                "damaged entry set aside", sop_instance_uid=self.uid, reason=str(damage)
+            )
             return False
 
     def _is_apart(self, waiting: Unresolved, stored: Manifest | None) -> bool:
@@ -255,7 +258,7 @@ class _Question:
         aside = await _to_its_end(set_aside_if_damaged(store, self.key, Place.STORED, why))
         if aside is None:
             return None
-        _log.error("damaged object set aside", sop_instance_uid=self.uid, reason=why, key=str(aside))
+        logger.error("damaged object set aside", sop_instance_uid=self.uid, reason=why, key=str(aside))
         return Finding.DAMAGED
 
     async def _absent(self, store: ObjectStore, waiting: Unresolved) -> Finding | None:

@@ -21,15 +21,17 @@ from workers.dataset.pixel_data import (
     EXTENDED_OFFSET_TABLE,
     EXTENDED_OFFSET_TABLE_LENGTHS,
     LOSSY_IMAGE_COMPRESSION,
+    OF_ENCAPSULATION,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
 )
 from workers.dataset.transfer_syntax import Encoding
 from workers.pixels.codec import Codec
-from workers.pixels.digest import LOSSLESS, PixelDigest, encoded_digest, pixel_digest
+from workers.pixels.decoding import LOSSLESS, DecodedFrames
+from workers.pixels.digest import PixelDigest, encoded_digest, pixel_digest
 from workers.pixels.encapsulation import SEQUENCE_DELIMITATION, Encapsulation
-from workers.pixels.form import CodecFailed, Coding
-from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_frame
+from workers.pixels.form import CodecFailed
+from workers.pixels.frames import FramesUnknown, PixelData, native_frame
 from workers.stages.passage import Passage, passage
 from workers.stages.validate import Examination
 
@@ -142,16 +144,14 @@ class _Frames:
 
     def __init__(self, pixels: PixelData, codec: Codec) -> None:
         self._pixels = pixels
-        self._codec = codec
-        self._coding: Coding | None = None
+        self._decoded: DecodedFrames | None = None
         if pixels.description.encapsulated:
-            self._coding = LOSSLESS[pixels.transfer_syntax_uid]
-            self._frames = EncapsulatedFrames(pixels)
+            self._decoded = DecodedFrames(pixels, LOSSLESS[pixels.transfer_syntax_uid], codec)
 
     async def frame(self, index: int) -> bytes | memoryview:
-        if self._coding is None:
+        if self._decoded is None:
             return native_frame(self._pixels, index)
-        return await self._codec.decode(self._frames.frame(index), self._coding, self._pixels.form)
+        return await self._decoded.frame(index)
 
 
 class _FragmentFile:
@@ -198,7 +198,7 @@ def _around(examination: Examination, fragments: _FragmentFile, *, transform: bo
     """
     pixels = examination.pixels
     assert pixels is not None
-    changes: dict[int, bytes | None] = {EXTENDED_OFFSET_TABLE: None, EXTENDED_OFFSET_TABLE_LENGTHS: None}
+    changes: dict[int, bytes | None] = dict.fromkeys(OF_ENCAPSULATION)
     if transform:
         changes[PHOTOMETRIC_INTERPRETATION] = explicit_element(PHOTOMETRIC_INTERPRETATION, "CS", b"YBR_RCT")
     if pixels.planar_configuration:

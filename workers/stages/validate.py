@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.contract.records import Instance
+from workers.dataset.byte_order import little_endian
 from workers.dataset.deflated import inflate
-from workers.dataset.digest import ContentDigester, ContentDigests, little_endian
+from workers.dataset.digest import ContentDigester, ContentDigests
 from workers.dataset.elements import BEHIND_FILE_META, PIXEL_DATA, Element, Kind, Limits, Token, Walker
 from workers.dataset.findings import Finding, Findings
 from workers.dataset.identity import UID_TAGS, Identity, identify

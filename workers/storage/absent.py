@@ -13,15 +13,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import Final
 
 from workers.errors import Unavailable
 from workers.storage.layout import Area, Key
 from workers.storage.object_store import Listed, Look, ObjectStore, Pieces, Start, StoredBytes
 from workers.storage.root import OpenStore, Root
 from workers.storage.shard_map import ShardMap, WrongStores, read_identity, read_map
-
-R = TypeVar("R")
 
 _LOOK_EVERY: Final = 5.0  # seconds
 

@@ -264,7 +264,8 @@ class BucketStore:
             first = _gather(rest, self._limit)
             if first.whole:
                 budget.shrink(first.size)
-                self._replace_small(str(key), first.buffers)
+                with _relying_on(lease):
+                    self._replace_small(str(key), first.buffers)
                 return
         with self._staged(key, chain(first.buffers, rest)) as (staged, _), _relying_on(lease):
             self._bucket.copy_over(staged, str(key))

@@ -7,12 +7,11 @@ a damaged object aside, and `replace`, for a conflict that an administrator reso
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol, Self, TypeVar
+from typing import NamedTuple, Protocol, Self
 
 from workers.dataset.payload import Payload
 from workers.storage.layout import Area, Key
 
-R = TypeVar("R")
 Pieces = Iterable[bytes | memoryview]
 # What is shown of an object that is read back: its key, its size, its bytes in blocks that hold until the next one.
 Look = Callable[[Key, int, Iterator[memoryview]], None]

@@ -8,6 +8,7 @@ that fails is refused. What is tried lies under ``probe/`` and is removed again.
 import secrets
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from workers.errors import Unavailable
@@ -79,7 +80,7 @@ def probe_checksums(bucket: Bucket, checksums: "Checksums") -> None:
 
 def _probe_create(bucket: Bucket, name: str) -> Version:
     contents = [f"create {number} {name}".encode() for number in range(AT_ONCE)]
-    answers = _at_once([lambda data=data: bucket.create_once(name, data) for data in contents])  # type: ignore[misc]
+    answers = _at_once([partial(bucket.create_once, name, data) for data in contents])
     _one_winner(bucket, name, contents, answers, "creates a key once for each of several who try at a time")
     if bucket.create_once(name, b"late") is not None:
         raise WrongStores(f"{bucket.url} overwrites a key that was to be created, {_ADVICE}")
@@ -88,7 +89,7 @@ def _probe_create(bucket: Bucket, name: str) -> Version:
 
 def _probe_swap(bucket: Bucket, name: str, before: Version) -> None:
     contents = [f"swap {number} {name}".encode() for number in range(AT_ONCE)]
-    answers = _at_once([lambda data=data: bucket.swap_once(name, data, before) for data in contents])  # type: ignore[misc]
+    answers = _at_once([partial(bucket.swap_once, name, data, before) for data in contents])
     _one_winner(bucket, name, contents, answers, "lets several replace the same version of a key")
 
 

@@ -234,6 +234,17 @@ class _Work:
             await record_move(self._store, repeat.upload, places, self._key, reason)
 
     async def _replace(self) -> None:
+        try:
+            await self._replace_proved()
+        except Damaged as damage:  # since it was decided: the first content stays under the key
+            raise Unavailable(f"the preferred content {self._entry} is damaged: {damage}", _RETRY) from None
+
+    async def _replace_proved(self) -> None:
+        """Put the preferred content under the key.
+
+        Raises:
+            Damaged: it is not what was kept.
+        """
         found = await find_object(self._store, self._entry)
         payload = await self._store.open(self._entry)
         if found is None or payload is None:

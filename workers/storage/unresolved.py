@@ -65,9 +65,7 @@ async def filled_lanes(stores: Iterable[ObjectStore]) -> Mapping[str, Container[
 
     async def of(store: ObjectStore) -> frozenset[str] | None:
         try:
-            return frozenset(
-                [*await store.filled(Area.QUARANTINE), *await store.filled(Area.CONFLICTS)]
-            )  # fmt: skip
+            return frozenset([*await store.filled(Area.QUARANTINE), *await store.filled(Area.CONFLICTS)])
         except Unavailable:
             return None
 

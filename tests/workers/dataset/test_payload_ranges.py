@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workers.dataset.byte_order import LittleEndianPayload, little_endian
 from workers.dataset.payload import (
     EndOfPayload,
     FilePayload,
@@ -36,6 +37,17 @@ def test_any_cut_reads_like_the_whole(pieces: list[bytes], data: st.DataObject) 
         blocks = list(payload.blocks(size))
         assert b"".join(blocks) == whole
         assert all(0 < len(block) <= size for block in blocks)
+
+
+@given(st.binary(max_size=40), st.sampled_from([b"OW", b"UL", b"AT", b"FD", b"OB", b"UN"]), st.data())
+def test_a_big_endian_value_is_turned_in_any_range(whole: bytes, vr: bytes, data: st.DataObject) -> None:
+    """A range that begins or ends within a number is that of the whole value turned."""
+    payload = LittleEndianPayload(MemoryPayload([whole]), vr)
+    turned = little_endian(whole, vr)
+    start = data.draw(st.integers(0, len(whole)))
+    length = data.draw(st.integers(0, len(whole) - start))
+    assert bytes(payload.read(start, length)) == turned[start : start + length]
+    assert b"".join(payload.blocks(data.draw(st.integers(1, 30)))) == turned
 
 
 def memory(whole: bytes, _: Path) -> Payload:

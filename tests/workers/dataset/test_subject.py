@@ -60,7 +60,8 @@ def test_a_number_is_the_same_in_every_character_set() -> None:
     """By Specific Character Set (PS3.5 6.1); with one that is unknown it is at least always the same."""
     latin = read(data_set("Ä1".encode("latin-1")))
     utf8 = read(data_set("Ä1".encode(), b"ISO_IR 192"))
-    assert latin.patient_id == utf8.patient_id == "Ä1"
+    latin_9 = read(data_set("Ä1".encode("iso8859-15"), b"ISO_IR 203"))
+    assert latin.patient_id == latin_9.patient_id == utf8.patient_id == "Ä1"
     assert read(data_set(b"\xff1", b"NONE")) == read(data_set(b"\xff1", b"NONE"))
 
 

@@ -41,6 +41,17 @@ def test_native_frames(mode: str, planar: int, samples: int, allocated: int, sig
 
 
 @pytest.mark.parametrize("planar", [0, 1])
+def test_words_that_hold_two_samples(planar: int) -> None:
+    """PS3.5 7.3: words of OW are turned, though a frame or plane of odd length ends within one."""
+    form = FrameForm(5, 7, 3, 8, 8, False)
+    frames = [noise(form, seed) for seed in range(3)]
+    words = El(0x7FE0_0010, "OW", native_value(frames, planar))
+    pixels = pixel_data(*native(form, frames, "big", planar=planar, x7FE00010=words))
+    assert [bytes(native_frame(pixels, index)) for index in range(3)] == [frame.tobytes() for frame in frames]
+    assert b"".join(native_blocks(pixels)) == b"".join(frame.tobytes() for frame in frames)
+
+
+@pytest.mark.parametrize("planar", [0, 1])
 def test_blocks_are_bounded(planar: int) -> None:
     """A frame of several blocks comes in pieces that are the frame, and none is much larger than a block."""
     form = FrameForm(700, 900, 3, 16, 16, False)

@@ -28,6 +28,7 @@ from tests.support.pixel_objects import (
     examined,
     fragments,
     native,
+    native_value,
     noise,
 )
 from workers.pixels.codec import Codec
@@ -99,6 +100,94 @@ def test_lossless_is_native(runner: asyncio.Runner, codec: Codec, kind: str, cod
         assert digest(runner, codec, *native(form, frames, mode)) == expected
     if form.samples_per_pixel > 1:
         assert digest(runner, codec, *native(form, frames, planar=1)) == expected
+
+
+@pytest.mark.parametrize("mode", ["explicit", "big"])
+def test_native_frames_in_fragments_may_be_planar(runner: asyncio.Runner, codec: Codec, mode: str) -> None:
+    """PS3.5 A.4.11 changes no frame: planes digest as pixels, as they do without fragments, words of OW turned or not."""
+    form = FrameForm(5, 7, 3, 8, 8, False)
+    frames = [noise(form, seed) for seed in (1, 2)]
+    expected = digest(runner, codec, *native(form, frames))
+    planes = [np.ascontiguousarray(np.moveaxis(frame, -1, 0)).tobytes() for frame in frames]
+    value = fragments([even(frame) for frame in planes])
+    planar = El(0x0028_0006, "US", b"\1\0")
+    uncompressed = encapsulated(form, value, "1.2.840.10008.1.2.1.98", frames=2, x00280006=planar)
+    assert digest(runner, codec, *uncompressed) == expected
+    words = El(0x7FE0_0010, "OW", native_value(frames, 1))
+    assert digest(runner, codec, *native(form, frames, mode, planar=1, x7FE00010=words)) == expected
+
+
+@pytest.mark.parametrize("coding", [*CODINGS, "jpeg-2000"])
+def test_frames_that_nobody_counted_are_not_passed_over(
+    runner: asyncio.Runner, codec: Codec, coding: str
+) -> None:
+    """Without Number of Frames a decoder would read the first of two: a change in the second must tell them apart."""
+    form = FrameForm(40, 48, 1, 8, 8, False)
+    blank, spotted = np.zeros((40, 48, 1), np.uint8), np.zeros((40, 48, 1), np.uint8)
+    spotted[5, 7, 0] = 1
+    syntax, encode = CODINGS.get(coding, ("1.2.840.10008.1.2.4.90", None))
+
+    def encoded(frame: Frame) -> bytes:
+        found = (
+            runner.run(codec.encode_proved(frame.tobytes(), form)) if encode is None else encode(frame, form)
+        )
+        return even(found)
+
+    found = []
+    for second in (blank, spotted):
+        pieces = [encoded(blank), encoded(second)]
+        found.append(digest(runner, codec, *encapsulated(form, fragments(pieces), syntax)))
+        # Without a table, too, which leaves the first frame in its place.
+        found.append(digest(runner, codec, *encapsulated(form, fragments(pieces[:1], pieces[1]), syntax)))
+    assert [one.kind for one in found] == ["encoded"] * 4
+    assert len(set(found)) >= 3
+    assert found[0] != found[2]
+    assert found[1] != found[3]
+
+
+@pytest.mark.parametrize("coding", ["jpeg-ls", "jpeg-lossless", "rle"])
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_cut_codestream_is_not_made_up(
+    runner: asyncio.Runner, codec: Codec, coding: str, kept: float
+) -> None:
+    """Some libraries fill what is missing and call it decoded: what is no frame digests as it is."""
+    syntax, encode = CODINGS[coding]
+    codestream = encode(noise(GRAY), GRAY)
+    value = fragments([even(codestream[: int(kept * len(codestream))])])
+    assert digest(runner, codec, *encapsulated(GRAY, value, syntax)).kind == "encoded"
+
+
+@pytest.mark.parametrize("pieces", [[], [b"\0\0\1\xb3" + bytes(60)]])
+@pytest.mark.parametrize("start", [b"\xff\xd8\xff\xe0", b"\0\0\1\xb3", b"\x47\x40\0\x10"])
+def test_what_is_in_the_place_of_the_table_counts(
+    runner: asyncio.Runner, codec: Codec, start: bytes, pieces: list[bytes]
+) -> None:
+    """Senders that leave the Basic Offset Table out have pixel data there; a table itself changes nothing."""
+    found = set()
+    for last in (b"\1\0", b"\2\0"):
+        value = fragments(pieces, start + bytes(58) + last)
+        found.add(digest(runner, codec, *encapsulated(GRAY, value, "1.2.840.10008.1.2.4.50")))
+    assert len(found) == 2
+    tables = [b"", b"\0\0\0\0", b"\7\0\0\0", b"\0\0\0\0\7\0\0\0"] if pieces else [b""]
+    same = {
+        digest(runner, codec, *encapsulated(GRAY, fragments(pieces, table), "1.2.840.10008.1.2.4.50"))
+        for table in tables
+    }
+    assert len(same) == 1
+
+
+def test_planes_or_pixels_of_an_unfit_length(runner: asyncio.Runner, codec: Codec) -> None:
+    """The same bytes, planes in one object and pixels in the other, are two images, also where nothing can be decoded."""
+    long = El(0x7FE0_0010, "OB", native_value([noise(COLOUR)]) + b"\1\2")
+    short = fragments([b"\3\0\1\2"])
+    for one, other in (
+        [native(COLOUR, [noise(COLOUR)], planar=planar, x7FE00010=long) for planar in (0, 1)],
+        [
+            encapsulated(COLOUR, short, "1.2.840.10008.1.2.1.98", x00280006=El(0x0028_0006, "US", planar))
+            for planar in (b"\0\0", b"\1\0")
+        ],
+    ):
+        assert digest(runner, codec, *one) != digest(runner, codec, *other)
 
 
 @pytest.mark.parametrize("kind", FORMS)

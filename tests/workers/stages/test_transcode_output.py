@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import re
+import struct
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import msgspec
@@ -21,6 +23,7 @@ from tests.support.pipeline import CORPUS
 from tests.support.pixel_objects import (
     COLOUR,
     GRAY,
+    Frame,
     corpus_data_set,
     corpus_examined,
     decoded_by_another,
@@ -245,6 +248,42 @@ def test_lossless_sources_by_configuration(transcoder: Transcoder, runner: async
         passed = transcoder.run(examined(data, instance))
         assert isinstance(passed, PassedThrough)
         assert passed.reason == word
+
+
+def rle_of(frame: Frame) -> bytes:
+    """A frame of 8 bits as one RLE segment of literals (PS3.5 Annex G)."""
+    data = frame.tobytes()
+    runs = b"".join(
+        bytes([len(data[at : at + 128]) - 1]) + data[at : at + 128] for at in range(0, len(data), 128)
+    )
+    return even(struct.pack("<16I", 1, 64, *[0] * 14) + runs)
+
+
+def test_what_tells_the_source_s_encapsulation_does_not_stay(transcoder: Transcoder) -> None:
+    """PS3.3 C.7.6.3.1: offsets, lengths and their sum would be wrong beside other codestreams."""
+    form = FrameForm(40, 48, 1, 8, 8, False)
+    value = fragments([rle_of(noise(form))])
+    told: dict[str, Any] = {
+        f"x{tag:08X}": El(tag, vr, struct.pack("<Q", number))
+        for tag, vr, number in ((0x7FE0_0001, "OV", 0), (0x7FE0_0002, "OV", 2000), (0x7FE0_0003, "UV", 2008))
+    }
+    plain = transcoder.output(*encapsulated(form, value, "1.2.840.10008.1.2.5"), DECODING)
+    assert transcoder.output(*encapsulated(form, value, "1.2.840.10008.1.2.5", **told), DECODING) == plain
+    digests = [
+        examined(*encapsulated(form, value, "1.2.840.10008.1.2.5", **elements)).digests
+        for elements in ({}, told)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_frames_that_nobody_counted_keep_their_bytes(transcoder: Transcoder) -> None:
+    """Two frames and no Number of Frames: encoding the first alone would lose the other."""
+    form = FrameForm(40, 48, 1, 8, 8, False)
+    pieces = [rle_of(noise(form, 1)), rle_of(noise(form, 2))]
+    for value in (fragments(pieces), fragments(pieces[1:], pieces[0])):
+        result = transcoder.run(examined(*encapsulated(form, value, "1.2.840.10008.1.2.5")), DECODING)
+        assert isinstance(result, PassedThrough)
+        assert result.reason == "frames"
 
 
 LOSSLESS = re.compile("(?i)rle|jpeg.?l|jpgl|bad_sequence")

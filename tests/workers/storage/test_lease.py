@@ -35,11 +35,11 @@ async def main():
             print("in", flush=True)
             await asyncio.to_thread(sys.stdin.readline)
             try:
-                await store.remove(key)
+                await (store.remove(key) if sys.argv[2] == "remove" else store.replace(key, [b"what was before"]))
             except Unavailable as error:
                 print(error, flush=True)
             else:
-                print("removed", flush=True)
+                print("done", flush=True)
 asyncio.run(main())
 """
 
@@ -49,12 +49,13 @@ def bucket(minio_url: str) -> Bucket:
     return Bucket(url_of(minio_url), store_settings(**QUICK))
 
 
-@pytest.fixture
-def holder(minio_url: str) -> Iterator["subprocess.Popen[str]"]:
-    """Another process that holds the lock of the shard, and then removes the object."""
+@pytest.fixture(params=["remove"])
+def holder(minio_url: str, request: pytest.FixtureRequest) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that holds the lock of the shard, and then removes or replaces the object."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, minio_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-c", HOLDER, minio_url, request.param],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert process.stdout is not None
     assert process.stdin is not None
     with process.stdout, process.stdin:
@@ -180,10 +181,11 @@ def test_a_killed_holder_of_a_lane_runs_out(minio_url: str, holder: "subprocess.
     asyncio.run(scenario())
 
 
-def test_a_stopped_holder_removes_nothing_when_it_goes_on(
+@pytest.mark.parametrize("holder", ["remove", "replace"], indirect=True)
+def test_a_stopped_holder_changes_nothing_when_it_goes_on(
     minio_url: str, holder: "subprocess.Popen[str]"
 ) -> None:
-    """What has taken the key since stays: a removal cannot be conditional, so the lease is looked at first."""
+    """What has taken the key since stays: it was decided by what was there before, so the lease is looked at first."""
     holder.send_signal(signal.SIGSTOP)
 
     async def scenario() -> None:
@@ -199,6 +201,14 @@ def test_a_stopped_holder_removes_nothing_when_it_goes_on(
     holder.send_signal(signal.SIGCONT)
     assert "lease" in holder.stdout.readline()
     assert str(KEY) in names(minio_url)
+
+    async def stored() -> bytes:
+        with opened_bucket(minio_url, store_settings(**QUICK)) as store:
+            found = await store.start(KEY, 100)
+            assert found is not None
+            return found.data
+
+    assert asyncio.run(stored()) == b"the repaired one"
 
 
 def test_who_waits_for_a_lane_comes_back(

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ingest.contract.records import Place
@@ -14,8 +15,8 @@ from tests.support.killing import killed_at_each_call
 from tests.support.lanes import counts, current_digests, lane, on_disk, upload
 from tests.support.placing import CT, instance_of, placing
 from workers.errors import Unavailable
-from workers.storage.layout import Area, object_key
-from workers.storage.resolution import CannotResolve, finish_resolutions, resolve
+from workers.storage.layout import Area, object_key, resolution_key
+from workers.storage.resolution import CannotResolve, Resolution, finish_resolutions, resolve
 from workers.storage.stores import open_stores
 
 UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
@@ -100,6 +101,26 @@ def test_a_decision_that_has_rotted_is_not_carried_out(data: Path, name: str, di
         asyncio.run(finish_resolutions(stores))
     assert on_disk(data) == before
     assert current_digests(data) == {UID: digest_of(OTHER)}
+    assert pending.exists()
+
+
+def test_an_entry_that_rots_before_its_resolution_ends(data: Path) -> None:
+    """A kill after the record, then a flipped byte in the entry: workers start, and the first content stays current."""
+    (entry,) = (one for one in lane(data, Area.CONFLICTS) if one.source_digest == digest_of(OTHER))
+    assert entry.manifest is not None
+    resolution = Resolution(
+        sop_instance_uid=UID, prefer=entry.source_digest, prefer_upload=entry.manifest.upload_id,
+        first=digest_of(FIRST), first_upload=upload(0).hex(), reason="", at=1,
+    )  # fmt: skip
+    pending = data / "store" / str(resolution_key(UID))
+    pending.parent.mkdir(parents=True)
+    pending.write_bytes(msgspec.json.encode(resolution))
+    rotten = bytearray(Path(entry.path).read_bytes())
+    rotten[-1] ^= 1
+    Path(entry.path).write_bytes(rotten)
+    with open_stores([data / "store"]) as stores, pytest.raises(Unavailable, match="is damaged"):
+        asyncio.run(finish_resolutions(stores))
+    assert current_digests(data) == {UID: digest_of(FIRST)}
     assert pending.exists()
 
 

@@ -1,0 +1,52 @@
+"""An upload that waits for the world is put by, out of memory; what cannot be put by leaves nothing on the disk."""
+
+import asyncio
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from ingest.contract.identifiers import UploadId
+from workers.dataset.payload import MemoryPayload
+from workers.log.reassembly import Reassembler
+from workers.log.scratch import ScratchFolder
+from workers.log.upload import Upload, unknown
+
+DATA = b"the data set"
+UPLOAD = Upload(UploadId.of(1, 1, 1), 0, unknown(len(DATA)), MemoryPayload([DATA]), 0, 1)
+
+
+class FillingFolder(ScratchFolder):
+    """Its disk is full after four bytes."""
+
+    async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
+        await super().write(name, offset, [b"".join(pieces)[:4]])
+        raise OSError(errno.ENOSPC, "no space")
+
+
+def test_it_is_read_back_until_it_is_placed(tmp_path: Path) -> None:
+    """Its bytes are in a file, which goes when it is released."""
+
+    async def scenario() -> None:
+        folder = ScratchFolder(tmp_path, [0])
+        reassembler = Reassembler({}, folder, 1024)
+        upload = await reassembler.put_by(UPLOAD)
+        assert (upload.held, bytes(upload.payload.read(0, len(DATA)))) == (0, DATA)
+        assert len(list(folder.of(0).iterdir())) == 1
+        await reassembler.release(upload)
+        assert not list(folder.of(0).iterdir())
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_fills_meanwhile_gets_its_room_back(tmp_path: Path) -> None:
+    """The upload stays in memory and knows of no file, so nobody else would remove it."""
+
+    async def scenario() -> None:
+        folder = FillingFolder(tmp_path, [0])
+        with pytest.raises(OSError, match="no space"):
+            await Reassembler({}, folder, 1024).put_by(UPLOAD)
+        assert not list(folder.of(0).iterdir())
+
+    asyncio.run(scenario())
