@@ -7,6 +7,14 @@ EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 # For data sets without pixels, as those of storage commitment.
 PLAIN = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
 
+# Names by PS3.6 of those that are younger than pydicom 3.0.
+YOUNGER = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+
 # The order when one context offers several. It has no normative meaning (PS3.7 D.3.2). Native first, so that
 # the one transcode is ours; then what is lossless in any case; then what may be lossy; last what is odd or
 # retired. A requestor that holds compressed images offers contexts of one transfer syntax each and chooses.
@@ -25,12 +33,16 @@ BUILT_IN_PREFERENCE = (
     "1.2.840.10008.1.2.4.92",  # JPEG 2000 Part 2 Multi-component Lossless
     "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
     "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless RPCL
+    "1.2.840.10008.1.2.4.110",  # JPEG XL Lossless
+    "1.2.840.10008.1.2.8.1",  # Deflated Image Frame Compression
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
     "1.2.840.10008.1.2.4.93",  # JPEG 2000 Part 2 Multi-component
     "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-Lossless
     "1.2.840.10008.1.2.4.51",  # JPEG Extended, Process 2 and 4
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
     "1.2.840.10008.1.2.4.203",  # HTJ2K
+    "1.2.840.10008.1.2.4.111",  # JPEG XL JPEG Recompression
+    "1.2.840.10008.1.2.4.112",  # JPEG XL
     "1.2.840.10008.1.2.4.52",  # other JPEG processes (retired)
     "1.2.840.10008.1.2.4.53",
     "1.2.840.10008.1.2.4.54",

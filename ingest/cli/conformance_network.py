@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ingest.association import STORAGE_CLASSES, STORAGE_COMMITMENT, VERIFICATION, Rejection
-from ingest.association.transfer_syntaxes import PLAIN, preference_order
+from ingest.association.transfer_syntaxes import PLAIN, YOUNGER, preference_order
 from ingest.cli.conformance_statuses import ACTION, FAILURE_REASONS, STORE, table
 from ingest.cli.conformance_storage import durability
 from ingest.contract.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -95,7 +95,7 @@ def _syntaxes(settings: Settings) -> Iterator[str]:
     yield "Of several transfer syntaxes in one presentation context the first of this list is accepted:"
     yield ""
     order = preference_order(settings.receiver.transfer_syntax_preference)
-    yield from _named({uid: UID(uid).name for uid in order})
+    yield from _named({uid: YOUNGER.get(uid) or UID(uid).name for uid in order})
     yield ""
     yield f"Storage Commitment: {', '.join(UID(uid).name for uid in order if uid in PLAIN)}."
 

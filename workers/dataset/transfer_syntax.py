@@ -43,14 +43,23 @@ _NOT_DATA_SETS = frozenset(
         "1.2.840.10008.1.2.7.3",
     }
 )
+# JPEG XL and Deflated Image Frame Compression (PS3.5 A.4), which are younger than the table of pydicom 3.0.
+_YOUNGER = frozenset(
+    {
+        "1.2.840.10008.1.2.4.110",
+        "1.2.840.10008.1.2.4.111",
+        "1.2.840.10008.1.2.4.112",
+        "1.2.840.10008.1.2.8.1",
+    }
+)
 STANDARD = (
     frozenset(
         uid
         for uid, (_, kind, *_) in UIDS.items()
         if kind == "Transfer Syntax" and uid.startswith("1.2.840.10008.1.2")
     )
-    - _NOT_DATA_SETS
-)
+    | _YOUNGER
+) - _NOT_DATA_SETS
 # Every frame is lossy in these; .91, .93 and .203 may be either (PS3.5 10.x), and video is named apart.
 LOSSY = frozenset(
     {

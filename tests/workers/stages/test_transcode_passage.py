@@ -117,6 +117,7 @@ def test_native_sources(case: str) -> None:
         ("4.92", "already-jpeg2000"), ("4.93", "already-jpeg2000"), ("4.100", "video"), ("4.101", "video"),
         ("4.102", "video"), ("4.103", "video"), ("4.104", "video"), ("4.105", "video"), ("4.106", "video"),
         ("4.107", "video"), ("4.108", "video"), ("4.201", "htj2k"), ("4.202", "htj2k"), ("4.203", "htj2k"),
+        ("4.110", "other-syntax"), ("4.111", "other-syntax"), ("4.112", "other-syntax"), ("8.1", "other-syntax"),
         ("5", "rle"), ("1.98", "other-syntax"),
     ],
 )  # fmt: skip
