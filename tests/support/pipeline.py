@@ -33,7 +33,12 @@ class Pipeline:
         self.log = data.parent / f"{data.name}.log"
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            if self.process is not None:
+                self.kill()
+            raise
         return self
 
     def __exit__(
@@ -77,7 +82,11 @@ class Pipeline:
             return 0
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout)
+        try:
+            code = self.process.wait(timeout)
+        except BaseException:
+            self.kill()
+            raise
         self.process = None
         return code
 
