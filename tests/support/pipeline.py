@@ -37,7 +37,8 @@ class Pipeline:
             self.start()
         except BaseException:
             if self.process is not None:
-                self.kill()
+                with contextlib.suppress(ProcessLookupError):  # nothing is left of it
+                    self.kill()
             raise
         return self
 
