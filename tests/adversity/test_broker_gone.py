@@ -16,7 +16,7 @@ from tests.support.kafka_log import environment, instances, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.placing import CORPUS
 from tests.support.receiver_process import ReceiverProcess
-from tests.support.scu import Scu, associate, c_store, ct_data_set
+from tests.support.scu import Scu, associate, c_store, ct_data_set, run_closing
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
@@ -51,7 +51,7 @@ def test_real_senders_to_the_topic(kafka: KafkaServers, tmp_path: Path) -> None:
         await scu.release()
 
     with receiver(tmp_path, settings) as running:
-        asyncio.run(send_exact(running.port))
+        run_closing(send_exact(running.port))
         sent = subprocess.run(
             ["dcmsend", "-v", "-dn", "-nh", "-aec", "DICOM-INGEST", "127.0.0.1", str(running.port), *map(str, files)],
             check=True, capture_output=True, text=True, timeout=120,

@@ -16,7 +16,7 @@ from ingest.contract.settings import LogSettings, Settings
 from ingest.contract.uncaught import UNCAUGHT
 from ingest.log import SpoolWriter
 from tests.support.pipeline import Pipeline, assert_adds_up
-from tests.support.scu import Scu, c_echo, ct_data_set
+from tests.support.scu import Scu, c_echo, ct_data_set, run_closing
 from tests.support.small_disk import SmallDisk
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
@@ -78,33 +78,33 @@ class Senders:
         """
         self.meanwhile = meanwhile
 
-        async def run() -> None:
+        async def scenario() -> None:
             await asyncio.gather(*(self._one() for _ in range(SENDERS)))
 
-        asyncio.run(run())
+        run_closing(scenario())
 
     def refused(self) -> None:
         """On a disk that is full an association is as good as ever, apart from storing."""
 
-        async def run() -> None:
+        async def scenario() -> None:
             scu = await Scu.associated(self.port)
             assert await self.store(scu) == OUT_OF_RESOURCES
             await scu.send(c_echo())
             assert (await scu.response()).status == 0
             await scu.release()
 
-        asyncio.run(run())
+        run_closing(scenario())
 
     def until_accepted(self) -> None:
         """One association sends until it is told success again."""
 
-        async def run() -> None:
+        async def scenario() -> None:
             scu = await Scu.associated(self.port)
             while await self.store(scu) != 0:  # noqa: ASYNC110 - only the receiver knows, and only when asked
                 await asyncio.sleep(0.1)
             await scu.release()
 
-        asyncio.run(run())
+        run_closing(scenario())
 
 
 def check(pipeline: Pipeline, senders: Senders, store: Path) -> None:

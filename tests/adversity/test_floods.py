@@ -19,7 +19,7 @@ import pytest
 
 from ingest.contract.settings import KiB
 from tests.support.receiver_process import ReceiverProcess
-from tests.support.scu import Scu, ct_data_set, uids
+from tests.support.scu import Scu, ct_data_set, run_closing, uids
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("wire")]
 
@@ -109,14 +109,14 @@ def settled(receiver: ReceiverProcess, before: int) -> bool:
 def attacked(folder: Path, kind: str, seconds: float, prefix: tuple[str, ...] = ()) -> tuple[Good, Good, int]:
     """The good sender alone and beside the flood, and how often that struck."""
     with ReceiverProcess(folder, LIMITS) as receiver:
-        asyncio.run(good_sender(receiver.port, 1))
-        alone = asyncio.run(good_sender(receiver.port, min(seconds, 10)))
+        run_closing(good_sender(receiver.port, 1))
+        alone = run_closing(good_sender(receiver.port, min(seconds, 10)))
         with flood(kind, receiver.port, 1, *prefix) as warm:  # the allocator takes what it will keep
             warm.wait(60)
         assert settled(receiver, 64)
         memory, descriptors = receiver.resident, receiver.descriptors
         with flood(kind, receiver.port, seconds, *prefix) as attack:
-            beside = asyncio.run(good_sender(receiver.port, max(1.0, seconds - 1)))
+            beside = run_closing(good_sender(receiver.port, max(1.0, seconds - 1)))
             output, _ = attack.communicate(timeout=seconds + 120)
         struck, through = map(int, output.split())
         assert settled(receiver, descriptors)
@@ -128,7 +128,7 @@ def attacked(folder: Path, kind: str, seconds: float, prefix: tuple[str, ...] = 
         )
         assert grown < GROWTH
         assert struck > 0
-        asyncio.run(good_sender(receiver.port, 0))
+        run_closing(good_sender(receiver.port, 0))
         receiver.assert_calm()
         assert receiver.stop() == 0
         return alone, beside, struck

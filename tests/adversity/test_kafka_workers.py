@@ -62,7 +62,7 @@ class Group:
     def stop(self, worker: subprocess.Popen[bytes]) -> None:
         """SIGTERM, and it must end well, or not have begun."""
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) in {0, -signal.SIGTERM}, self.said()
+        assert worker.wait(120) in {0, -signal.SIGTERM}, self.said()
         self.workers.remove(worker)
 
     def close(self) -> None:
@@ -97,7 +97,7 @@ class Group:
     def counters(self) -> Counter[Place]:
         return sum((Counter(account.counters) for account in self.accounts().values()), Counter())
 
-    def settle(self, timeout: float = 120) -> None:
+    def settle(self, timeout: float = 240) -> None:
         """Wait until the accounts count everything that was published."""
         deadline = time.monotonic() + timeout
         while self.counters().total() < len(self.publisher.published):
@@ -152,7 +152,7 @@ def group(kafka: KafkaServers, tmp_path: Path) -> Iterator[Group]:
     found.close()
 
 
-def until(condition: Callable[[], bool], group: Group, timeout: float = 60) -> None:
+def until(condition: Callable[[], bool], group: Group, timeout: float = 240) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, group.said()
@@ -298,7 +298,7 @@ def test_a_worker_outlives_its_broker(tmp_path: Path) -> None:
 
 def test_a_static_members_partitions_wait_for_it(kafka: KafkaServers, tmp_path: Path) -> None:
     """Stopped and started within the session it has the same partitions, and the other has never been asked."""
-    settings, config = kafka_settings(kafka, tmp_path, "static", client={"session_timeout": 30})
+    settings, config = kafka_settings(kafka, tmp_path, "static", client={"session_timeout": 300})
     group = Group(settings, config)
     name = "DICOM_INGEST_KAFKA__GROUP_INSTANCE_ID"
     try:
@@ -342,7 +342,7 @@ def test_leaders_may_die_under_load(kafka_three: KafkaServers, tmp_path: Path) -
             time.sleep(3)
             node.start()
             kafka_three.wait_complete()
-        group.settle(180)
+        group.settle()
         for worker in workers:
             assert worker.poll() is None, group.said()
             group.stop(worker)
@@ -393,7 +393,7 @@ def churn(group: Group, rng: random.Random, rounds: int) -> None:
         time.sleep(max(0.0, wakes - time.monotonic()))
         os.killpg(zombie.pid, signal.SIGCONT)
     publish_some(group, rng, 10)
-    group.settle(180)
+    group.settle()
     for worker in list(group.workers):
         group.stop(worker)
     group.check()

@@ -17,7 +17,7 @@ from ingest.contract.running import running_processes
 from tests.support.asynchronous import until
 from tests.support.datasets import pixels
 from tests.support.pipeline import Pipeline, assert_adds_up
-from tests.support.scu import EXPLICIT, Scu, ct_data_set
+from tests.support.scu import EXPLICIT, Scu, ct_data_set, run_closing
 
 pytestmark = pytest.mark.real
 
@@ -101,7 +101,6 @@ async def run_load(pipeline: Pipeline, load: Load) -> None:
     senders = [asyncio.create_task(load.send(number)) for number in range(SENDERS)]
     await kill_at_random(pipeline, load)
     await asyncio.gather(*senders)
-    await Scu.close_all()
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
@@ -112,7 +111,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
     load = Load(pipeline.port, seed)
     pipeline.start()
     try:
-        asyncio.run(run_load(pipeline, load))
+        run_closing(run_load(pipeline, load))
         assert_adds_up(pipeline.status())  # with every process dead
         pipeline.start()
         status = pipeline.settle()

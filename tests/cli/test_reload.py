@@ -1,6 +1,5 @@
 """`serve` and `receiver` told by SIGHUP to read their settings again, as an administrator does it."""
 
-import asyncio
 import os
 import pty
 import signal
@@ -15,7 +14,7 @@ import pytest
 from benchmarks.processes import free_port
 from ingest.contract.running import running_processes
 from tests.support.certificates import Authority
-from tests.support.scu import Scu, associate
+from tests.support.scu import Scu, associate, run_closing
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
@@ -54,13 +53,11 @@ def ready(folder: Path) -> bool:
 def accepted(port: int) -> bool:
     async def ask() -> bool:
         scu = await Scu.connect(port)
-        Scu.forget(scu)
         await scu.send(associate())
         kind, _ = await scu.pdu()
-        scu.writer.close()
         return kind == 2
 
-    return asyncio.run(ask())
+    return run_closing(ask())
 
 
 @pytest.mark.parametrize("command", [("receiver",), ("serve", "--workers", "1")])

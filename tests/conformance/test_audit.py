@@ -1,6 +1,5 @@
 """The audit trail of the whole pipeline: every path driven, every event in the repository, over TLS."""
 
-import asyncio
 import signal
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.support.audit_trail import kinds, lines_of, parsed
 from tests.support.certificates import Authority
 from tests.support.console import Console, ask
 from tests.support.pipeline import Pipeline
-from tests.support.scu import CT, Scu, associate, c_store, ct_data_set
+from tests.support.scu import CT, Scu, associate, c_store, ct_data_set, run_closing
 from tests.support.syslog_server import SyslogServer
 from tests.support.waiting import until
 
@@ -59,7 +58,6 @@ async def send(port: int) -> None:
         await scu.send(request)
         assert (await scu.pdu(120))[0] == 3
         await scu.close()
-    await Scu.close_all()
 
 
 def transfers(messages: list[ET.Element]) -> dict[tuple[str, str], int]:
@@ -100,12 +98,12 @@ def test_every_event(tmp_path: Path) -> None:
         )
         config = settings(title="ONE")
         with Pipeline(data, workers=1, environment={"DICOM_INGEST_CONFIG": str(config)}) as pipeline:
-            asyncio.run(send(pipeline.port))
+            run_closing(send(pipeline.port))
             pipeline.settle()
             with console.association(pipeline.port) as association:
                 ask(association, [OTHER, "1.2.826.80.99"], "2.25.42")
             console.report()
-            asyncio.run(_speak_no_tls(tls_port))
+            run_closing(_speak_no_tls(tls_port))
             assert run(pipeline, "quarantine", "discard", BROKEN, "--reason", "sent in error").code == 0
             assert run(pipeline, "quarantine", "replay", AGAIN).code == 1
             (conflict,) = pipeline.run_list("conflicts", "list")
@@ -165,7 +163,6 @@ async def _speak_no_tls(port: int) -> None:
     scu = await Scu.connect(port)
     await scu.send(associate())
     await scu.close()
-    await Scu.close_all()
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -177,7 +174,7 @@ def test_patient_id_only_where_it_is_wanted(tmp_path: Path, known: bool) -> None
     }
     data = tmp_path / "data"
     with Pipeline(data, workers=1, environment=environment) as pipeline:
-        asyncio.run(_twice(pipeline.port))
+        run_closing(_twice(pipeline.port))
         pipeline.settle()
     messages = [message for message in map(parsed, lines_of(data)) if kinds([message]) == [("110104",)]]
     patients = [message.findall("ParticipantObjectIdentification")[1] for message in messages]
@@ -191,4 +188,3 @@ async def _twice(port: int) -> None:
     for _ in range(2):
         assert (await scu.store(FIRST, ct_data_set(FIRST))).status == 0
     await scu.release()
-    await Scu.close_all()

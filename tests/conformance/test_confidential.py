@@ -3,7 +3,6 @@
 And nothing that a peer says of itself reaches a terminal or a collector as it came.
 """
 
-import asyncio
 import json
 import subprocess
 from collections import Counter
@@ -30,6 +29,7 @@ from tests.support.scu import (
     c_store,
     ct_data_set,
     explicit,
+    run_closing,
 )
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
@@ -172,7 +172,7 @@ def test_markers_are_in_the_objects_alone(tmp_path: Path, form: str) -> None:
     }
     data = tmp_path / "data"
     with Pipeline(data, workers=1, environment=environment) as pipeline:
-        comments = asyncio.run(send_all(pipeline.port))
+        comments = run_closing(send_all(pipeline.port))
         status = pipeline.settle()
         assert_adds_up(status)
         assert min(status[place] for place in ("stored", "duplicates", "conflicts", "quarantined")) >= 1

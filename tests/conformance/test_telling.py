@@ -6,7 +6,6 @@ three; what was never received has no row. Faults that no sender can bring about
 commitments in `test_telling_commitments`; all refusals in tests/receiver.
 """
 
-import asyncio
 import json
 import time
 from collections import Counter
@@ -41,6 +40,7 @@ from tests.support.scu import (
     n_action,
     p_data,
     pdv,
+    run_closing,
 )
 from tests.support.telling import (
     COMMITTED,
@@ -117,7 +117,6 @@ async def send(port: int) -> None:
     await scu.send(begun + pdv(ct_data_set(f"{ROOT}.97")[:1000], command=False, last=False))
     await scu.send(ABORT)
     await scu.close()
-    await Scu.close_all()
 
 
 async def ask_and_go(port: int) -> None:
@@ -131,7 +130,6 @@ async def ask_and_go(port: int) -> None:
     await scu.message(120)
     await scu.send(ABORT)
     await scu.close()
-    await Scu.close_all()
 
 
 def spoil(path: Path) -> None:
@@ -173,14 +171,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         "DICOM_INGEST_LEDGER__ENABLED": "true",
     }
     with Pipeline(data, workers=1, environment=environment) as pipeline:
-        asyncio.run(send(pipeline.port))
+        run_closing(send(pipeline.port))
         settle(pipeline)
         until(lambda: {"receiver", "worker-0", "ledger"} <= admin_ports(pipeline.log).keys(), pipeline)
         ports = admin_ports(pipeline.log)
         with console.listening(), console.association(pipeline.port) as association:
             ask(association, [TWICE, COMMITTED], "2.25.1")  # FIRST has a conflict
             assert console.report() == ({TWICE, COMMITTED}, {})
-        asyncio.run(ask_and_go(pipeline.port))
+        run_closing(ask_and_go(pipeline.port))
         key = of("commitments_open", state="retrying")
         until(lambda: parsed(metrics_text(ports["receiver"])).get(key), pipeline)
         retrying = parsed(metrics_text(ports["receiver"]))

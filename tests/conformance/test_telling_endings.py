@@ -18,7 +18,7 @@ from ingest.receiver.telemetry import _ENDS, Telemetry
 from tests.support.admin import Samples, parsed
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver
+from tests.support.receiving import limit, receiver
 from tests.support.scu import ABORT, Scu, associate, c_echo, c_store, ct_data_set
 from tests.support.telling import counts, events
 
@@ -114,8 +114,9 @@ class Told(NamedTuple):
 
 @asynccontextmanager
 async def one_peer(telemetry: Telemetry, way: Way, log: MemoryLog) -> AsyncIterator[None]:
-    async with receiver(log, telemetry=telemetry, artim_timeout=0.5, **way.limits) as (port, server):
+    async with receiver(log, telemetry=telemetry, **way.limits) as (port, server):
         scu = await Scu.associated(port)
+        limit(server, artim_timeout=0.5)
         ending = asyncio.create_task(way.peer(scu, server))
         await until(lambda: not server.connections)
         yield

@@ -46,18 +46,17 @@ def settings(kafka: KafkaServers) -> Settings:
 
 @pytest.fixture
 def watch(settings: Settings) -> Iterator[RetentionWatch]:
-    watch = RetentionWatch(settings)
-    deadline = time.monotonic() + 60
-    while True:  # a new broker makes the topic of commits when it is first asked for one
-        try:
-            watch.look()
-        except KafkaError:
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        else:
-            break
-    yield watch
-    watch.close()
+    with contextlib.closing(RetentionWatch(settings)) as watch:
+        deadline = time.monotonic() + 240
+        while True:  # a new broker makes the topic of commits when it is first asked for one
+            try:
+                watch.look()
+            except KafkaError:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            else:
+                break
+        yield watch
 
 
 def keep(kafka: KafkaServers, settings: Settings, **limits: int) -> None:

@@ -15,7 +15,7 @@ from tests.support.kafka_log import environment, instances, kafka_settings
 from tests.support.kafka_records import Publisher
 from tests.support.kafka_servers import KafkaServers
 from tests.support.receiver_process import ReceiverProcess
-from tests.support.scu import Scu, ct_data_set
+from tests.support.scu import Scu, ct_data_set, run_closing
 from workers.log.entries import Entry, LogRecord
 from workers.log.kafka_consumer import KafkaReader
 
@@ -79,7 +79,7 @@ def test_receiver_by_tls_and_scram(secure: KafkaServers, settings: Settings, tmp
 
     loud = {"DICOM_INGEST_TELEMETRY__LEVEL": "debug"}
     with ReceiverProcess(tmp_path, environment(settings) | loud) as running:
-        assert asyncio.run(send(running.port)) == 0
+        assert run_closing(send(running.port)) == 0
         assert running.stop() == 0
         assert PASSWORD not in running.log.read_text()
     ((_, received),) = instances(secure, settings)["1.2.3"]

@@ -12,7 +12,7 @@ from ingest.dimse.commitment_request import encode_request
 from tests.support.asynchronous import until
 from tests.support.commitment_engine import Asked, Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, unsent
+from tests.support.receiving import limit, receiver, run, unsent
 from tests.support.scu import (
     ABORT,
     COMMITMENT,
@@ -359,12 +359,13 @@ def test_association_is_kept_for_its_report(monkeypatch: pytest.MonkeyPatch) -> 
 
     async def scenario() -> None:
         engine = Engine()
-        async with receiver(MemoryLog(), engine, idle_timeout=0.3) as (port, _):
+        async with receiver(MemoryLog(), engine) as (port, server):
             scu = await Scu.committing(port)
             first = (await committed(scu, engine)).channel
             first.keep()
             asked = await committed(scu, engine, n_action(UIDS, transaction_uid="2.25.2"))
             asked.channel.keep()
+            limit(server, idle_timeout=0.3)
             await dropped(port)
             task = asyncio.create_task(asked.report())
             message, _, _ = await report_of(scu)
@@ -386,10 +387,11 @@ def test_association_is_kept_no_longer_than_its_lease(monkeypatch: pytest.Monkey
     async def scenario() -> None:
         engine = Engine()
         limits = CommitmentSettings(association_lease=0.5)
-        async with receiver(MemoryLog(), engine, limits, idle_timeout=0.3) as (port, _):
+        async with receiver(MemoryLog(), engine, limits) as (port, server):
             scu = await Scu.committing(port)
             asked = await committed(scu, engine)
             asked.channel.keep()
+            limit(server, idle_timeout=0.3)
             kind, _ = await scu.pdu()
             assert kind == 7
             assert await asked.report() is None

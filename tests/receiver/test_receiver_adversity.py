@@ -14,7 +14,7 @@ from ingest.receiver.connection import SPARE_BUFFER
 from ingest.receiver.server import Server
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run, unsent
+from tests.support.receiving import limit, receiver, run, unsent
 from tests.support.scu import (
     CT,
     RELEASE_RQ,
@@ -252,11 +252,9 @@ def test_a_peer_that_never_reads_is_dropped(then: str) -> None:
     """Answers that nobody reads do not pin the association, its memory or the stop of the process."""
 
     async def scenario() -> None:
-        async with receiver(MemoryLog(), stall_timeout=0.5, idle_timeout=0.5, artim_timeout=0.5) as (
-            port,
-            server,
-        ):
+        async with receiver(MemoryLog(), stall_timeout=0.5) as (port, server):
             scu = await Scu.associated(port)
+            limit(server, idle_timeout=0.5, artim_timeout=0.5)
             scu.read_nothing()
             with contextlib.suppress(TimeoutError, ConnectionError):
                 async with asyncio.timeout(60):

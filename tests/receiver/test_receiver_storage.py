@@ -12,7 +12,7 @@ from ingest.dimse import CStoreRequest
 from ingest.errors import LogUnavailable, OutOfResources
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run
+from tests.support.receiving import limit, receiver, run
 from tests.support.scu import ABORT, CT, RELEASE_RQ, Scu, associate, c_echo, c_store, ct_data_set, p_data, pdv
 
 UID = "1.2.826.1"
@@ -260,13 +260,14 @@ def test_limits_of_time() -> None:
     """A peer that stalls in a message and one that is idle are aborted; a slow one too."""
 
     async def scenario() -> None:
-        async with receiver(MemoryLog(), idle_timeout=0.6, stall_timeout=0.6, artim_timeout=0.6) as (port, _):
-            silent = await Scu.connect(port)
+        async with receiver(MemoryLog(), stall_timeout=0.6) as (port, server):
             idle = await Scu.associated(port)
             stalled = await Scu.associated(port)
             await stalled.send(c_store(UID, ct_data_set(UID))[:-300])
             slow = await Scu.associated(port)
             await slow.send(c_store(UID, ct_data_set(UID))[:-300])
+            limit(server, idle_timeout=0.6, artim_timeout=0.6)
+            silent = await Scu.connect(port)
 
             async def drip() -> None:
                 for _ in range(40):
@@ -346,10 +347,12 @@ def test_drain_names_what_a_peer_did() -> None:
     """Only who is silent between two messages is ended by the shutdown; who stalls within one has stalled."""
 
     async def scenario() -> None:
-        async with receiver(
-            MemoryLog(), drain_idle=600.0, drain_timeout=600.0, stall_timeout=0.3, artim_timeout=0.3
-        ) as (port, server):
+        async with receiver(MemoryLog(), drain_idle=600.0, drain_timeout=600.0, stall_timeout=0.3) as (
+            port,
+            server,
+        ):
             scu = await Scu.associated(port)
+            limit(server, artim_timeout=0.3)
             await scu.send(c_store(UID, ct_data_set(UID))[:-300])
             await server.drain()
             await scu.close()

@@ -1,6 +1,5 @@
 """What acceptance tests share: real senders of exact bytes, commands as a script runs them, a quick settle."""
 
-import asyncio
 import hashlib
 import json
 import multiprocessing
@@ -24,7 +23,7 @@ from ingest.contract.settings import Settings
 from tests.support.datasets import data_set_bytes
 from tests.support.pipeline import PLACES, Pipeline, assert_adds_up
 from tests.support.reactor import leave_responses_to_their_senders
-from tests.support.scu import EXPLICIT, Scu, associate, c_store
+from tests.support.scu import EXPLICIT, Scu, associate, c_store, run_closing
 from workers.cli.status_report import read_report
 
 Status = dict[str, int]
@@ -174,10 +173,9 @@ def send_data_sets(port: int, data_sets: Sequence[Sent]) -> list[int]:
             await scu.send(c_store(one.uid, one.data, sop_class=one.sop_class, context_id=context))
             statuses.append((await scu.response()).status)
         await scu.release()
-        await Scu.close_all()
         return statuses
 
-    return asyncio.run(scenario())
+    return run_closing(scenario())
 
 
 def source_digest(path: Path) -> str:

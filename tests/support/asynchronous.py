@@ -5,16 +5,18 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import ParamSpec, TypeVar
 
+from tests.support.scu import closing
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def asynchronous(function: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
-    """Run the test in an event loop of its own."""
+    """Run the test in an event loop of its own; what it leaves open is closed, also where it fails."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(function(*args, **kwargs))
+        asyncio.run(closing(function(*args, **kwargs)))
 
     return run
 

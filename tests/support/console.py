@@ -1,6 +1,5 @@
 """A modality made with pynetdicom: asks for commitment, and takes reports on both kinds of association."""
 
-import asyncio
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from tests.support.scu import (
     Scu,
     c_store,
     ct_data_set,
+    run_closing,
 )
 
 
@@ -140,6 +140,5 @@ def store(port: int, uids: list[str]) -> None:
             await scu.send(c_store(uid, ct_data_set(uid, 20_000)))
             assert (await scu.response()).status == 0
         await scu.release()
-        await Scu.close_all()
 
-    asyncio.run(send())
+    run_closing(send())

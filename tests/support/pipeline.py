@@ -33,7 +33,13 @@ class Pipeline:
         self.log = data.parent / f"{data.name}.log"
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            if self.process is not None:
+                with contextlib.suppress(ProcessLookupError):  # nothing is left of it
+                    self.kill()
+            raise
         return self
 
     def __exit__(
@@ -77,7 +83,11 @@ class Pipeline:
             return 0
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout)
+        try:
+            code = self.process.wait(timeout)
+        except BaseException:
+            self.kill()
+            raise
         self.process = None
         return code
 

@@ -26,9 +26,13 @@ class ReceiverProcess:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, **environment}
             )
-        while b'"listening"' not in self.log.read_bytes():
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
+        try:
+            while b'"listening"' not in self.log.read_bytes():
+                assert self.process.poll() is None, self.log.read_text()
+                time.sleep(0.02)
+        except BaseException:  # pytest's timeout among them
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -36,6 +40,9 @@ class ReceiverProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

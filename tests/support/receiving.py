@@ -48,6 +48,11 @@ def run(scenario: Coroutine[None, None, None]) -> None:
     asyncio.run(scenario)
 
 
+def limit(server: Server, **changes: object) -> None:
+    """From now on: what comes before is not to meet a short timer on a busy machine. A message's own are its connection's."""
+    server.settings = server.settings.model_copy(update=changes)
+
+
 def unsent(connection: Connection) -> int:
     """Bytes that its peer does not read."""
     return connection._transport.get_write_buffer_size() if connection._transport else 0

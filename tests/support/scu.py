@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import struct
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import ClassVar, TypeVar
 
 from ingest.association import AssociateRequest, PresentationContext, UserInformation
 from ingest.contract.commitments import Reference
@@ -22,6 +22,7 @@ IMPLICIT = "1.2.840.10008.1.2"
 RELEASE_RQ = struct.pack(">BxIxxxx", 5, 4)
 PATIENCE = 60.0  # s, however busy the machine is
 ABORT = struct.pack(">BxIxxxx", 7, 4)
+T = TypeVar("T")
 
 
 def explicit(group: int, element: int, vr: bytes, value: bytes) -> bytes:
@@ -238,6 +239,23 @@ class Scu:
     async def close(self) -> None:
         self.writer.close()
         await self.writer.wait_closed()
+
+
+async def closing(scenario: Coroutine[None, None, T]) -> T:
+    """What a scenario returns; what it leaves open is closed, also where it fails, or the next test would fail for it."""
+    try:
+        return await scenario
+    except BaseException:
+        for scu in Scu._open:
+            scu.writer.transport.abort()  # a peer that does not read is not waited for
+        raise
+    finally:
+        await Scu.close_all()
+
+
+def run_closing(scenario: Coroutine[None, None, T]) -> T:
+    """Run it in an event loop of its own."""
+    return asyncio.run(closing(scenario))
 
 
 def uids(root: str = "1.2.826.0.1") -> Iterator[str]:

@@ -122,11 +122,11 @@ async def run_load(settings: Settings, load: Load, config: Path) -> None:
         await asyncio.sleep(0.05)
     load.ending = True
     await publishing
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while backlog(settings) and time.monotonic() < deadline and worker.poll() is None:  # noqa: ASYNC110 - of processes
         await asyncio.sleep(0.1)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0, log.read_text()
+    assert worker.wait(120) == 0, log.read_text()
     await writer.close()
 
 

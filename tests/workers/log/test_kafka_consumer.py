@@ -81,7 +81,7 @@ class Member:
 
 async def until(condition: Callable[[], bool], *members: Member) -> None:
     """Read until something is so."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         while not condition():
             for member in members:
                 member.read()

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.real
 KEY = object_key("1.2.3")
 OURS = b"these are our bytes"
 THEIRS = b"these are not, alas"  # as long
-QUICK = {"request_timeout": 0.7, "retry_timeout": 4.0, "lease": 3.0}
+QUICK = {"request_timeout": 0.7, "lease": 3.0}
+HASTY = QUICK | {"retry_timeout": 4.0}  # where no request will succeed
 UNSURE = [Action.STORE_500, Action.STORE_SILENCE, Action.STORE_RESET]
 NOTHING_STORED = [Action.ERROR_503, Action.CONFLICT_409]
 
@@ -55,7 +56,16 @@ def place(proxy: FaultProxy, minio: S3Server, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture
 def store(place: Place) -> Iterator[BucketStore]:
+    """Whose requests are repeated for as long as a busy machine needs."""
     settings = store_settings(**QUICK, single_put_limit=2 * MiB, part_size=5 * MiB)
+    with opened_bucket(place.faulty, settings) as store:
+        yield store
+
+
+@pytest.fixture
+def hasty(place: Place) -> Iterator[BucketStore]:
+    """Which gives up soon."""
+    settings = store_settings(**HASTY, single_put_limit=2 * MiB, part_size=5 * MiB)
     with opened_bucket(place.faulty, settings) as store:
         yield store
 
@@ -106,49 +116,49 @@ def test_an_unsure_completion_of_a_large_object_is_settled(
     assert place.names() == [str(KEY)]
 
 
-def test_a_part_that_fails_leaves_nothing(store: ObjectStore, proxy: FaultProxy, place: Place) -> None:
+def test_a_part_that_fails_leaves_nothing(hasty: ObjectStore, proxy: FaultProxy, place: Place) -> None:
     """Neither under the final name nor in staging."""
     proxy.fault(lambda request: "partNumber" in request.path, Action.CONFLICT_409)
     with pytest.raises(Unavailable):
-        asyncio.run(store.put_new(KEY, [bytes(MiB)] * 7))
+        asyncio.run(hasty.put_new(KEY, [bytes(MiB)] * 7))
     assert place.names() == []
 
 
 @pytest.mark.parametrize("action", [Action.HANG, Action.ERROR_503, Action.SLOW_REQUEST, Action.STORE_SILENCE])
 def test_a_dead_store_is_unavailable_in_time(
-    store: ObjectStore, proxy: FaultProxy, place: Place, action: Action
+    hasty: ObjectStore, proxy: FaultProxy, place: Place, action: Action
 ) -> None:
     """No success, no loss, no waiting beyond the deadline; and after it heals, one object."""
     proxy.fault(everything, action)
     with pytest.raises(Unavailable):
-        asyncio.run(store.put_new(KEY, [bytes(64 * 1024)]))
-    rest = store._rest  # type: ignore[attr-defined] # whose end is not waited for
+        asyncio.run(hasty.put_new(KEY, [bytes(64 * 1024)]))
+    rest = hasty._rest  # type: ignore[attr-defined] # whose end is not waited for
     rest._until += 3600
     asked = len(proxy.requests)
     for _ in range(20):  # which others would have to wait for, one deadline each
         with pytest.raises(Unavailable, match="left alone"):
-            asyncio.run(store.put_new(object_key("1.2.4"), [OURS]))
+            asyncio.run(hasty.put_new(object_key("1.2.4"), [OURS]))
     assert len(proxy.requests) == asked
     proxy.heal()
     rest._until = 0.0
-    created = asyncio.run(store.put_new(KEY, [bytes(64 * 1024)]))
+    created = asyncio.run(hasty.put_new(KEY, [bytes(64 * 1024)]))
     assert created is True
     assert place.content() == bytes(64 * 1024)
 
 
 @pytest.mark.parametrize("action", [Action.HANG, Action.SLOW_ANSWER])
 def test_a_read_that_does_not_come_is_unavailable(
-    store: ObjectStore, proxy: FaultProxy, action: Action
+    hasty: ObjectStore, proxy: FaultProxy, action: Action
 ) -> None:
     """Not damage: the object may be sound."""
-    asyncio.run(store.put_new(KEY, [bytes(MiB)]))
-    payload = asyncio.run(store.open(KEY))
+    asyncio.run(hasty.put_new(KEY, [bytes(MiB)]))
+    payload = asyncio.run(hasty.open(KEY))
     assert payload is not None
     proxy.fault(gets_of(str(KEY)), action)
     with payload, pytest.raises(Unavailable):
         payload.read(0, MiB)
     with pytest.raises(Unavailable):
-        asyncio.run(store.start(KEY, MiB))
+        asyncio.run(hasty.start(KEY, MiB))
 
 
 @pytest.mark.parametrize("action", [Action.TRUNCATED, Action.SHORT, Action.ERROR_503])
@@ -190,17 +200,17 @@ def test_an_unsure_removal_is_repeated(
     assert place.names() == []
 
 
-def test_a_move_that_was_interrupted_is_ended(store: ObjectStore, proxy: FaultProxy, place: Place) -> None:
+def test_a_move_that_was_interrupted_is_ended(hasty: ObjectStore, proxy: FaultProxy, place: Place) -> None:
     """Copied and not removed: the same move again removes."""
     target = quarantine_key("1.2.3", "a" * 64)
-    asyncio.run(store.put_new(KEY, [OURS]))
+    asyncio.run(hasty.put_new(KEY, [OURS]))
     proxy.fault(lambda request: request.method == "DELETE" or "delete" in request.path, Action.ERROR_503)
     with pytest.raises(Unavailable):
-        asyncio.run(store.move(KEY, target))
+        asyncio.run(hasty.move(KEY, target))
     assert place.names() == [str(target), str(KEY)] or len(place.names()) == 2
     proxy.heal()
-    store._rest._until = 0.0  # type: ignore[attr-defined]
-    assert asyncio.run(store.move(KEY, target)) is True
+    hasty._rest._until = 0.0  # type: ignore[attr-defined]
+    assert asyncio.run(hasty.move(KEY, target)) is True
     assert place.names() == [str(target)]
     assert place.content(target) == OURS
 

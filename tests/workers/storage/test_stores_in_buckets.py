@@ -30,7 +30,7 @@ from workers.storage.stores import Stores, changing, open_stores
 
 pytestmark = pytest.mark.real
 
-SETTINGS = store_settings(lease=3.0, request_timeout=1.0, retry_timeout=4.0)  # where somebody is killed
+SETTINGS = store_settings(lease=3.0, request_timeout=1.0)  # where somebody is killed
 DEAD = store_settings(lease=60.0, request_timeout=3.0, retry_timeout=4.0)  # where a store does not answer
 LASTING = store_settings(lease=60.0)  # else: work may be slow
 
@@ -116,10 +116,20 @@ def holder(what: str, urls: list[str]) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, what, "3", *urls], stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "in\n"
+    said(process, "in\n")
     return process
+
+
+def said(process: "subprocess.Popen[str]", line: str) -> None:
+    """Return when it has; a process that says something else is ended."""
+    assert process.stdout is not None
+    try:
+        with process.stdout:
+            assert process.stdout.readline() == line
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
 
 
 def test_the_first_start_makes_them_and_the_next_finds_them(urls: list[str]) -> None:
@@ -304,9 +314,7 @@ def test_what_killed_writers_staged_is_swept_a_day_later(
 def test_a_writer_killed_between_parts_leaves_nothing_visible(urls: list[str]) -> None:
     """No object, nothing staged; and the next try succeeds."""
     process = subprocess.Popen([sys.executable, "-c", WRITER, urls[0]], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "two parts\n"
+    said(process, "two parts\n")
     process.kill()
     process.wait()
     assert names(urls[0]) == []
