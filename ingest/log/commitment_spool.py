@@ -292,9 +292,11 @@ class SpoolCommitmentLog:
             try:
                 taken = await self._take_over()
                 trouble = ""
-            except (OSError, IngestError) as error:
+            except Exception as error:  # noqa: BLE001 - a defect must not end it either: all proofs come this way
                 if str(error) != trouble:
-                    logger.warning("what workers proved is not taken over now", error=str(error))
+                    expected = isinstance(error, OSError | IngestError)
+                    tell = logger.warning if expected else logger.exception
+                    tell("what workers proved is not taken over now", error=str(error))
                 taken, trouble = 0, str(error)
             if not taken:
                 await asyncio.sleep(_LOOK if self.expecting else _LOOK_IDLE)

@@ -100,6 +100,9 @@ class RetentionWatch:
                 self._judge(self.look())
             except KafkaError as error:
                 self._report(type(error).__name__)  # the client finds brokers again by itself
+            except Exception:
+                # Without this thread nothing would keep retention from what has been acknowledged.
+                logger.exception("what waits for workers was not compared with retention")
             self._stopping.wait(_INTERVAL)
         self.close()
 

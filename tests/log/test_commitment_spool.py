@@ -133,6 +133,18 @@ async def test_a_proof_that_cannot_be_read_does_not_keep_the_others(tmp_path: Pa
 
 
 @asynchronous
+async def test_a_defect_does_not_end_the_taking_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of, and proofs come in once it has passed: without them no report would ever be decided."""
+    async with opened(tmp_path) as log:
+        with capture_logs() as lines, monkeypatch.context() as defect:
+            defect.setattr(log._handover, "look", lambda _: 1 / 0)
+            await until(lambda: bool(lines))
+        leave(proof_folder(tmp_path) / f"{ONE.hex()}-0-0", proof())
+        assert len(await all_of(log, 1)) == 1
+    assert [line["log_level"] for line in lines] == ["error"]
+
+
+@asynchronous
 async def test_requests_reach_the_log_whether_it_is_open_or_not(tmp_path: Path) -> None:
     """An administrator's request waits in its folder, and becomes the record that grants it."""
     leave_request(OsDisk(), tmp_path, ONE, Request.RETRY)
