@@ -131,6 +131,8 @@ def _bind(name: str, host: str, port: int, backlog: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=backlog)
     except OSError as error:
         where = f"listeners.{name}, {host}:{port}"
-        raise OSError(error.errno, os.strerror(error.errno or 0), where) from None
+        # Python puts the address into its text; a resolver's number is no errno.
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror
+        raise OSError(error.errno, reason, where) from None
     listening.setblocking(False)
     return listening
