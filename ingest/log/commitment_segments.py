@@ -20,7 +20,7 @@ from ingest.contract.spool import (
 )
 from ingest.contract.spool.format import FRAME_AND_HEAD, decode_frame
 from ingest.contract.spool.slots import read_slot
-from ingest.log.commitment_log import Entry, Place, entry_of
+from ingest.log.commitment_log import Entry, Location, entry_of
 
 logger = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ def read_mark(disk: Disk, layout: Layout) -> int:
 
 
 class SegmentReader:
-    """Entries from the low-water mark on, up to a durable end, and records again by their place. One thread at a time."""
+    """Entries from the low-water mark on, up to a durable end, and records again by their location. One thread at a time."""
 
     def __init__(self, disk: Disk, layout: Layout, meta: Meta, durable_end: int) -> None:
         self._files = SegmentFiles(disk, layout, meta)
@@ -67,7 +67,7 @@ class SegmentReader:
                     size += frame.size
         return entries
 
-    def fetch(self, place: Place) -> Record:
+    def fetch(self, location: Location) -> Record:
         """A record once more.
 
         Raises:
@@ -75,8 +75,8 @@ class SegmentReader:
             OSError: the disk's.
         """
         try:
-            head = self._files.read(place.position, FRAME_AND_HEAD)
-            frame = decode_frame(head, self._files.meta.log_id, place.position)
+            head = self._files.read(location.position, FRAME_AND_HEAD)
+            frame = decode_frame(head, self._files.meta.log_id, location.position)
             if frame is None:
                 raise CorruptRecord("no record is there")
             return decode(self._files.read(frame.record_position, frame.size))
@@ -90,7 +90,7 @@ class SegmentReader:
     def _entries(self, frame: Frame) -> Iterator[Entry]:
         try:
             record = decode(self._files.read(frame.record_position, frame.size))
-            yield entry_of(Place(frame.partition, frame.position), frame.size, record)
+            yield entry_of(Location(frame.partition, frame.position), frame.size, record)
         except CorruptRecord as error:
             logger.warning(
                 "a record of the commitment log is damaged", position=frame.position, error=str(error)

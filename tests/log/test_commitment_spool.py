@@ -24,7 +24,7 @@ from ingest.contract.settings import Settings
 from ingest.contract.spool import OsDisk, SpoolLocked
 from ingest.contract.spool.disk import replace_file
 from ingest.log.commitment_handover import leave_request, proof_folder, request_folder
-from ingest.log.commitment_log import Entry, Place, Request, Written
+from ingest.log.commitment_log import Entry, Location, Request, Written
 from ingest.log.commitment_spool import SpoolCommitmentLog
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import until
@@ -81,9 +81,9 @@ async def test_what_is_published_is_read_now_and_after_a_restart(tmp_path: Path)
         ]
         assert (entries[1].absent, entries[1].unavailable) == (1, 0)
         assert all(log.passed(place) for place in places)
-        assert found_of(await log.fetch(entries[1].place)) == FOUND
+        assert found_of(await log.fetch(entries[1].location)) == FOUND
         with pytest.raises(CorruptRecord):
-            await log.fetch(Place(0, entries[1].place.position + 8))
+            await log.fetch(Location(0, entries[1].location.position + 8))
     async with opened(tmp_path) as log:
         assert await all_of(log) == entries
 
@@ -176,7 +176,7 @@ async def test_segments_below_the_mark_are_used_again(tmp_path: Path) -> None:
         for number in range(120):
             await log.publish([Written(ONE, CommitProved(number, 0, 1, 3, 5), many)])
             (entry,) = await all_of(log, 1)
-            log.release(entry.place.position)
+            log.release(entry.location.position)
         segments = len(list((tmp_path / "commitments" / "segments").iterdir()))
         assert segments <= 4
     async with opened(tmp_path) as log:
