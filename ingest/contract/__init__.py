@@ -26,5 +26,5 @@ What processes of both sides do alike:
     ``failpoints``   where tests make a process die
 
 What their commands share:
-    ``command_options``, ``command_failures``, ``command_folder``, ``command_audit``
+    ``command_options``, ``command_failures``, ``command_folder``, ``command_audit``; ``command_columns`` on the terminal
 """
