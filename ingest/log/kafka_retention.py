@@ -10,7 +10,7 @@ import contextvars
 import threading
 import time
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from kafka import TopicPartition
@@ -147,7 +147,7 @@ class RetentionWatch:
                 return limit
         return 0.0
 
-    def _offsets(self, admin: KafkaAdminClient, of: Any) -> dict[TopicPartition, int]:
+    def _offsets(self, admin: KafkaAdminClient, of: object) -> dict[TopicPartition, int]:
         found = admin.list_partition_offsets(dict.fromkeys(self._partitions, of))
         return {one: at.offset for one, at in found.items()}
 

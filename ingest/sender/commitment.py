@@ -52,7 +52,7 @@ async def report(
         context = _commitment_context(requestor)
         if propose_role and requestor.scp_role_refused(STORAGE_COMMITMENT):
             raise AssociationFailed(f"{peer} does not accept that we report: it refused the SCP role")
-        data_set = await asyncio.to_thread(encode_report, made, explicit=_is_explicit(context))
+        data_set = await asyncio.to_thread(encode_report, made, explicit=context.is_explicit)
         response = await requestor.event_report(
             context.context_id,
             STORAGE_COMMITMENT,
@@ -146,7 +146,7 @@ async def _ask(peer: Peer, result: CommitResult, *, seconds: float) -> None:
     """
     async with Requestor(peer, CONTEXTS, took=result.take) as requestor:
         context = _commitment_context(requestor)
-        data_set = encode_request(result.transaction_uid, result.unreported, explicit=_is_explicit(context))
+        data_set = encode_request(result.transaction_uid, result.unreported, explicit=context.is_explicit)
         response = await requestor.action(
             context.context_id,
             STORAGE_COMMITMENT,
@@ -171,7 +171,3 @@ def _commitment_context(requestor: Requestor) -> AcceptedContext:
     if context is None:
         raise AssociationFailed(f"{requestor.peer} accepted the association but not Storage Commitment")
     return context
-
-
-def _is_explicit(context: AcceptedContext) -> bool:
-    return context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
