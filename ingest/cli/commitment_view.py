@@ -11,10 +11,10 @@ from ingest.contract.commitments import Found, found_of
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import Record
 from ingest.contract.settings import Settings
-from ingest.contract.spool import Layout, OsDisk, SpoolMissing, read_meta
+from ingest.contract.spool import OsDisk
 from ingest.log.commitment_handover import leave_request, waiting_requests
 from ingest.log.commitment_log import Entry, Location, Request
-from ingest.log.commitment_segments import SegmentReader
+from ingest.log.commitment_segments import opened_beside
 
 
 class Records(Protocol):
@@ -102,28 +102,16 @@ class SpoolRecords:
     def __init__(self, settings: Settings) -> None:
         self._data = settings.data
         self._disk = OsDisk()
-        layout = Layout(settings.data / "commitments")
-        self._reader: SegmentReader | None = None
-        self._end = 0
-        try:
-            meta = read_meta(self._disk, layout)
-        except SpoolMissing:
-            return  # nothing was ever asked for
-        counter = self._disk.counter(layout.durable_end)
-        self._end = counter.load()
-        counter.close()
-        self._reader = SegmentReader(self._disk, layout, meta, self._end)
+        self._beside = opened_beside(self._disk, settings.data)
 
     def entries(self) -> Iterable[Entry]:
         """See `Records`."""
-        if self._reader is not None:
-            while self._reader.position < self._end:
-                yield from self._reader.read(self._end)
+        return () if self._beside is None else self._beside.reader.read_all(self._beside.durable_end)
 
     def fetch(self, location: Location) -> Record:
         """See `Records`."""
-        assert self._reader is not None
-        return self._reader.fetch(location)
+        assert self._beside is not None
+        return self._beside.reader.fetch(location)
 
     def requests(self) -> Iterable[tuple[TransactionId, Request]]:
         """See `Records`."""
@@ -135,5 +123,5 @@ class SpoolRecords:
 
     def close(self) -> None:
         """See `Records`."""
-        if self._reader is not None:
-            self._reader.close()
+        if self._beside is not None:
+            self._beside.reader.close()

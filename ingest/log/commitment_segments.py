@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -17,6 +17,8 @@ from ingest.contract.spool import (
     Meta,
     SegmentFiles,
     SegmentGone,
+    SpoolMissing,
+    read_meta,
 )
 from ingest.contract.spool.format import FRAME_AND_HEAD, decode_frame
 from ingest.contract.spool.slots import read_slot
@@ -25,6 +27,11 @@ from ingest.log.commitment_log import Entry, Location, entry_of
 logger = structlog.get_logger(__name__)
 
 _READ: Final = 8 << 20  # bytes of records in one go
+
+
+def commitment_layout(data: Path) -> Layout:
+    """Where it is in a data folder."""
+    return Layout(data / "commitments")
 
 
 def mark_path(layout: Layout) -> Path:
@@ -67,6 +74,15 @@ class SegmentReader:
                     size += frame.size
         return entries
 
+    def read_all(self, durable_end: int) -> Iterator[Entry]:
+        """All that comes next, up to there.
+
+        Raises:
+            OSError: the disk's.
+        """
+        while self.position < durable_end:
+            yield from self.read(durable_end)
+
     def fetch(self, location: Location) -> Record:
         """A record once more.
 
@@ -95,3 +111,28 @@ class SegmentReader:
             logger.warning(
                 "a record of the commitment log is damaged", position=frame.position, error=str(error)
             )
+
+
+class Beside(NamedTuple):
+    """A reader beside whoever writes, or where nobody does, and the durable end as it was when it was opened."""
+
+    reader: SegmentReader
+    durable_end: int
+
+
+def opened_beside(disk: Disk, data: Path) -> Beside | None:
+    """For the log of a data folder; None where nothing was ever asked for.
+
+    Raises:
+        SpoolMismatch: another release made it.
+        OSError: the disk's.
+    """
+    layout = commitment_layout(data)
+    try:
+        meta = read_meta(disk, layout)
+    except SpoolMissing:
+        return None
+    counter = disk.counter(layout.durable_end)
+    end = counter.load()
+    counter.close()
+    return Beside(SegmentReader(disk, layout, meta, end), end)

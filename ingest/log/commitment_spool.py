@@ -20,7 +20,6 @@ from ingest.contract.settings import Settings
 from ingest.contract.spool import (
     NO_SPACE,
     Appended,
-    Layout,
     OsDisk,
     PoolLimits,
     SegmentLog,
@@ -37,7 +36,7 @@ from ingest.errors import IngestError, LogUnavailable, OutOfResources
 from ingest.log.commitment_claimant import Claimant
 from ingest.log.commitment_handover import Handover
 from ingest.log.commitment_log import Entry, Location, Written
-from ingest.log.commitment_segments import SegmentReader, mark_path, read_mark
+from ingest.log.commitment_segments import SegmentReader, commitment_layout, mark_path, read_mark
 
 logger = structlog.get_logger(__name__)
 
@@ -70,7 +69,7 @@ class SpoolCommitmentLog:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._disk = OsDisk()
-        self._layout = Layout(settings.data / "commitments")
+        self._layout = commitment_layout(settings.data)
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
