@@ -151,7 +151,9 @@ class Transaction:
         """Some of the instances that the N-ACTION asks about; it comes before its acceptance."""
         if self.accepted is not None and record.round != self.base:
             return
-        key = record.round << _PART_BITS | record.part % MAX_PARTS
+        key = _request_key(record)
+        if key is None:
+            return
         known = self.requested[0::2]
         if key not in known:
             self.requested.extend((key, _packed(entry.location)))
@@ -400,6 +402,13 @@ def _packed(location: Location) -> int:
 
 def _location(packed: int) -> Location:
     return Location(packed >> _LOCATION_BITS, packed % (1 << _LOCATION_BITS))
+
+
+def _request_key(record: CommitRequested) -> int | None:
+    """Round and part in one number; None for what no receiver of ours writes."""
+    if not (0 <= record.part < MAX_PARTS and 0 <= record.round < _LONGEST_ROUND):
+        return None
+    return record.round << _PART_BITS | record.part
 
 
 def _key(record: CommitProved) -> int | None:

@@ -242,7 +242,9 @@ class Transactions:
         if transaction is not None:
             transaction.request(entry, record)
         else:
-            self._not_accepted(entry.transaction_id, clock).request(entry, record)
+            unknown = self._not_accepted(entry.transaction_id, clock)
+            unknown.request(entry, record)
+            self._drop_empty(unknown)
 
     def _prove(self, entry: Entry, record: CommitProved, clock: Clock) -> None:
         transaction_id = entry.transaction_id
@@ -254,8 +256,7 @@ class Transactions:
         elif transaction_id not in self._closed:
             unknown = self._not_accepted(transaction_id, clock)
             unknown.prove(entry, record, clock, live=not self.replaying, sure=False)
-            if not (unknown.proofs or unknown.requested):
-                del self._unknown[transaction_id]
+            self._drop_empty(unknown)
 
     def _not_accepted(self, transaction_id: TransactionId, clock: Clock) -> Transaction:
         """What is known of a transaction that is not open: all or part of it before its acceptance is."""
@@ -265,6 +266,11 @@ class Transactions:
                 del self._unknown[next(iter(self._unknown))]
             unknown = self._unknown[transaction_id] = Transaction(transaction_id, clock.now)
         return unknown
+
+    def _drop_empty(self, unknown: Transaction) -> None:
+        """Its only record was none that anything of ours writes."""
+        if not (unknown.proofs or unknown.requested):
+            del self._unknown[unknown.id]
 
     def _take(self, transaction: Transaction, record: CommitTaken, clock: Clock) -> None:
         rules = self._rules

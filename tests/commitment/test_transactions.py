@@ -676,6 +676,27 @@ def test_records_are_found_where_they_were_written() -> None:
     assert not transaction.is_below({3: 70, 40: 5, 7: 10**9})
 
 
+@pytest.mark.parametrize("number", [-1, 1 << 70])
+def test_numbers_that_nothing_of_ours_writes_change_nothing(number: int) -> None:
+    """Whole records of somebody else in a shared log must not end each receiver that reads it."""
+    transactions = machine(shared=True)
+    clock = Clock(0.0, START)
+    strange = [
+        CommitRequested(number, 0),
+        CommitRequested(0, number),
+        CommitProved(number, 0, 1, 0, START),
+        CommitProved(0, number, 1, 0, START),
+    ]
+    for commitment in strange:
+        transactions.apply(entry(0, 5, commitment), clock)
+    assert not list(transactions.unknown())
+    transactions.apply(entry(0, 6, accepted(0)), clock)
+    for commitment in strange:
+        transactions.apply(entry(0, 7, commitment), clock)
+    (transaction,) = transactions
+    assert transaction.request_locations() == transaction.proof_locations() == []
+
+
 def test_state_of_each_step() -> None:
     """What `commitments list` says of a transaction follows from its records."""
     transactions = machine()
