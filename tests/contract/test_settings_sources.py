@@ -288,7 +288,10 @@ TLS = "[listeners.out]\ncertificate_file = 'c'\nkey_file = 'k'\n"
             TLS + "client_certificate = 'none'\nclient_crl_file = 'r'\n",
             "listeners.out.client_crl_file: given without client_ca_file",
         ),
-        ("[admin]\nlisten = '127.0.0.1:65520'\n", "admin.listen: given '127.0.0.1:65520'; allowed: a port of"),
+        (
+            "[admin]\nlisten = '127.0.0.1:65520'\n",
+            "admin.listen: given '127.0.0.1:65520'; allowed: a port of",
+        ),
         (SOURCE + "certificates = 'san:ct1'\n", "sources.ct1.certificates: given, and no listener asks"),
         (SOURCE + "tls = true\ntls_certificate_file = 'c'\n", "sources.ct1.tls_key_file: given ''"),
         (SOURCE + "tls_ca_file = 'c'\n", "sources.ct1.tls: given false"),
