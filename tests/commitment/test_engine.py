@@ -563,12 +563,12 @@ async def test_a_damaged_proof_is_asked_for_again(tmp_path: Path) -> None:
     async with bench.running() as engine:
         fetch = bench.log.fetch
 
-        async def fetch_damaged(place: Location) -> Record:
+        async def fetch_damaged(location: Location) -> Record:
             transaction = open_transaction(engine, ID)
-            if not damaged and place in transaction.proof_locations():
-                damaged.append(place)
-                damage(tmp_path, place)
-            return await fetch(place)
+            if not damaged and location in transaction.proof_locations():
+                damaged.append(location)
+                damage(tmp_path, location)
+            return await fetch(location)
 
         bench.log.fetch = fetch_damaged  # type: ignore[method-assign]
         assert await bench.ask(engine) == 0x0000
@@ -592,10 +592,10 @@ async def test_what_was_decided_is_not_read_again_to_be_reported(tmp_path: Path)
     async with bench.running() as engine:
         fetch = bench.log.fetch
 
-        async def counted(place: Location) -> Record:
+        async def counted(location: Location) -> Record:
             nonlocal fetched
             fetched += 1
-            return await fetch(place)
+            return await fetch(location)
 
         bench.log.fetch = counted  # type: ignore[method-assign]
         assert await bench.ask(engine) == 0x0000

@@ -681,7 +681,7 @@ def test_numbers_that_nothing_of_ours_writes_change_nothing(number: int) -> None
     """Whole records of somebody else in a shared log must not end each receiver that reads it."""
     transactions = machine(shared=True)
     clock = Clock(0.0, START)
-    strange = [
+    strange: list[Commitment] = [
         CommitRequested(number, 0),
         CommitRequested(0, number),
         CommitProved(number, 0, 1, 0, START),
