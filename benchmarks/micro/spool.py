@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvloop
 
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.checkpoint import Checkpoint, write_checkpoints
 from ingest.contract.records import Kind, encode_header
 from ingest.contract.settings import LogSettings, Settings
 from ingest.log import SpoolWriter
@@ -90,8 +90,7 @@ async def spool(folder: Path, size: int, publishers: int, total: int, loop_cost:
 
 def settled(data: Path, position: int) -> None:
     """Let the spool use its segments again."""
-    path = checkpoint_path(data / "checkpoints", 0)
-    write_checkpoint(path, Checkpoint(partition=0, low_water_mark=position))
+    write_checkpoints(data / "checkpoints", [Checkpoint(partition=0, low_water_mark=position)])
 
 
 def arms(options: argparse.Namespace, folder: Path) -> Iterator[str]:

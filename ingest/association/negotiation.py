@@ -22,7 +22,12 @@ from ingest.association.storage_classes import (
     STORAGE_SERVICE_CLASS,
     VERIFICATION,
 )
-from ingest.association.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, PLAIN, preference_order
+from ingest.association.transfer_syntaxes import (
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    PLAIN,
+    preference_order,
+)
 from ingest.contract.identifiers import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -54,16 +59,20 @@ class AcceptedContext(NamedTuple):
     abstract_syntax: str
     transfer_syntax: str
 
+    @property
+    def is_explicit(self) -> bool:
+        """Whether its data sets are in Explicit VR Little Endian; those of storage commitment else are in Implicit VR."""
+        return self.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+
 
 @dataclass(frozen=True)
 class AcceptorPolicy:
-    """Whom and what an acceptor accepts.
+    """What an acceptor accepts; of whom is its caller's matter.
 
     ``ae_title`` is ours; ``accept_any_called_ae`` lets others through. ``maximum_length`` is the PDU-length
     that we announce, in bytes. ``transfer_syntax_preference`` are UIDs to prefer before the built-in order.
     ``private_storage_classes`` are SOP Class UIDs to take as storage beside the standard's.
-    ``calling_ae_titles``, when given, are the only requestors. ``storage_classes``, when given, are all that is
-    stored. ``storage`` is off for one that is not stored to.
+    ``storage_classes``, when given, are all that is stored. ``storage`` is off for one that is not stored to.
     Of storage commitment, ``commitment_scp`` is to take requests, ``commitment_scu`` to be reported to.
 
     Raises:
@@ -76,7 +85,6 @@ class AcceptorPolicy:
     maximum_length: int = 256 * 1024
     transfer_syntax_preference: tuple[str, ...] = ()
     private_storage_classes: frozenset[str] = frozenset()
-    calling_ae_titles: frozenset[str] | None = None
     storage_classes: frozenset[str] | None = None
     storage: bool = True
     commitment_scp: bool = False
@@ -168,8 +176,7 @@ def _rejection(request: AssociateRequest, policy: AcceptorPolicy) -> Rejection |
     called, calling = request.called_ae_title, request.calling_ae_title
     if not _is_ae_title(called) or (called != policy.ae_title and not policy.accept_any_called_ae):
         return Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED
-    known = policy.calling_ae_titles is None or calling in policy.calling_ae_titles
-    if not _is_ae_title(calling) or not known:
+    if not _is_ae_title(calling):
         return Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED
     return None
 

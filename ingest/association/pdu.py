@@ -48,7 +48,7 @@ MAX_ASSOCIATE_LENGTH = 1024 * 1024
 
 _ASSOCIATE = struct.Struct(">H2x16s16s32s")
 _PROTOCOL_VERSION = 0x0001  # PS3.8 9.3.2: bit 0 is version 1
-_AE_PADDING = "\0 "  # PS3.8 pads with spaces; real peers with NUL
+_PADDING = "\0 "  # PS3.8 pads with spaces; real peers with NUL
 
 
 def encode_pdu(kind: int, body: bytes) -> bytes:
@@ -60,9 +60,9 @@ def _encode_ae_title(title: str) -> bytes:
     return title.encode("latin-1")[:16].ljust(16)
 
 
-def _decode_ae_title(value: bytes) -> str:
-    # Latin-1, so that any byte survives; what may be an AE title is judged by negotiation, not here.
-    return value.decode("latin-1").strip(_AE_PADDING)
+def _decode_text(value: bytes) -> str:
+    # Latin-1, so that any byte survives; what may be an AE title, or the name of a context, is judged by negotiation.
+    return value.decode("latin-1").strip(_PADDING)
 
 
 class _AssociateBody(NamedTuple):
@@ -108,10 +108,10 @@ class _AssociateBody(NamedTuple):
         cls._check_counts(user_information, len(contexts))
         return cls(
             version,
-            _decode_ae_title(called),
-            _decode_ae_title(calling),
+            _decode_text(called),
+            _decode_text(calling),
             reserved,
-            bytes(single.get(APPLICATION_CONTEXT, b"")).decode("latin-1").strip("\0 "),
+            _decode_text(bytes(single.get(APPLICATION_CONTEXT, b""))),
             contexts,
             user_information,
         )

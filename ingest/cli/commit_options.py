@@ -18,7 +18,7 @@ from ingest.dimse.status import (
     RESOURCE_LIMITATION,
     SOP_CLASS_NOT_SUPPORTED,
 )
-from ingest.sender.commitment import Outcome
+from ingest.sender.commitment import CommitResult
 from ingest.sender.files import DicomFile
 
 R = TypeVar("R")
@@ -83,40 +83,40 @@ def reason_word(reason: int) -> str:
     return f"{reason:04X}H {_REASONS.get(reason, '')}".rstrip() if reason else "no reason given"
 
 
-def outcome_as_json(outcome: Outcome, files: dict[Reference, DicomFile]) -> dict[str, object]:
+def result_as_json(result: CommitResult, files: dict[Reference, DicomFile]) -> dict[str, object]:
     """All of it."""
     return {
-        "transaction_uid": outcome.transaction_uid,
-        "committed": len(outcome.committed),
+        "transaction_uid": result.transaction_uid,
+        "committed": len(result.committed),
         "failed": [
             {
                 "path": str(files[reference].path),
                 "sop_instance_uid": reference.sop_instance_uid,
                 "reason": reason_word(reason),
             }
-            for reference, reason in outcome.failed
+            for reference, reason in result.failed
         ],
-        "unreported": len(outcome.unreported),
-        "retrieve_ae_title": outcome.retrieve_ae_title,
-        "problem": outcome.problem,
+        "unreported": len(result.unreported),
+        "retrieve_ae_title": result.retrieve_ae_title,
+        "problem": result.problem,
     }
 
 
-def print_outcome(outcome: Outcome, files: dict[Reference, DicomFile]) -> None:
+def print_result(result: CommitResult, files: dict[Reference, DicomFile]) -> None:
     """A table of how many are committed and have failed for which reason; the first failed ones by name."""
     table = Table("storage commitment", "instances")
-    table.add_row("committed", str(len(outcome.committed)))
+    table.add_row("committed", str(len(result.committed)))
     counts: dict[int, int] = {}
-    for _, reason in outcome.failed:
+    for _, reason in result.failed:
         counts[reason] = counts.get(reason, 0) + 1
     for reason, count in sorted(counts.items()):
         table.add_row(f"failed: {reason_word(reason)}", str(count))
-    if outcome.unreported:
-        table.add_row("not reported", str(len(outcome.unreported)))
+    if result.unreported:
+        table.add_row("not reported", str(len(result.unreported)))
     Console().print(table)
-    for reference, reason in outcome.failed[:_SHOWN]:
+    for reference, reason in result.failed[:_SHOWN]:
         click.echo(f"not committed: {files[reference].path}: {reason_word(reason)}", err=True)
-    if len(outcome.failed) > _SHOWN:
-        click.echo(f"not committed: {len(outcome.failed) - _SHOWN} more; --json lists them", err=True)
-    if outcome.problem:
-        click.echo(f"commitment: {outcome.problem}", err=True)
+    if len(result.failed) > _SHOWN:
+        click.echo(f"not committed: {len(result.failed) - _SHOWN} more; --json lists them", err=True)
+    if result.problem:
+        click.echo(f"commitment: {result.problem}", err=True)

@@ -11,7 +11,7 @@ from ingest.contract.identifiers import TransactionId
 from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.records import Record
 from ingest.contract.settings import Settings
-from ingest.log.commitment_log import Entry, Place, Request, Written, request_record
+from ingest.log.commitment_log import Entry, Location, Request, Written, request_record
 from ingest.log.commitment_reader import TopicFetcher, TopicReader
 from ingest.log.kafka_client import end_producer, open_producer
 
@@ -20,7 +20,7 @@ _POLL: Final = 0.2  # s
 _CLOSE: Final = 2.0  # s
 
 
-class TopicSource:
+class TopicRecords:
     """See `commitment_view.Source`."""
 
     def __init__(self, settings: Settings) -> None:
@@ -29,7 +29,7 @@ class TopicSource:
         self.partitions = settings.log.partitions
 
     def entries(self) -> Iterable[Entry]:
-        """See `Source`."""
+        """See `Records`."""
         reader = TopicReader(self._settings)
         reader.open(_TIMEOUT)
         with closing(reader):
@@ -39,19 +39,19 @@ class TopicSource:
                 except KafkaError as error:
                     raise KafkaUnreachable(self._settings.kafka, error) from None
 
-    def fetch(self, place: Place) -> Record:
-        """See `Source`."""
+    def fetch(self, location: Location) -> Record:
+        """See `Records`."""
         try:
-            return self._fetcher.fetch(place)
+            return self._fetcher.fetch(location)
         except KafkaError as error:
             raise KafkaUnreachable(self._settings.kafka, error) from None
 
     def requests(self) -> Iterable[tuple[TransactionId, Request]]:
-        """See `Source`: what is asked for is in the log at once."""
+        """See `Records`: what is asked for is in the log at once."""
         return ()
 
     def request(self, transaction_id: TransactionId, request: Request) -> None:
-        """See `Source`."""
+        """See `Records`."""
         kafka = self._settings.kafka
         header, _ = Written(transaction_id, request_record(request, time.time_ns())).encode()
         producer = open_producer(kafka, _TIMEOUT)
@@ -64,5 +64,5 @@ class TopicSource:
             end_producer(producer, _CLOSE)
 
     def close(self) -> None:
-        """See `Source`."""
+        """See `Records`."""
         self._fetcher.close()

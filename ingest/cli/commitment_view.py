@@ -11,13 +11,13 @@ from ingest.contract.commitments import Found, found_of
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import Record
 from ingest.contract.settings import Settings
-from ingest.contract.spool import Layout, OsDisk, SpoolMissing, read_meta
+from ingest.contract.spool import OsDisk
 from ingest.log.commitment_handover import leave_request, waiting_requests
-from ingest.log.commitment_log import Entry, Place, Request
-from ingest.log.commitment_segments import SegmentReader
+from ingest.log.commitment_log import Entry, Location, Request
+from ingest.log.commitment_segments import opened_beside
 
 
-class Source(Protocol):
+class Records(Protocol):
     """Where the records are."""
 
     partitions: int
@@ -25,7 +25,7 @@ class Source(Protocol):
     def entries(self) -> Iterable[Entry]:
         """All that are there now."""
 
-    def fetch(self, place: Place) -> Record:
+    def fetch(self, location: Location) -> Record:
         """One of them, with its payload."""
 
     def requests(self) -> Iterable[tuple[TransactionId, Request]]:
@@ -41,15 +41,15 @@ class Source(Protocol):
 class View:
     """All transactions that are open, and what can be asked of them."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, records: Records) -> None:
+        self._records = records
         clock = Clock(time.monotonic(), time.time_ns())
         self.now = clock.now
         self.transactions = watched()
-        for entry in source.entries():
+        for entry in records.entries():
             self.transactions.apply(entry, clock)
         # Of both, what ends it counts.
-        self._requested = dict(sorted(source.requests(), key=lambda one: one[1] is Request.EXPIRE))
+        self._requested = dict(sorted(records.requests(), key=lambda one: one[1] is Request.EXPIRE))
 
     def items(self, transaction: Transaction) -> list[Found]:
         """What is known of each instance; those that no worker has come to yet are not there.
@@ -60,8 +60,8 @@ class View:
         decided = transaction.decided
         last = decided.round if decided is not None else transaction.base + transaction.round
         findings = Findings()
-        for place in transaction.proof_places(last):
-            findings.add(found_of(self._source.fetch(place)))
+        for location in transaction.proof_locations(last):
+            findings.add(found_of(self._records.fetch(location)))
         return findings.all()
 
     def requested(self, transaction_id: TransactionId) -> str | None:
@@ -71,11 +71,11 @@ class View:
 
     def request(self, transaction_id: TransactionId, request: Request) -> None:
         """Ask for something; durable when this returns."""
-        self._source.request(transaction_id, request)
+        self._records.request(transaction_id, request)
 
     def close(self) -> None:
         """Let go of the log."""
-        self._source.close()
+        self._records.close()
 
 
 def opened_view(settings: Settings) -> View:
@@ -88,13 +88,13 @@ def opened_view(settings: Settings) -> View:
     """
     if settings.log.kind == "kafka":
         # The client is an extra that one machine does not need.
-        from ingest.cli.commitment_topic_view import TopicSource  # noqa: PLC0415 - see above
+        from ingest.cli.commitment_topic_view import TopicRecords  # noqa: PLC0415 - see above
 
-        return View(TopicSource(settings))
-    return View(SpoolSource(settings))
+        return View(TopicRecords(settings))
+    return View(SpoolRecords(settings))
 
 
-class SpoolSource:
+class SpoolRecords:
     """The log of one machine."""
 
     partitions = 1
@@ -102,38 +102,26 @@ class SpoolSource:
     def __init__(self, settings: Settings) -> None:
         self._data = settings.data
         self._disk = OsDisk()
-        layout = Layout(settings.data / "commitments")
-        self._reader: SegmentReader | None = None
-        self._end = 0
-        try:
-            meta = read_meta(self._disk, layout)
-        except SpoolMissing:
-            return  # nothing was ever asked for
-        counter = self._disk.counter(layout.durable_end)
-        self._end = counter.load()
-        counter.close()
-        self._reader = SegmentReader(self._disk, layout, meta, self._end)
+        self._beside = opened_beside(self._disk, settings.data)
 
     def entries(self) -> Iterable[Entry]:
-        """See `Source`."""
-        if self._reader is not None:
-            while self._reader.position < self._end:
-                yield from self._reader.read(self._end)
+        """See `Records`."""
+        return () if self._beside is None else self._beside.reader.read_all(self._beside.durable_end)
 
-    def fetch(self, place: Place) -> Record:
-        """See `Source`."""
-        assert self._reader is not None
-        return self._reader.fetch(place)
+    def fetch(self, location: Location) -> Record:
+        """See `Records`."""
+        assert self._beside is not None
+        return self._beside.reader.fetch(location)
 
     def requests(self) -> Iterable[tuple[TransactionId, Request]]:
-        """See `Source`."""
+        """See `Records`."""
         return waiting_requests(self._disk, self._data)
 
     def request(self, transaction_id: TransactionId, request: Request) -> None:
-        """See `Source`."""
+        """See `Records`."""
         leave_request(self._disk, self._data, transaction_id, request)
 
     def close(self) -> None:
-        """See `Source`."""
-        if self._reader is not None:
-            self._reader.close()
+        """See `Records`."""
+        if self._beside is not None:
+            self._beside.reader.close()

@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -14,6 +13,7 @@ from ingest.commitment.transaction import Transaction
 from ingest.commitment.transactions import State
 from ingest.contract.audit.events import commitment_given_up
 from ingest.contract.command_audit import audit_now
+from ingest.contract.command_columns import aligned
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
@@ -55,7 +55,7 @@ def list_transactions(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
     elif facts:
-        click.echo("\n".join(_table(facts)))
+        click.echo("\n".join(aligned([_HEADINGS, *map(_row, facts)])))
     else:
         click.echo("no open transactions")
 
@@ -151,13 +151,6 @@ def _facts(view: View, transaction: Transaction) -> dict[str, object]:
 def _ago(stamp: int) -> int:
     """Seconds; a clock that was set back since makes it no less than 0."""
     return max(0, round((time.time_ns() - stamp) / 1e9))
-
-
-def _table(facts: Sequence[dict[str, object]]) -> Iterator[str]:
-    rows = [_HEADINGS, *map(_row, facts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _row(facts: dict[str, object]) -> tuple[str, ...]:

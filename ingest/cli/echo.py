@@ -9,7 +9,7 @@ import click
 from ingest.association import VERIFICATION
 from ingest.association.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
 from ingest.cli.peer_options import peer_options
-from ingest.contract.command_options import json_option
+from ingest.contract.command_options import EXIT_FAILURE, json_option
 from ingest.dimse.status import SUCCESS
 from ingest.sender import AssociationFailed, Peer, Requestor
 from ingest.sender.contexts import contexts_of
@@ -34,7 +34,7 @@ def echo(peer: Peer, *, as_json: bool) -> None:
     else:
         click.echo(f"{peer} answered with status {status:04X}H in {milliseconds} ms, association included")
     if status != SUCCESS:
-        raise SystemExit(1)
+        raise SystemExit(EXIT_FAILURE)
 
 
 async def _echo(peer: Peer) -> int:

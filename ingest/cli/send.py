@@ -21,15 +21,15 @@ from rich.progress import (
 from ingest.cli.commit_options import (
     Commit,
     commit_options,
-    outcome_as_json,
-    print_outcome,
+    print_result,
     references_of,
+    result_as_json,
 )
 from ingest.cli.peer_options import peer_options
 from ingest.contract.command_options import EXIT_FAILURE, json_option
 from ingest.contract.commitments import Reference
 from ingest.sender import Peer, Summary, send_files
-from ingest.sender.commitment import Outcome
+from ingest.sender.commitment import CommitResult
 from ingest.sender.commitment import commit as ask_for_commitment
 from ingest.sender.files import DicomFile, NotSendable, find_files, read_head
 from ingest.sender.transfer import Progress as Told
@@ -69,19 +69,19 @@ def send(
     references = references_of(summary.stored)
     if not as_json:
         _print(summary, skipped, seconds)
-    outcome = _commit(peer, commit, list(references)) if commit and references else None
+    result = _commit(peer, commit, list(references)) if commit and references else None
     if as_json:
         document = _as_json(summary, skipped, seconds)
-        if outcome is not None:
-            document["commitment"] = outcome_as_json(outcome, references)
+        if result is not None:
+            document["commitment"] = result_as_json(result, references)
         click.echo(json.dumps(document, indent=2))
-    elif outcome is not None:
-        print_outcome(outcome, references)
-    if summary.failed or (outcome is not None and (outcome.failed or outcome.unreported)):
+    elif result is not None:
+        print_result(result, references)
+    if summary.failed or (result is not None and (result.failed or result.unreported)):
         raise SystemExit(EXIT_FAILURE)
 
 
-def _commit(peer: Peer, options: Commit, references: list[Reference]) -> Outcome:
+def _commit(peer: Peer, options: Commit, references: list[Reference]) -> CommitResult:
     try:
         return asyncio.run(
             ask_for_commitment(peer, references, seconds=options.seconds, listen=options.listen)

@@ -5,6 +5,7 @@ import json
 
 import click
 
+from ingest.contract.command_columns import aligned
 from ingest.contract.command_options import EXIT_FAILURE, data_settings, json_option
 from ingest.contract.settings import Settings, SourceSettings
 from ingest.sender.trial import Step, try_out
@@ -31,9 +32,7 @@ def list_sources(settings: Settings, *, as_json: bool) -> None:
         )
         return
     rows = [_HEADINGS, *(_row(name, source) for name, source in settings.sources.items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    click.echo("\n".join(aligned(rows)))
     click.echo(f"all other AE titles: {settings.receiver.unknown_sources}")
 
 

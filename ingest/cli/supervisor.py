@@ -98,21 +98,11 @@ class Supervisor:
         """Run ``child``, again and again as its policy says."""
         while not self._stop.is_set():
             begun = time.monotonic()
-            child.process = await asyncio.create_subprocess_exec(
-                *child.command, stdin=asyncio.subprocess.DEVNULL, process_group=0
-            )
-            if self._stop.is_set():
-                await self._end(child)  # the stop came while it was being started, and has not seen it
-            child.ready.clear()
-            watching = asyncio.create_task(self._watch_for_ready(child, child.process.pid))
-            code = await child.process.wait()
-            watching.cancel()
-            _kill_group(child.process.pid)  # what it left behind, such as codecs
+            code = await self._run_once(child)
             if self._stop.is_set():
                 self._note_stop(child, code)
                 return
             decision = child.policy.ended(code, lived=time.monotonic() - begun, ready=child.ready.is_set())
-            logger.error("child ended", child=child.name, pid=child.process.pid, code=code)
             if isinstance(decision, GiveUp) and not child.vital:
                 decision = Restart(MAXIMUM_DELAY)
             if isinstance(decision, GiveUp):
@@ -122,6 +112,27 @@ class Supervisor:
                 return
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), decision.delay)
+
+    async def _run_once(self, child: Child) -> int:
+        """Start ``child`` and wait for its end; its exit code."""
+        child.ready.clear()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *child.command, stdin=asyncio.subprocess.DEVNULL, process_group=0
+            )
+        except OSError as error:  # as for want of memory or processes: it may pass, and the others run
+            logger.error("child cannot be started", child=child.name, reason=error.strerror)  # noqa: TRY400 - it says all
+            return EXIT_FAILURE
+        child.process = process
+        if self._stop.is_set():
+            await self._end(child)  # the stop came while it was being started, and has not seen it
+        watching = asyncio.create_task(self._watch_for_ready(child, process.pid))
+        code = await process.wait()
+        watching.cancel()
+        _kill_group(process.pid)  # what it left behind, such as codecs
+        if not self._stop.is_set():
+            logger.error("child ended", child=child.name, pid=process.pid, code=code)
+        return code
 
     async def _watch_for_ready(self, child: Child, pid: int) -> None:
         while not child.is_ready(pid):  # noqa: ASYNC110 - another process announces it, by a file
@@ -157,11 +168,15 @@ class Supervisor:
 
 
 def _reload(child: Child) -> None:
-    """Send SIGHUP if it is due; a child that is not ready may not handle it yet, and would end by it."""
-    if child.stale and child.ready.is_set() and child.process is not None:
+    """Send SIGHUP if it is due; a child that is not ready may not handle it yet, and would end by it.
+
+    Of one that has ended the process id may be another's by now.
+    """
+    process = child.process
+    if child.stale and child.ready.is_set() and process is not None and process.returncode is None:
         child.stale = False
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child.process.pid, signal.SIGHUP)
+            os.kill(process.pid, signal.SIGHUP)
 
 
 def _kill_group(pid: int) -> None:

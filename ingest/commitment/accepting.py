@@ -31,7 +31,7 @@ from ingest.dimse.status import DUPLICATE_TRANSACTION_UID, PROCESSING_FAILURE, R
 from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import CommitmentLog, InstanceLog
 from ingest.log.commitment_claimant import Claimant
-from ingest.log.commitment_log import Place, Written
+from ingest.log.commitment_log import Location, Written
 
 logger = structlog.get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Accepting:
         claimant: Claimant,
         claim: float,
         clock: Callable[[], Clock],
-        read_to: Callable[[Place], Awaitable[None]],
+        read_to: Callable[[Location], Awaitable[None]],
     ) -> None:
         """``claim``: seconds for which an acceptance is ours; ``read_to``: returns when ``machine`` has that record."""
         self._settings = settings
@@ -157,9 +157,9 @@ class Accepting:
             async with asyncio.timeout(_ASK_LIMIT):
                 await self._asking.ask(transaction_id, request.calling_ae_title, own_round, fences)
                 reach(Failpoint.FENCED)
-                place = await self._log.publish([*requested, Written(transaction_id, accepted)])
+                location = await self._log.publish([*requested, Written(transaction_id, accepted)])
                 reach(Failpoint.ACCEPTED)
-                await self._read_to(place)
+                await self._read_to(location)
         except OutOfResources as error:
             logger.warning("a commitment request is refused", reason=str(error))
             return RESOURCE_LIMITATION

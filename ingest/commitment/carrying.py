@@ -16,7 +16,7 @@ from ingest.contract.commitments import CommitProved, CommitRequested, commitmen
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import CorruptRecord, Record
 from ingest.log import CommitmentLog
-from ingest.log.commitment_log import Place, Written
+from ingest.log.commitment_log import Location, Written
 
 _BATCH: Final = 16_000  # instances in records that are written at a time
 _SMALL_BATCH: Final = 256  # records without payload
@@ -98,24 +98,24 @@ def carried_payloads(
 
 def _endangered(
     transactions: Transactions, thresholds: Mapping[int, int]
-) -> list[tuple[TransactionId, Place]]:
+) -> list[tuple[TransactionId, Location]]:
     """Those that are over, and whose end is about to leave the log."""
     return [
-        (transaction_id, place)
-        for transaction_id, place in transactions.closed()
-        if place.position < thresholds.get(place.partition, 0)
+        (transaction_id, location)
+        for transaction_id, location in transactions.closed()
+        if location.position < thresholds.get(location.partition, 0)
     ]
 
 
 async def _carry_closed(
-    log: CommitmentLog, endangered: Sequence[tuple[TransactionId, Place]], write: Write
+    log: CommitmentLog, endangered: Sequence[tuple[TransactionId, Location]], write: Write
 ) -> None:
     """Their UIDs are to be refused when they come again."""
     for at in range(0, len(endangered), _SMALL_BATCH):
         batch = []
-        for transaction_id, place in endangered[at : at + _SMALL_BATCH]:
+        for transaction_id, location in endangered[at : at + _SMALL_BATCH]:
             with contextlib.suppress(CorruptRecord):
-                commitment = commitment_of(await log.fetch(place))
+                commitment = commitment_of(await log.fetch(location))
                 batch.append(Written(transaction_id, commitment, carried=True))
         if batch:
             await write(batch)
@@ -133,6 +133,6 @@ def _release(log: CommitmentLog, transactions: Transactions, thresholds: Mapping
         return
     needed = [thresholds.get(0, 0)]
     needed += [transaction.oldest for transaction in transactions]
-    needed += [place.position for _, place in transactions.closed()]
+    needed += [location.position for _, location in transactions.closed()]
     needed += [transaction.oldest for transaction in transactions.unknown()]
     log.release(max(0, min(needed)))

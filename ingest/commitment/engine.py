@@ -39,7 +39,7 @@ from ingest.dimse.status import SUCCESS
 from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import CommitmentLog, InstanceLog
 from ingest.log.commitment_claimant import Claimant
-from ingest.log.commitment_log import Entry, Place, Written
+from ingest.log.commitment_log import Entry, Location, Written
 
 logger = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Engine:
         self._reporting = Reporting(settings, log, report)
         self._claim = 2 * longest_report(settings) + 60.0
         self._unwritten: dict[TransactionId, CommitClosed | CommitAttempted] = {}  # how deliveries ended
-        self._waiters: list[tuple[Place, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[Location, asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivering = 0
 
@@ -220,22 +220,22 @@ class Engine:
         self._log.promised = self._machine.promised
         waiting = self._waiters
         self._waiters = []
-        for place, future in waiting:
-            if self._log.passed(place):
+        for location, future in waiting:
+            if self._log.passed(location):
                 if not future.done():
                     future.set_result(None)
             else:
-                self._waiters.append((place, future))
+                self._waiters.append((location, future))
 
     async def _write(self, records: Sequence[Written]) -> None:
         """Write records, and go on when they have been applied."""
         await self._read_to(await self._log.publish(records))
 
-    async def _read_to(self, place: Place) -> None:
-        if self._log.passed(place):
+    async def _read_to(self, location: Location) -> None:
+        if self._log.passed(location):
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((place, future))
+        self._waiters.append((location, future))
         await future
 
     # Steps

@@ -11,7 +11,7 @@ from ingest.commitment.transaction import Transaction
 from ingest.contract.commitments import CommitAccepted, Found, Reference, found_of, references_of
 from ingest.contract.records import CorruptRecord, Record
 from ingest.log import CommitmentLog
-from ingest.log.commitment_log import Place
+from ingest.log.commitment_log import Location
 
 logger = structlog.get_logger(__name__)
 
@@ -60,8 +60,8 @@ async def records_of(
     """
     while True:
         try:
-            requested, lost = await _fetch(log, transaction, transaction.request_places())
-            proofs, more_lost = await _fetch(log, transaction, transaction.proof_places(last_round))
+            requested, lost = await _fetch(log, transaction, transaction.request_locations())
+            proofs, more_lost = await _fetch(log, transaction, transaction.proof_locations(last_round))
         except _Moved:
             continue
         return requested, proofs, lost + more_lost
@@ -72,18 +72,18 @@ class _Moved(Exception):  # noqa: N818 - states what was found
 
 
 async def _fetch(
-    log: CommitmentLog, transaction: Transaction, places: Sequence[Place]
+    log: CommitmentLog, transaction: Transaction, locations: Sequence[Location]
 ) -> tuple[list[Record], int]:
     records = []
-    for place in places:
+    for location in locations:
         try:
-            records.append(await log.fetch(place))
+            records.append(await log.fetch(location))
         except CorruptRecord as error:
-            if not transaction.lose(place):
+            if not transaction.lose(location):
                 raise _Moved from None
             name = transaction.id.hex()
             logger.error("a record of a commitment is lost", transaction=name, error=str(error))  # noqa: TRY400 - it says all
-    return records, len(places) - len(records)
+    return records, len(locations) - len(records)
 
 
 def known_from(

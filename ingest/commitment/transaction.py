@@ -22,12 +22,12 @@ from ingest.contract.commitments import (
     first_round,
 )
 from ingest.contract.identifiers import TransactionId
-from ingest.log.commitment_log import Entry, Place
+from ingest.log.commitment_log import Entry, Location
 
 NEVER: Final = float("inf")
 _LONG_AGO: Final = float("-inf")
-_STRIDE: Final = 3  # key, place, stamp of a proof
-_PLACE_BITS: Final = 48  # of a position; the partition is above
+_STRIDE: Final = 3  # key, location, stamp of a proof
+_LOCATION_BITS: Final = 48  # of a position; the partition is above
 _PART_BITS: Final = 12
 assert 1 << _PART_BITS == MAX_PARTS
 _LEAST: Final = 40  # bytes of an instance in a record
@@ -72,12 +72,12 @@ class Transaction:
         "absent",
         "accepted",
         "accepted_at",
-        "accepted_place",
+        "accepted_location",
         "asked_at",
         "asked_last",
         "asked_round",
         "askings",
-        "attempt_place",
+        "attempt_location",
         "attempted",
         "born_at",
         "busy",
@@ -85,7 +85,7 @@ class Transaction:
         "claim_until",
         "completed_at",
         "decided",
-        "decided_place",
+        "decided_location",
         "due",
         "held",
         "id",
@@ -110,13 +110,13 @@ class Transaction:
         self.born_at = now  # when its first record was read
         self.accepted: CommitAccepted | None = None
         self.accepted_at = 0.0
-        self.accepted_place = 0
-        # Round and part, place: of each record with instances that were asked about.
+        self.accepted_location = 0
+        # Round and part, location: of each record with instances that were asked about.
         self.requested = array("Q")
         self.decided: CommitDecided | None = None
-        self.decided_place = 0
+        self.decided_location = 0
         self.attempted: CommitAttempted | None = None
-        self.attempt_place = 0
+        self.attempt_location = 0
         self.retried_at = 0  # wall clock: an administrator asked for another try
         self.next_attempt = 0.0
         self.proofs = array("Q")
@@ -151,13 +151,15 @@ class Transaction:
         """Some of the instances that the N-ACTION asks about; it comes before its acceptance."""
         if self.accepted is not None and record.round != self.base:
             return
-        key = record.round << _PART_BITS | record.part % MAX_PARTS
+        key = _request_key(record)
+        if key is None:
+            return
         known = self.requested[0::2]
         if key not in known:
-            self.requested.extend((key, _packed(entry.place)))
+            self.requested.extend((key, _packed(entry.location)))
             self.size += entry.size
         elif entry.carried:
-            self.requested[2 * known.index(key) + 1] = _packed(entry.place)
+            self.requested[2 * known.index(key) + 1] = _packed(entry.location)
 
     def accept(self, entry: Entry, record: CommitAccepted, clock: Clock, *, sure: bool) -> bool:
         """An N-ACTION was accepted, ``sure`` if by us; whether it is this transaction's, the first time or again."""
@@ -165,7 +167,7 @@ class Transaction:
             if record.digest != self.accepted.digest:
                 return False
             if entry.carried:
-                self.accepted_place = _packed(entry.place)
+                self.accepted_location = _packed(entry.location)
             return True
         self.accepted = msgspec.structs.replace(
             record,
@@ -174,7 +176,7 @@ class Transaction:
             source=sys.intern(record.source),
         )
         self.accepted_at = clock.seconds(record.accepted_at)
-        self.accepted_place = _packed(entry.place)
+        self.accepted_location = _packed(entry.location)
         self.promise = promise_of(self.size, record.references, record.parts)
         self.asked_last = clock.now
         # What was read before must be of an earlier N-ACTION with the same references, which failed.
@@ -197,13 +199,13 @@ class Transaction:
         if known is not None:
             same = self.proofs[known + 2] == entry.stamp
             if entry.carried:
-                self.proofs[known + 1], self.proofs[known + 2] = _packed(entry.place), entry.stamp
+                self.proofs[known + 1], self.proofs[known + 2] = _packed(entry.location), entry.stamp
                 if not same:  # what it replaces cannot be taken out of the count: at worst a round too many
                     self._count(key, entry, parts=0)
             return
         if self.accepted is not None and not self.round < self._round_of(key) < MAX_ROUNDS:
             return
-        self.proofs.extend((key, _packed(entry.place), entry.stamp))
+        self.proofs.extend((key, _packed(entry.location), entry.stamp))
         self._count(key, entry, parts=1)
         self._advance(clock.now if live else clock.seconds(record.proved_at), sure=sure)
 
@@ -211,7 +213,7 @@ class Transaction:
         """From here on the report is the same each time; whether this says so for the first time."""
         first = self.decided is None
         if first or entry.carried:
-            self.decided, self.decided_place = record, _packed(entry.place)
+            self.decided, self.decided_location = record, _packed(entry.location)
         return first
 
     def attempt(self, entry: Entry, record: CommitAttempted, clock: Clock) -> bool:
@@ -219,7 +221,7 @@ class Transaction:
         before = self.attempted
         if entry.carried and before is not None and before != record:
             return False  # a newer one came between
-        self.attempted, self.attempt_place = record, _packed(entry.place)
+        self.attempted, self.attempt_location = record, _packed(entry.location)
         if not record.attempts:
             self.retried_at = record.attempted_at
         self.next_attempt = clock.seconds(record.attempted_at) + record.wait
@@ -254,9 +256,9 @@ class Transaction:
         self.asked_last = now
         self.askings += 1
 
-    def lose(self, place: Place) -> bool:
-        """The proof, or part of the request, at this place cannot be read any more; whether one is there."""
-        lost = _packed(place)
+    def lose(self, location: Location) -> bool:
+        """The proof, or part of the request, at this location cannot be read any more; whether one is there."""
+        lost = _packed(location)
         for records, stride in ((self.proofs, _STRIDE), (self.requested, 2)):
             for at in range(0, len(records), stride):
                 if records[at + 1] == lost:
@@ -291,35 +293,37 @@ class Transaction:
         head = (self.base + self.asked_round) << _PART_BITS | parts
         return self._find(head << _PART_BITS | part) is not None
 
-    def request_places(self) -> list[Place]:
+    def request_locations(self) -> list[Location]:
         """Of the instances that were asked about, in their order."""
         pairs = zip(self.requested[0::2], self.requested[1::2], strict=True)
-        return [_place(place) for _, place in sorted(pairs)]
+        return [_location(location) for _, location in sorted(pairs)]
 
-    def proof_places(self, last_round: int | None = None) -> list[Place]:
+    def proof_locations(self, last_round: int | None = None) -> list[Location]:
         """Of the proofs of all rounds, or of those up to the one with this number, the first first."""
         pairs = sorted(zip(self.proofs[0::_STRIDE], self.proofs[1::_STRIDE], strict=True))
         limit = _LONGEST_ROUND if last_round is None else last_round + 1
-        return [_place(place) for key, place in pairs if key < limit << 2 * _PART_BITS]
+        return [_location(location) for key, location in pairs if key < limit << 2 * _PART_BITS]
 
     @property
     def oldest(self) -> int:
         """The lowest position of its records that matter, where the log has one partition."""
-        return min(place.position for place in self._places())
+        return min(location.position for location in self._locations())
 
     def is_below(self, thresholds: Mapping[int, int]) -> bool:
         """Whether one of its records that matter lies below the position given for its partition."""
-        return any(place.position < thresholds.get(place.partition, 0) for place in self._places())
+        return any(
+            location.position < thresholds.get(location.partition, 0) for location in self._locations()
+        )
 
-    def _places(self) -> Iterator[Place]:
-        yield from map(_place, self.requested[1::2])
-        yield from map(_place, self.proofs[1::_STRIDE])
+    def _locations(self) -> Iterator[Location]:
+        yield from map(_location, self.requested[1::2])
+        yield from map(_location, self.proofs[1::_STRIDE])
         if self.accepted is not None:
-            yield _place(self.accepted_place)
+            yield _location(self.accepted_location)
         if self.decided is not None:
-            yield _place(self.decided_place)
+            yield _location(self.decided_location)
         if self.attempted is not None:
-            yield _place(self.attempt_place)
+            yield _location(self.attempt_location)
 
     def _round_of(self, key: int) -> int:
         """Counted from 0."""
@@ -392,12 +396,19 @@ class Transaction:
         self.tallies = tallies or None
 
 
-def _packed(place: Place) -> int:
-    return place.partition << _PLACE_BITS | place.position
+def _packed(location: Location) -> int:
+    return location.partition << _LOCATION_BITS | location.position
 
 
-def _place(packed: int) -> Place:
-    return Place(packed >> _PLACE_BITS, packed % (1 << _PLACE_BITS))
+def _location(packed: int) -> Location:
+    return Location(packed >> _LOCATION_BITS, packed % (1 << _LOCATION_BITS))
+
+
+def _request_key(record: CommitRequested) -> int | None:
+    """Round and part in one number; None for what no receiver of ours writes."""
+    if not (0 <= record.part < MAX_PARTS and 0 <= record.round < _LONGEST_ROUND):
+        return None
+    return record.round << _PART_BITS | record.part
 
 
 def _key(record: CommitProved) -> int | None:

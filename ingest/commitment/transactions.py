@@ -31,7 +31,7 @@ from ingest.contract.commitments import (
     CommitTaken,
 )
 from ingest.contract.identifiers import TransactionId
-from ingest.log.commitment_log import Entry, Place
+from ingest.log.commitment_log import Entry, Location
 
 # Times that the fences of a round are written, each after the source's limit of time, before what they asked about is
 # taken for not found out. Workers that are behind have as long; a fence or a proof may be lost once, and hardly thrice.
@@ -93,7 +93,7 @@ class Transactions:
         self._rules = rules
         self._open: dict[TransactionId, Transaction] = {}
         self._unknown: dict[TransactionId, Transaction] = {}  # proved, and not accepted
-        self._closed: dict[TransactionId, tuple[Place, int]] = {}  # where and when it ended; oldest first
+        self._closed: dict[TransactionId, tuple[Location, int]] = {}  # where and when it ended; oldest first
         self._schedule: list[tuple[float, TransactionId]] = []
         self._deliveries = Deliveries()
         self.replaying = True  # what is applied was written before this start
@@ -120,13 +120,13 @@ class Transactions:
         """Whether it is over, and remembered."""
         return transaction_id in self._closed
 
-    def closed(self) -> Iterator[tuple[TransactionId, Place]]:
-        """Those that are over and remembered, each with the place of its record."""
-        for transaction_id, (place, _) in self._closed.items():
-            yield transaction_id, place
+    def closed(self) -> Iterator[tuple[TransactionId, Location]]:
+        """Those that are over and remembered, each with the location of its record."""
+        for transaction_id, (location, _) in self._closed.items():
+            yield transaction_id, location
 
-    def closed_at(self, transaction_id: TransactionId) -> Place:
-        """The place of the record that says that one is over."""
+    def closed_at(self, transaction_id: TransactionId) -> Location:
+        """The location of the record that says that one is over."""
         return self._closed[transaction_id][0]
 
     def apply(self, entry: Entry, clock: Clock) -> None:
@@ -242,7 +242,9 @@ class Transactions:
         if transaction is not None:
             transaction.request(entry, record)
         else:
-            self._not_accepted(entry.transaction_id, clock).request(entry, record)
+            unknown = self._not_accepted(entry.transaction_id, clock)
+            unknown.request(entry, record)
+            self._drop_empty(unknown)
 
     def _prove(self, entry: Entry, record: CommitProved, clock: Clock) -> None:
         transaction_id = entry.transaction_id
@@ -254,8 +256,7 @@ class Transactions:
         elif transaction_id not in self._closed:
             unknown = self._not_accepted(transaction_id, clock)
             unknown.prove(entry, record, clock, live=not self.replaying, sure=False)
-            if not (unknown.proofs or unknown.requested):
-                del self._unknown[transaction_id]
+            self._drop_empty(unknown)
 
     def _not_accepted(self, transaction_id: TransactionId, clock: Clock) -> Transaction:
         """What is known of a transaction that is not open: all or part of it before its acceptance is."""
@@ -265,6 +266,11 @@ class Transactions:
                 del self._unknown[next(iter(self._unknown))]
             unknown = self._unknown[transaction_id] = Transaction(transaction_id, clock.now)
         return unknown
+
+    def _drop_empty(self, unknown: Transaction) -> None:
+        """Its only record was none that anything of ours writes."""
+        if not (unknown.proofs or unknown.requested):
+            del self._unknown[unknown.id]
 
     def _take(self, transaction: Transaction, record: CommitTaken, clock: Clock) -> None:
         rules = self._rules
@@ -283,7 +289,7 @@ class Transactions:
             self._deliveries.remove(transaction, reported=record.how == "reported")
         if transaction_id in self._closed and not entry.carried:
             return
-        self._closed[transaction_id] = entry.place, record.closed_at // 10**9
+        self._closed[transaction_id] = entry.location, record.closed_at // 10**9
         while len(self._closed) > self._rules.remember:
             del self._closed[next(iter(self._closed))]
 

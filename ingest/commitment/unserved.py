@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Final
 
 import structlog
@@ -10,9 +11,9 @@ import structlog
 from ingest.commitment.transaction import Clock
 from ingest.commitment.transactions import watched
 from ingest.contract.settings import Settings
-from ingest.contract.spool import Layout, OsDisk, SpoolMismatch, SpoolMissing, read_meta
+from ingest.contract.spool import OsDisk, SpoolMismatch
 from ingest.log.commitment_log import Entry
-from ingest.log.commitment_segments import SegmentReader
+from ingest.log.commitment_segments import opened_beside
 
 logger = structlog.get_logger(__name__)
 
@@ -53,20 +54,10 @@ def tell_of_unserved(settings: Settings) -> None:
 
 
 def _of_spool(settings: Settings) -> Iterator[Entry]:
-    disk, layout = OsDisk(), Layout(settings.data / "commitments")
-    try:
-        meta = read_meta(disk, layout)
-    except SpoolMissing:
-        return  # nothing was ever asked for
-    counter = disk.counter(layout.durable_end)
-    end = counter.load()
-    counter.close()
-    reader = SegmentReader(disk, layout, meta, end)
-    try:
-        while reader.position < end:
-            yield from reader.read(end)
-    finally:
-        reader.close()
+    beside = opened_beside(OsDisk(), settings.data)
+    if beside is not None:
+        with closing(beside.reader) as reader:
+            yield from reader.read_all(beside.durable_end)
 
 
 def _of_topic(settings: Settings) -> Iterator[Entry]:

@@ -15,7 +15,7 @@ Settings, one file a table and one for all:
 What a process leaves for others on its data folder:
     ``running``      who runs                 ``refusals``  what was refused last
     ``unknown_sources``  what unknown sources have sent
-    ``folder_sync``  which makes the names of such files durable
+    ``folder_sync``  which makes such files and their names durable
 
 What processes of both sides do alike:
     ``telemetry``, ``uncaught``  events of the log          ``monitoring``  the admin port
@@ -26,5 +26,5 @@ What processes of both sides do alike:
     ``failpoints``   where tests make a process die
 
 What their commands share:
-    ``command_options``, ``command_failures``, ``command_folder``, ``command_audit``
+    ``command_options``, ``command_failures``, ``command_folder``, ``command_audit``; ``command_columns`` on the terminal
 """

@@ -11,8 +11,6 @@ part of the contract. One file a partition, ``DIR/checkpoints/<partition>``, rep
 Evolution: new fields have defaults; types and meanings never change; a new layout takes a new magic.
 """
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -20,7 +18,7 @@ from typing import Final
 import msgspec
 from crc32c import crc32c
 
-from ingest.contract.folder_sync import sync_folder
+from ingest.contract.folder_sync import replace_synced, sync_folder
 from ingest.contract.records import Place
 
 MAGIC: Final = b"DICMCKP1"
@@ -106,43 +104,14 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         raise CorruptCheckpoint(f"{path}: {error}") from None
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint at ``path`` atomically; durable when this returns.
-
-    Raises:
-        OSError: the file system's; the checkpoint before stands then, or, only when the folder's own sync
-            failed, one of the two.
-    """
-    _replace(path, checkpoint)
-    sync_folder(path.parent)
-
-
 def write_checkpoints(folder: Path, checkpoints: Iterable[Checkpoint]) -> None:
-    """Replace several partitions' checkpoints in ``folder``, each atomically, with one sync of the folder.
+    """Replace partitions' checkpoints in ``folder``, each atomically, with one sync of the folder.
+
+    Durable when this returns. One worker writes one partition.
 
     Raises:
         OSError: the file system's; each partition has its checkpoint before or the new one.
     """
     for checkpoint in checkpoints:
-        _replace(checkpoint_path(folder, checkpoint.partition), checkpoint)
+        replace_synced(checkpoint_path(folder, checkpoint.partition), encode_checkpoint(checkpoint))
     sync_folder(folder)
-
-
-def _replace(path: Path, checkpoint: Checkpoint) -> None:
-    # One worker writes one partition, so a fixed temporary name is enough, and a crash leaves one file at most.
-    temporary = path.with_name(path.name + ".new")
-    try:
-        _write_synced(temporary, encode_checkpoint(checkpoint))
-        temporary.rename(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb", buffering=0) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
-        os.fsync(file.fileno())

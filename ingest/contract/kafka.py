@@ -6,7 +6,7 @@ Nothing here imports the client: the settings become its keywords, and each side
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from ingest.contract.records import MAX_RECORD
 from ingest.contract.settings import KafkaSettings, Settings
@@ -58,9 +58,9 @@ def single_copy_note(settings: Settings) -> list[str]:
     )
 
 
-def client_options(settings: KafkaSettings) -> dict[str, Any]:
+def client_options(settings: KafkaSettings) -> dict[str, object]:
     """The keywords with which any client of kafka-python reaches the brokers; they hold the secrets."""
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "bootstrap_servers": list(settings.bootstrap_servers),
         "security_protocol": settings.security_protocol,
         # Else the pauses grow to half a minute, and brokers that are back are found when patience has ended.
@@ -82,7 +82,7 @@ def client_options(settings: KafkaSettings) -> dict[str, Any]:
     return options
 
 
-def reader_options(settings: KafkaSettings, bootstrap: float, records: int) -> dict[str, Any]:
+def reader_options(settings: KafkaSettings, bootstrap: float, records: int) -> dict[str, object]:
     """The keywords of a consumer without a group, which reads what it is told to and remembers nothing at the brokers.
 
     ``bootstrap``: seconds to look for a broker; ``records`` of one poll, at most.

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from ingest.contract.settings_base import MiB, Section
 
 KEY_BYTES: Final = 32
-_LEAST_KEY: Final = 32  # characters: 128 bits and more, as hex digits
+LEAST_KEY: Final = 32  # characters: 128 bits and more, as hex digits
 
 
 def _database(value: str) -> str:
@@ -18,8 +18,8 @@ def _database(value: str) -> str:
 
 
 def _key(value: SecretStr) -> SecretStr:
-    if 0 < len(value.get_secret_value().strip()) < _LEAST_KEY:
-        raise ValueError(f"shorter than {_LEAST_KEY} characters")
+    if 0 < len(value.get_secret_value().strip()) < LEAST_KEY:
+        raise ValueError(f"shorter than {LEAST_KEY} characters")
     return value
 
 

@@ -4,11 +4,17 @@ from collections.abc import Iterator
 
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import Settings
+from ingest.contract.settings_base import PORT_MAX
 
 
 def listener_problems(settings: Settings) -> list[str]:
     """One line for each that does not fit the others."""
-    return [*_problems_of_places(settings), *_problems_of_tls(settings), *_problems_of_sources(settings)]
+    return [
+        *_problems_of_places(settings),
+        *_problems_of_admin(settings),
+        *_problems_of_tls(settings),
+        *_problems_of_sources(settings),
+    ]
 
 
 def _problems_of_places(settings: Settings) -> Iterator[str]:
@@ -21,6 +27,17 @@ def _problems_of_places(settings: Settings) -> Iterator[str]:
         other = places.setdefault((listener.host, listener.port), f"listeners.{name}")
         if listener.port and other != f"listeners.{name}":
             yield f"listeners.{name}.port: given {listener.port}, which {other} has too; allowed: another"
+
+
+def _problems_of_admin(settings: Settings) -> Iterator[str]:
+    """Behind the receiver's port are those of the workers, and then the ledger's."""
+    others = settings.log.partitions + 1
+    last = settings.admin.address(others)
+    if last is not None and last[1] > PORT_MAX:
+        yield (
+            f"admin.listen: given {settings.admin.listen!r}; allowed: a port of at most {PORT_MAX - others}, since each "
+            f"worker of {settings.log.partitions} partitions may have one behind it"
+        )
 
 
 def _problems_of_tls(settings: Settings) -> Iterator[str]:

@@ -7,6 +7,7 @@ issuer, else to the source.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ingest.contract.folder_sync import sync_folder
-from ingest.contract.ledger_settings import KEY_BYTES
+from ingest.contract.ledger_settings import KEY_BYTES, LEAST_KEY
 from ingest.contract.settings import Settings
 
 ISSUER: Final = "issuer"
@@ -141,13 +142,20 @@ def _read_key(settings: Settings) -> bytes:
     With Kafka each host would make its own, and their hashes would not match.
     """
     ledger = settings.ledger
-    text = ledger.key.get_secret_value().strip()
-    if not text and ledger.key_file:
-        text = Path(ledger.key_file).read_text().strip()
-    if not text and settings.log.kind == "spool":
-        text = _own_key(settings.data / "ledger.key")
-    key = text.encode()
+    key = ledger.key.get_secret_value().strip().encode()
+    if not key and ledger.key_file:
+        key = _key_in(Path(ledger.key_file))
+    if not key and settings.log.kind == "spool":
+        key = _own_key(settings.data / "ledger.key").encode()
     return hashlib.sha512(key).digest() if len(key) > _LONGEST_KEY else key
+
+
+def _key_in(path: Path) -> bytes:
+    """An administrator's key, which may be any bytes; too few of them hide nobody."""
+    key = path.read_bytes().strip()
+    if len(key) < LEAST_KEY:
+        raise OSError(errno.EINVAL, f"it has no key of at least {LEAST_KEY} characters", str(path))
+    return key
 
 
 def _own_key(path: Path) -> str:

@@ -4,13 +4,11 @@
 or a power cut nothing is taken twice under the same quota.
 """
 
-import contextlib
-import os
 from pathlib import Path
 
 import msgspec
 
-from ingest.contract.folder_sync import sync_folder
+from ingest.contract.folder_sync import replace_synced, sync_folder
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -47,16 +45,6 @@ def write_taken(data: Path, taken: Taken) -> None:
     Raises:
         OSError: the file system's; the file is as before then.
     """
-    path = unknown_sources_file(data)
-    temporary = path.with_suffix(".new")
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb", buffering=0) as file:
-            file.write(msgspec.json.encode(taken))
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    replace_synced(unknown_sources_file(data), msgspec.json.encode(taken))
     sync_folder(data)

@@ -266,7 +266,9 @@ class Upload:
             self._publish_part()
         elif self._parked:
             self._publish_parked_part()
-        self._append(Kind.END, self._parts, None, memoryview(b""))
+        # A log may refuse the last part at once; behind the ABORT that follows, an END would tell workers of a loss.
+        if self._failure is None:
+            self._append(Kind.END, self._parts, None, memoryview(b""))
 
     def _publish_parked(self) -> None:
         payload = memoryview(self._parked)

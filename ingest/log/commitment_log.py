@@ -5,8 +5,8 @@
     log = commitment_log_of(settings)
     await log.start()                          # recovered or connected; what it holds so far is handed out first
     for entry in await log.read(1.0): ...      # in order, own records included; `caught_up` once the start was reached
-    place = await log.publish([Written(transaction_id, CommitDecided(...))])     # durable when it returns
-    record = await log.fetch(entry.place)      # with its payload
+    location = await log.publish([Written(transaction_id, CommitDecided(...))])     # durable when it returns
+    record = await log.fetch(entry.location)      # with its payload
     await log.close()
 """
 
@@ -36,7 +36,7 @@ from ingest.contract.records import CorruptRecord, Record, encode_header
 from ingest.log.commitment_claimant import Claimant
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a record is; positions grow within a partition."""
 
     partition: int
@@ -63,7 +63,7 @@ class Written(NamedTuple):
 class Entry(NamedTuple):
     """A record that was read, without its payload: ten thousand transactions must fit in memory."""
 
-    place: Place
+    location: Location
     size: int  # bytes
     transaction_id: TransactionId
     commitment: Commitment
@@ -95,8 +95,8 @@ class CommitmentLog(Protocol):
     async def start(self) -> None:
         """Recover or connect."""
 
-    async def publish(self, records: Sequence[Written]) -> Place:
-        """Make records durable, in their order; the place of the last.
+    async def publish(self, records: Sequence[Written]) -> Location:
+        """Make records durable, in their order; the location of the last.
 
         Raises:
             OutOfResources: there is no room.
@@ -110,10 +110,10 @@ class CommitmentLog(Protocol):
             LogUnavailable: nothing can be read any more; the process must end.
         """
 
-    def passed(self, place: Place) -> bool:
-        """Whether all up to this place has been handed out."""
+    def passed(self, location: Location) -> bool:
+        """Whether all up to this location has been handed out."""
 
-    async def fetch(self, place: Place) -> Record:
+    async def fetch(self, location: Location) -> Record:
         """A record that was handed out, once more.
 
         Raises:
@@ -141,7 +141,7 @@ class CommitmentLog(Protocol):
         """Let go."""
 
 
-def entry_of(place: Place, size: int, record: Record) -> Entry:
+def entry_of(location: Location, size: int, record: Record) -> Entry:
     """An entry of the log.
 
     Raises:
@@ -157,7 +157,7 @@ def entry_of(place: Place, size: int, record: Record) -> Entry:
             unavailable += found.finding is Finding.UNAVAILABLE
     stamp = crc32c(record.payload, crc32c(record.metadata))
     identity = TransactionId(record.upload_id)
-    return Entry(place, size, identity, commitment, bool(record.index), stamp, absent, unavailable)
+    return Entry(location, size, identity, commitment, bool(record.index), stamp, absent, unavailable)
 
 
 def request_record(request: Request, wall: int) -> Commitment:

@@ -1,4 +1,4 @@
-"""Reads the commitment topic: all of it in order, or a record again by its place. Blocks; one thread at a time."""
+"""Reads the commitment topic: all of it in order, or a record again by its location. Blocks; one thread at a time."""
 
 import contextlib
 import time
@@ -12,7 +12,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 from ingest.contract.kafka import KafkaUnreachable, LogRewound, reader_options
 from ingest.contract.records import CorruptRecord, Record, decode
 from ingest.contract.settings import Settings
-from ingest.log.commitment_log import Entry, Place, entry_of
+from ingest.log.commitment_log import Entry, Location, entry_of
 
 logger = structlog.get_logger(__name__)
 
@@ -27,7 +27,7 @@ class TopicReader:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topic = settings.kafka.commitment_topic
-        self._places = [TopicPartition(self._topic, number) for number in range(settings.log.partitions)]
+        self._partitions = [TopicPartition(self._topic, number) for number in range(settings.log.partitions)]
         self._consumer: KafkaConsumer | None = None
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] = {}
@@ -41,15 +41,15 @@ class TopicReader:
         limit = int(1000 * timeout)
         try:
             self._consumer = KafkaConsumer(**reader_options(self._settings.kafka, timeout, _RECORDS))
-            self._consumer.assign(self._places)
-            first = self._consumer.beginning_offsets(self._places, timeout_ms=limit)
-            ends = self._consumer.end_offsets(self._places, timeout_ms=limit)
+            self._consumer.assign(self._partitions)
+            first = self._consumer.beginning_offsets(self._partitions, timeout_ms=limit)
+            ends = self._consumer.end_offsets(self._partitions, timeout_ms=limit)
         except KafkaError as error:
             self.close()
             raise KafkaUnreachable(self._settings.kafka, error) from None
-        for place in self._places:
-            self._next[place.partition], self._ends[place.partition] = first[place], ends[place]
-            self._consumer.seek(place, first[place])
+        for one in self._partitions:
+            self._next[one.partition], self._ends[one.partition] = first[one], ends[one]
+            self._consumer.seek(one, first[one])
 
     @property
     def caught_up(self) -> bool:
@@ -69,9 +69,7 @@ class TopicReader:
 
     def close(self) -> None:
         """Let go of the brokers."""
-        if self._consumer is not None:
-            with contextlib.suppress(Exception):  # there is nothing to lose
-                self._consumer.close(autocommit=False, timeout_ms=1000)
+        _let_go(self._consumer)
 
     def _entry(self, record: Any) -> Iterator[Entry]:
         expected = self._next[record.partition]
@@ -87,10 +85,10 @@ class TopicReader:
         self._next[record.partition] = record.offset + 1
         value = record.value or b""
         try:
-            yield entry_of(Place(record.partition, record.offset), len(value), decode(value))
+            yield entry_of(Location(record.partition, record.offset), len(value), decode(value))
         except CorruptRecord as error:
-            place = {"partition": record.partition, "offset": record.offset}
-            logger.warning("a record of the commitment log is damaged", **place, error=str(error))
+            where = {"partition": record.partition, "offset": record.offset}
+            logger.warning("a record of the commitment log is damaged", **where, error=str(error))
 
 
 class TopicFetcher:
@@ -101,7 +99,7 @@ class TopicFetcher:
         self._topic = settings.kafka.commitment_topic
         self._consumer: KafkaConsumer | None = None
 
-    def fetch(self, place: Place) -> Record:
+    def fetch(self, location: Location) -> Record:
         """One record.
 
         Raises:
@@ -109,15 +107,15 @@ class TopicFetcher:
             KafkaError: brokers do not answer.
         """
         consumer = self._opened()
-        where = TopicPartition(self._topic, place.partition)
+        where = TopicPartition(self._topic, location.partition)
         if consumer.assignment() != {where}:
             consumer.assign([where])
-        if consumer.position(where, timeout_ms=int(1000 * _REQUEST)) != place.position:
-            consumer.seek(where, place.position)
+        if consumer.position(where, timeout_ms=int(1000 * _REQUEST)) != location.position:
+            consumer.seek(where, location.position)
         deadline = time.monotonic() + _REQUEST
         while time.monotonic() < deadline:
             for record in consumer.poll(timeout_ms=int(1000 * _POLL), max_records=1).get(where, ()):
-                if record.offset != place.position:
+                if record.offset != location.position:
                     raise CorruptRecord("it has left the log")
                 return decode(record.value or b"")
         raise KafkaTimeoutError("the record does not come")
@@ -129,22 +127,26 @@ class TopicFetcher:
             KafkaError: brokers do not answer.
         """
         consumer = self._opened()
-        places = [TopicPartition(self._topic, number) for number in range(self._settings.log.partitions)]
+        partitions = [TopicPartition(self._topic, number) for number in range(self._settings.log.partitions)]
         limit = int(1000 * _REQUEST)
-        found = consumer.offsets_for_times(dict.fromkeys(places, milliseconds), timeout_ms=limit)
-        ends = consumer.end_offsets(places, timeout_ms=limit)
+        found = consumer.offsets_for_times(dict.fromkeys(partitions, milliseconds), timeout_ms=limit)
+        ends = consumer.end_offsets(partitions, timeout_ms=limit)
         return {
-            place.partition: found[place].offset if found.get(place) is not None else ends[place]
-            for place in places
+            one.partition: found[one].offset if found.get(one) is not None else ends[one]
+            for one in partitions
         }
 
     def close(self) -> None:
         """Let go of the brokers."""
-        if self._consumer is not None:
-            with contextlib.suppress(Exception):  # there is nothing to lose
-                self._consumer.close(autocommit=False, timeout_ms=1000)
+        _let_go(self._consumer)
 
     def _opened(self) -> KafkaConsumer:
         if self._consumer is None:
             self._consumer = KafkaConsumer(**reader_options(self._settings.kafka, _REQUEST, 1))
         return self._consumer
+
+
+def _let_go(consumer: KafkaConsumer | None) -> None:
+    if consumer is not None:
+        with contextlib.suppress(Exception):  # there is nothing to lose
+            consumer.close(autocommit=False, timeout_ms=1000)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -17,14 +17,21 @@ from ingest.contract.spool import (
     Meta,
     SegmentFiles,
     SegmentGone,
+    SpoolMissing,
+    read_meta,
 )
 from ingest.contract.spool.format import FRAME_AND_HEAD, decode_frame
 from ingest.contract.spool.slots import read_slot
-from ingest.log.commitment_log import Entry, Place, entry_of
+from ingest.log.commitment_log import Entry, Location, entry_of
 
 logger = structlog.get_logger(__name__)
 
 _READ: Final = 8 << 20  # bytes of records in one go
+
+
+def commitment_layout(data: Path) -> Layout:
+    """Where it is in a data folder."""
+    return Layout(data / "commitments")
 
 
 def mark_path(layout: Layout) -> Path:
@@ -38,7 +45,7 @@ def read_mark(disk: Disk, layout: Layout) -> int:
 
 
 class SegmentReader:
-    """Entries from the low-water mark on, up to a durable end, and records again by their place. One thread at a time."""
+    """Entries from the low-water mark on, up to a durable end, and records again by their location. One thread at a time."""
 
     def __init__(self, disk: Disk, layout: Layout, meta: Meta, durable_end: int) -> None:
         self._files = SegmentFiles(disk, layout, meta)
@@ -67,7 +74,16 @@ class SegmentReader:
                     size += frame.size
         return entries
 
-    def fetch(self, place: Place) -> Record:
+    def read_all(self, durable_end: int) -> Iterator[Entry]:
+        """All that comes next, up to there.
+
+        Raises:
+            OSError: the disk's.
+        """
+        while self.position < durable_end:
+            yield from self.read(durable_end)
+
+    def fetch(self, location: Location) -> Record:
         """A record once more.
 
         Raises:
@@ -75,8 +91,8 @@ class SegmentReader:
             OSError: the disk's.
         """
         try:
-            head = self._files.read(place.position, FRAME_AND_HEAD)
-            frame = decode_frame(head, self._files.meta.log_id, place.position)
+            head = self._files.read(location.position, FRAME_AND_HEAD)
+            frame = decode_frame(head, self._files.meta.log_id, location.position)
             if frame is None:
                 raise CorruptRecord("no record is there")
             return decode(self._files.read(frame.record_position, frame.size))
@@ -90,8 +106,33 @@ class SegmentReader:
     def _entries(self, frame: Frame) -> Iterator[Entry]:
         try:
             record = decode(self._files.read(frame.record_position, frame.size))
-            yield entry_of(Place(frame.partition, frame.position), frame.size, record)
+            yield entry_of(Location(frame.partition, frame.position), frame.size, record)
         except CorruptRecord as error:
             logger.warning(
                 "a record of the commitment log is damaged", position=frame.position, error=str(error)
             )
+
+
+class Beside(NamedTuple):
+    """A reader beside whoever writes, or where nobody does, and the durable end as it was when it was opened."""
+
+    reader: SegmentReader
+    durable_end: int
+
+
+def opened_beside(disk: Disk, data: Path) -> Beside | None:
+    """For the log of a data folder; None where nothing was ever asked for.
+
+    Raises:
+        SpoolMismatch: another release made it.
+        OSError: the disk's.
+    """
+    layout = commitment_layout(data)
+    try:
+        meta = read_meta(disk, layout)
+    except SpoolMissing:
+        return None
+    counter = disk.counter(layout.durable_end)
+    end = counter.load()
+    counter.close()
+    return Beside(SegmentReader(disk, layout, meta, end), end)

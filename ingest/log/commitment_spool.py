@@ -20,7 +20,6 @@ from ingest.contract.settings import Settings
 from ingest.contract.spool import (
     NO_SPACE,
     Appended,
-    Layout,
     OsDisk,
     PoolLimits,
     SegmentLog,
@@ -36,8 +35,8 @@ from ingest.contract.spool import (
 from ingest.errors import IngestError, LogUnavailable, OutOfResources
 from ingest.log.commitment_claimant import Claimant
 from ingest.log.commitment_handover import Handover
-from ingest.log.commitment_log import Entry, Place, Written
-from ingest.log.commitment_segments import SegmentReader, mark_path, read_mark
+from ingest.log.commitment_log import Entry, Location, Written
+from ingest.log.commitment_segments import SegmentReader, commitment_layout, mark_path, read_mark
 
 logger = structlog.get_logger(__name__)
 
@@ -56,7 +55,7 @@ _ONLY: Final = 0  # the number of the log's one partition
 
 _NO_ROOM: Final = "the commitment log has no room until open transactions are carried forward"
 
-_Waiting = tuple[list[Appended], "asyncio.Future[Place]"]
+_Waiting = tuple[list[Appended], "asyncio.Future[Location]"]
 
 
 class SpoolCommitmentLog:
@@ -70,7 +69,7 @@ class SpoolCommitmentLog:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._disk = OsDisk()
-        self._layout = Layout(settings.data / "commitments")
+        self._layout = commitment_layout(settings.data)
         self._waiting: list[_Waiting] = []
         self._writing: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -97,7 +96,7 @@ class SpoolCommitmentLog:
         await asyncio.to_thread(self._open)
         self._looking = asyncio.create_task(self._look())
 
-    async def publish(self, records: Sequence[Written]) -> Place:
+    async def publish(self, records: Sequence[Written]) -> Location:
         """See `CommitmentLog`."""
         appended = []
         for record in records:
@@ -126,15 +125,15 @@ class SpoolCommitmentLog:
         self.caught_up = self.caught_up or self._handed_out >= self._end_at_start
         return entries
 
-    def passed(self, place: Place) -> bool:
+    def passed(self, location: Location) -> bool:
         """See `CommitmentLog`."""
-        return self._handed_out > place.position
+        return self._handed_out > location.position
 
-    async def fetch(self, place: Place) -> Record:
+    async def fetch(self, location: Location) -> Record:
         """See `CommitmentLog`."""
         async with self._fetching:
             try:
-                return await asyncio.to_thread(self._fetcher.fetch, place)
+                return await asyncio.to_thread(self._fetcher.fetch, location)
             except OSError as error:
                 raise LogUnavailable(f"the commitment log cannot be read: {error.strerror}") from None
 
@@ -238,10 +237,10 @@ class SpoolCommitmentLog:
             self._mark = self._wanted_mark
         return self._mark
 
-    async def _append(self, appended: list[Appended]) -> Place:
+    async def _append(self, appended: list[Appended]) -> Location:
         if self._failure is not None:
             raise self._failure
-        future: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Location] = asyncio.get_running_loop().create_future()
         self._waiting.append((appended, future))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
@@ -254,7 +253,7 @@ class SpoolCommitmentLog:
             error: IngestError | None = None
             try:
                 async with self._pool_turn:
-                    place = await asyncio.to_thread(
+                    location = await asyncio.to_thread(
                         self._write_group, [record for records, _ in group for record in records]
                     )
             except Exception as problem:  # noqa: BLE001 - whatever it is, all that wait are told
@@ -263,16 +262,16 @@ class SpoolCommitmentLog:
                 if future.done():  # cancelled by its waiter
                     continue
                 if error is None:
-                    future.set_result(place)
+                    future.set_result(location)
                 else:
                     future.set_exception(error)
             self._more.set()
         self._writing = None
 
-    def _write_group(self, waiting: list[Appended]) -> Place:
+    def _write_group(self, waiting: list[Appended]) -> Location:
         while waiting:
             del waiting[: self._log.append(waiting)]
-        return Place(_ONLY, self._log.sync() - 1)
+        return Location(_ONLY, self._log.sync() - 1)
 
     def _told(self, problem: Exception) -> IngestError:
         """What those who wait are told; after a failed sync, nobody knows what is durable."""
@@ -292,9 +291,11 @@ class SpoolCommitmentLog:
             try:
                 taken = await self._take_over()
                 trouble = ""
-            except (OSError, IngestError) as error:
+            except Exception as error:  # noqa: BLE001 - a defect must not end it either: all proofs come this way
                 if str(error) != trouble:
-                    logger.warning("what workers proved is not taken over now", error=str(error))
+                    expected = isinstance(error, OSError | IngestError)
+                    tell = logger.warning if expected else logger.exception
+                    tell("what workers proved is not taken over now", error=str(error))
                 taken, trouble = 0, str(error)
             if not taken:
                 await asyncio.sleep(_LOOK if self.expecting else _LOOK_IDLE)

@@ -27,7 +27,7 @@ from ingest.contract.settings import Settings
 from ingest.contract.spool import OsDisk
 from ingest.errors import LogUnavailable
 from ingest.log.commitment_claimant import Claimant, claimant
-from ingest.log.commitment_log import Entry, Place, Written
+from ingest.log.commitment_log import Entry, Location, Written
 from ingest.log.commitment_reader import TopicFetcher, TopicReader
 from ingest.log.kafka_client import end_producer, open_producer
 
@@ -93,22 +93,22 @@ class KafkaCommitmentLog:
         self._producer = await asyncio.to_thread(self._open_producer, _START)
         self._thread.start()
 
-    async def publish(self, records: Sequence[Written]) -> Place:
+    async def publish(self, records: Sequence[Written]) -> Location:
         """See `CommitmentLog`."""
         producer = await self._opened()
-        places: asyncio.Future[list[Place]] = self._loop.create_future()
-        found: list[Place] = []
+        locations: asyncio.Future[list[Location]] = self._loop.create_future()
+        found: list[Location] = []
         try:
             for record in records:
                 header, payload = record.encode()
                 home = record.transaction_id.home(self.partitions)
                 sent = producer.send(self._topic, b"".join((header, payload)), partition=home)
-                sent.add_callback(partial(self._call, self._sent, places, found, len(records)))
-                sent.add_errback(partial(self._call, self._lost, places))
+                sent.add_callback(partial(self._call, self._sent, locations, found, len(records)))
+                sent.add_errback(partial(self._call, self._lost, locations))
             async with asyncio.timeout(self._settings.kafka.delivery_timeout + _PATIENCE):
-                return max(await places)  # of one transaction, as a rule, and so of one partition
+                return max(await locations)  # of one transaction, as a rule, and so of one partition
         except (KafkaError, ValueError, TimeoutError) as error:
-            places.cancel()
+            locations.cancel()
             self._let_go(producer)
             raise LogUnavailable(f"the commitment log: {type(error).__name__}") from None
 
@@ -124,20 +124,20 @@ class KafkaCommitmentLog:
         taken = []
         while self._entries:
             entry = self._entries.popleft()
-            self._taken[entry.place.partition] = entry.place.position + 1
+            self._taken[entry.location.partition] = entry.location.position + 1
             taken.append(entry)
         self.caught_up = self._all_heard
         return taken
 
-    def passed(self, place: Place) -> bool:
+    def passed(self, location: Location) -> bool:
         """See `CommitmentLog`."""
-        return self._taken[place.partition] > place.position
+        return self._taken[location.partition] > location.position
 
-    async def fetch(self, place: Place) -> Record:
+    async def fetch(self, location: Location) -> Record:
         """See `CommitmentLog`."""
         async with self._fetching:
             try:
-                return await asyncio.to_thread(self._fetcher.fetch, place)
+                return await asyncio.to_thread(self._fetcher.fetch, location)
             except KafkaError as error:
                 raise LogUnavailable(f"the commitment log: {type(error).__name__}") from None
 
@@ -214,15 +214,15 @@ class KafkaCommitmentLog:
         self._more.set()
 
     def _sent(
-        self, places: asyncio.Future[list[Place]], found: list[Place], count: int, metadata: object
+        self, locations: asyncio.Future[list[Location]], found: list[Location], count: int, metadata: object
     ) -> None:
-        found.append(Place(metadata.partition, metadata.offset))  # type: ignore[attr-defined] # kafka has no types
-        if len(found) == count and not places.done():
-            places.set_result(found)
+        found.append(Location(metadata.partition, metadata.offset))  # type: ignore[attr-defined] # kafka has no types
+        if len(found) == count and not locations.done():
+            locations.set_result(found)
 
-    def _lost(self, places: asyncio.Future[list[Place]], error: Exception) -> None:
-        if not places.done():
-            places.set_exception(error)
+    def _lost(self, locations: asyncio.Future[list[Location]], error: Exception) -> None:
+        if not locations.done():
+            locations.set_exception(error)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

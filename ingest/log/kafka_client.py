@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from kafka import KafkaProducer
@@ -95,7 +95,7 @@ class KafkaClient:
             self._producer.flush(patience)
         end_producer(self._producer, patience)
 
-    def _completed(self, sent: Sent, error: Exception | None, _metadata: Any = None) -> None:
+    def _completed(self, sent: Sent, error: Exception | None, _metadata: object = None) -> None:
         """In the producer's thread: one wake-up of the loop for all that is done by the time it looks."""
         self._completions.append((sent, error))
         if not self._draining:
@@ -161,7 +161,7 @@ def end_producer(producer: KafkaProducer, patience: float) -> None:
     producer._closed = True  # noqa: SLF001 - else its destructor waits for them once more, wherever it runs, and raises
 
 
-def producer_options(settings: KafkaSettings) -> dict[str, Any]:
+def producer_options(settings: KafkaSettings) -> dict[str, object]:
     """A producer's keywords: every replica in sync acknowledges, no record twice, batches of our records' size."""
     timeout = min(_REQUEST_TIMEOUT, settings.delivery_timeout / 2 - settings.linger)
     return client_options(settings) | {

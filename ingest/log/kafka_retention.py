@@ -10,7 +10,7 @@ import contextvars
 import threading
 import time
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from kafka import TopicPartition
@@ -36,7 +36,7 @@ class RetentionWatch:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._topic = settings.kafka.instance_topic
-        self._places = [TopicPartition(self._topic, number) for number in range(settings.log.partitions)]
+        self._partitions = [TopicPartition(self._topic, number) for number in range(settings.log.partitions)]
         self._admin: KafkaAdminClient | None = None
         self._stopping = threading.Event()
         self._failures = 0  # one after the other
@@ -71,19 +71,17 @@ class RetentionWatch:
         first = self._offsets(self._admin, OffsetSpec.EARLIEST)
         ends = self._offsets(self._admin, OffsetSpec.LATEST)
         marks = {**first, **self._marks(self._admin)}
-        waiting = {place: max(0, ends[place] - max(marks[place], first[place])) for place in self._places}
+        waiting = {one: max(0, ends[one] - max(marks[one], first[one])) for one in self._partitions}
         used, backlog_size = 0.0, None
         if size >= 0:
             sizes = self._sizes(self._admin)
-            shares = {
-                place: count / (ends[place] - first[place]) for place, count in waiting.items() if count
-            }
-            waiting_sizes = [sizes.get(place.partition, 0) * share for place, share in shares.items()]
+            shares = {one: count / (ends[one] - first[one]) for one, count in waiting.items() if count}
+            waiting_sizes = [sizes.get(one.partition, 0) * share for one, share in shares.items()]
             used, backlog_size = max(waiting_sizes, default=0) / max(size, 1), sum(waiting_sizes)
         if age >= 0:
             used = max(used, self._used_of_age(self._admin, age, marks, ends))
-        settled = [ends[place] - waiting[place] for place in self._places]
-        oldest = self._oldest.age(settled, [ends[place] for place in self._places])
+        settled = [ends[one] - waiting[one] for one in self._partitions]
+        oldest = self._oldest.age(settled, [ends[one] for one in self._partitions])
         self.backlog = Backlog(sum(waiting.values()), oldest, backlog_size)
         return used
 
@@ -100,6 +98,9 @@ class RetentionWatch:
                 self._judge(self.look())
             except KafkaError as error:
                 self._report(type(error).__name__)  # the client finds brokers again by itself
+            except Exception:
+                # Without this thread nothing would keep retention from what has been acknowledged.
+                logger.exception("what waits for workers was not compared with retention")
             self._stopping.wait(_INTERVAL)
         self.close()
 
@@ -140,20 +141,20 @@ class RetentionWatch:
         limit = self._settings.kafka.retention_limit
         oldest = int(1000 * time.time() - limit * retention)
         younger = self._offsets(admin, oldest)
-        for place in self._places:
-            at = younger[place] if younger[place] >= 0 else ends[place]  # none is younger
-            if marks[place] < at:
+        for one in self._partitions:
+            at = younger[one] if younger[one] >= 0 else ends[one]  # none is younger
+            if marks[one] < at:
                 return limit
         return 0.0
 
-    def _offsets(self, admin: KafkaAdminClient, of: Any) -> dict[TopicPartition, int]:
-        found = admin.list_partition_offsets(dict.fromkeys(self._places, of))
-        return {place: at.offset for place, at in found.items()}
+    def _offsets(self, admin: KafkaAdminClient, of: object) -> dict[TopicPartition, int]:
+        found = admin.list_partition_offsets(dict.fromkeys(self._partitions, of))
+        return {one: at.offset for one, at in found.items()}
 
     def _marks(self, admin: KafkaAdminClient) -> dict[TopicPartition, int]:
         group = self._settings.kafka.group
         found = admin.list_group_offsets(group)[group]
-        return {place: at.offset for place, at in found.items() if place in self._places and at.offset >= 0}
+        return {one: at.offset for one, at in found.items() if one in self._partitions and at.offset >= 0}
 
     def _sizes(self, admin: KafkaAdminClient) -> dict[int, int]:
         """Bytes of each partition, by its largest replica."""

@@ -80,8 +80,10 @@ class SegmentSupply:
             lacks_space = self._pool.lacks_space()
             if lacks_space is not None:
                 self._pool.shrink()
-            if self._fd is None:
-                fd = self._pool.take(self._number)
+            with self._changed:  # both at one moment: the number of a segment in use must not be taken again
+                number = self._number if self._fd is None else None
+            if number is not None:
+                fd = self._pool.take(number)
         except SpoolFull as error:
             full = str(error)
         except OSError as error:

@@ -9,7 +9,6 @@ import structlog
 
 from ingest.association import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE, AcceptedContext
 from ingest.association.events import Rows
-from ingest.association.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
 from ingest.commitment.interface import Commitments, ReportChannel
 from ingest.contract.settings import CommitmentSettings
 from ingest.dimse import NActionRequest, NActionResponse
@@ -105,8 +104,7 @@ class CommitmentService:
         Raises:
             Refused: see `parse_request`.
         """
-        explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
-        maximum = self.settings.maximum_references
+        explicit, maximum = context.is_explicit, self.settings.maximum_references
         if len(data) < _READ_ASIDE:
             return parse_request(data, explicit=explicit, maximum=maximum)
         async with self._reading:

@@ -131,6 +131,8 @@ def _bind(name: str, host: str, port: int, backlog: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=backlog)
     except OSError as error:
         where = f"listeners.{name}, {host}:{port}"
-        raise OSError(error.errno, os.strerror(error.errno or 0), where) from None
+        number = error.errno or 0
+        # Python puts the address into its text; a resolver's number, below 0, is none of the system's.
+        raise OSError(number, os.strerror(number) if number > 0 else error.strerror, where) from None
     listening.setblocking(False)
     return listening

@@ -102,7 +102,8 @@ REFUSED: Final = {
         "invalid-uid", "none here: the SOP Instance UID breaks PS3.5 9.1 (0117H)"
     ),
     SOP_CLASS_NOT_SUPPORTED: Reason(
-        "other-context", "none here: the sender's request is of another SOP Class than its context (0122H)"
+        "other-context",
+        "none here: the sender's request is not of its context's SOP Class, or that is none to store (0122H)",
     ),
 }
 COMMITMENT_REQUEST: Final = Reason("commitment-request", "none here: the request breaks PS3.4 J.3.2")

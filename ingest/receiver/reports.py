@@ -15,7 +15,6 @@ from ingest.association import (
     State,
 )
 from ingest.association.p_data import fragment_limit
-from ingest.association.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
 from ingest.contract.commitments import Found
 from ingest.dimse import NEventReportRequest, NEventReportResponse
 from ingest.dimse.commitment_report import Report, encode_report, report_of
@@ -112,11 +111,10 @@ class Reports:
 
     async def send(self, context: AcceptedContext, report: Report) -> int | None:
         """Send a report in its turn; the status of its response, None when there is or will be none."""
-        explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
         if len(report.committed) + len(report.failed) < _ENCODED_ASIDE:
-            data_set = encode_report(report, explicit=explicit)
+            data_set = encode_report(report, explicit=context.is_explicit)
         else:
-            data_set = await asyncio.to_thread(encode_report, report, explicit=explicit)
+            data_set = await asyncio.to_thread(encode_report, report, explicit=context.is_explicit)
         if self._link is None:
             return None
         pending = _Pending(context.context_id, report.event_type_id, data_set)

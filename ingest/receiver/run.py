@@ -129,12 +129,8 @@ async def serve(
     telemetry.refusals.start()
     watching: asyncio.Task[None] | None = None
     if admin is not None and metrics is not None:
-        admin.show([*metrics.instruments, *server_gauges(server)])
         admin.ready_unless(partial(_against_ready, server, failed))
-        backlog = spool_backlog_of(settings, log, metrics.acknowledged)
-        if backlog is not None:
-            admin.show(backlog.gauges)
-            watching = asyncio.create_task(backlog.watch())
+        watching = _show(admin, metrics, server, settings)
     stop = stop_by_signal()
     if failed is not None:
         failed.add_done_callback(lambda _: stop.set())
@@ -153,6 +149,18 @@ async def serve(
     await telemetry.refusals.close()
     server.admission.sources.quota.close()
     return log_failed
+
+
+def _show(
+    admin: Admin, metrics: ReceiverMetrics, server: Server, settings: Settings
+) -> asyncio.Task[None] | None:
+    """Put all that is counted on the admin port; the task that counts on, where the log needs one."""
+    admin.show([*metrics.instruments, *server_gauges(server)])
+    backlog = spool_backlog_of(settings, server.log, metrics.acknowledged)
+    if backlog is None:
+        return None
+    admin.show(backlog.gauges)
+    return asyncio.create_task(backlog.watch())
 
 
 def _against_ready(server: Server, failed: asyncio.Future[Exception] | None) -> list[str]:

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable
 
-from ingest.association import AcceptedContext
+from ingest.association import STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
 from ingest.contract.records import Instance
 from ingest.dimse import CStoreRequest, CStoreResponse
@@ -25,6 +25,8 @@ from ingest.receiver.unknown_sources import UnknownUpload
 
 _AFFECTED_SOP_CLASS_UID = 0x0000_0002
 _AFFECTED_SOP_INSTANCE_UID = 0x0000_1000
+# What is accepted beside the Storage Service Class.
+_NOT_STORED = frozenset({VERIFICATION, STORAGE_COMMITMENT})
 
 
 class StorageService:
@@ -74,6 +76,10 @@ class StorageService:
         )
 
     def _check(self, request: CStoreRequest, context: AcceptedContext) -> None:
+        if context.abstract_syntax in _NOT_STORED:
+            raise Refused(
+                SOP_CLASS_NOT_SUPPORTED, "SOP Class of the context is not stored", _AFFECTED_SOP_CLASS_UID
+            )
         if request.affected_sop_class_uid != context.abstract_syntax:
             raise Refused(
                 SOP_CLASS_NOT_SUPPORTED,

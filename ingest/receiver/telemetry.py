@@ -145,7 +145,7 @@ class AssociationTelemetry:
     def stored(
         self,
         request: CStoreRequest,
-        receiving: Receiving | None,
+        receiving: Receiving,
         failure: Exception | None,
         begun: float,
         last: float,

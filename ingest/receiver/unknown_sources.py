@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ingest.association.events import Rows
 from ingest.contract.identifiers import UploadId
-from ingest.contract.records import Instance
+from ingest.contract.records import Instance, Kind
 from ingest.contract.settings import ReceiverSettings
 from ingest.contract.unknown_sources import Taken, read_taken, write_taken
 from ingest.dimse.status import OUT_OF_RESOURCES
@@ -168,11 +168,10 @@ class UnknownUpload(Upload):
         self._count()
         return taken
 
-    def finish(self, done: Callable[[Exception | None], None]) -> None:
-        """See `Upload`; from here on it may be in the log, whatever becomes of its answer."""
-        if self._failure is None:
+    def _append(self, kind: Kind, index: int, chunk: memoryview | None, payload: memoryview) -> None:
+        if kind is not Kind.PART:  # from here on it may be received, whatever becomes of its answer
             self._may_be_given_back = False
-        super().finish(done)
+        super()._append(kind, index, chunk, payload)
 
     def _count(self) -> None:
         more = self.size - self._counted

@@ -52,7 +52,7 @@ async def report(
         context = _commitment_context(requestor)
         if propose_role and requestor.scp_role_refused(STORAGE_COMMITMENT):
             raise AssociationFailed(f"{peer} does not accept that we report: it refused the SCP role")
-        data_set = await asyncio.to_thread(encode_report, made, explicit=_is_explicit(context))
+        data_set = await asyncio.to_thread(encode_report, made, explicit=context.is_explicit)
         response = await requestor.event_report(
             context.context_id,
             STORAGE_COMMITMENT,
@@ -64,7 +64,7 @@ async def report(
 
 
 @dataclass
-class Outcome:
+class CommitResult:
     """What became of a request for commitment; an instance is in one of the three."""
 
     transaction_uid: str
@@ -101,7 +101,7 @@ class Outcome:
 
 async def commit(
     peer: Peer, references: Iterable[Reference], *, seconds: float, listen: tuple[str, int] | None = None
-) -> Outcome:
+) -> CommitResult:
     """Ask for commitment of all instances in one transaction, and wait for what the peer reports.
 
     Args:
@@ -114,39 +114,39 @@ async def commit(
     Raises:
         OSError: ``listen`` cannot be bound.
     """
-    outcome = Outcome(f"2.25.{uuid.uuid4().int}", dict.fromkeys(references))
-    async with _listening(peer, outcome, listen):
+    result = CommitResult(f"2.25.{uuid.uuid4().int}", dict.fromkeys(references))
+    async with _listening(peer, result, listen):
         try:
-            await _ask(peer, outcome, seconds=0 if listen else seconds)
+            await _ask(peer, result, seconds=0 if listen else seconds)
             if listen:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
-                        await outcome.complete.wait()
-            if not outcome.complete.is_set():
-                outcome.problem = f"no report of all within {seconds:g} s"
+                        await result.complete.wait()
+            if not result.complete.is_set():
+                result.problem = f"no report of all within {seconds:g} s"
         except AssociationFailed as error:
-            outcome.problem = str(error)
-    return outcome
+            result.problem = str(error)
+    return result
 
 
 @contextlib.asynccontextmanager
-async def _listening(peer: Peer, outcome: Outcome, listen: tuple[str, int] | None) -> AsyncIterator[None]:
+async def _listening(peer: Peer, result: CommitResult, listen: tuple[str, int] | None) -> AsyncIterator[None]:
     if listen is None:
         yield
     else:
-        async with listening(listen, peer.calling_ae_title, outcome.take, silence=peer.timeout):
+        async with listening(listen, peer.calling_ae_title, result.take, silence=peer.timeout):
             yield
 
 
-async def _ask(peer: Peer, outcome: Outcome, *, seconds: float) -> None:
+async def _ask(peer: Peer, result: CommitResult, *, seconds: float) -> None:
     """N-ACTION; then wait on the same association, if at all.
 
     Raises:
         AssociationFailed: it ended, the peer refused, or no answer in time.
     """
-    async with Requestor(peer, CONTEXTS, took=outcome.take) as requestor:
+    async with Requestor(peer, CONTEXTS, took=result.take) as requestor:
         context = _commitment_context(requestor)
-        data_set = encode_request(outcome.transaction_uid, outcome.unreported, explicit=_is_explicit(context))
+        data_set = encode_request(result.transaction_uid, result.unreported, explicit=context.is_explicit)
         response = await requestor.action(
             context.context_id,
             STORAGE_COMMITMENT,
@@ -158,7 +158,7 @@ async def _ask(peer: Peer, outcome: Outcome, *, seconds: float) -> None:
             raise AssociationFailed(f"{peer} refused the request for commitment: {_words(response)}")
         if seconds:
             with contextlib.suppress(TimeoutError):  # an orderly end: the report may still come elsewhere
-                await requestor.attend(outcome.complete, seconds)
+                await requestor.attend(result.complete, seconds)
 
 
 def _words(response: NActionResponse) -> str:
@@ -171,7 +171,3 @@ def _commitment_context(requestor: Requestor) -> AcceptedContext:
     if context is None:
         raise AssociationFailed(f"{requestor.peer} accepted the association but not Storage Commitment")
     return context
-
-
-def _is_explicit(context: AcceptedContext) -> bool:
-    return context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN

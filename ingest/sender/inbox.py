@@ -14,7 +14,6 @@ from ingest.association import (
     FragmentRun,
     State,
 )
-from ingest.association.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
 from ingest.dimse import (
     CEchoRequest,
     CStoreRequest,
@@ -129,5 +128,4 @@ class Inbox:
         if len(self._data) > _MAXIMUM_REPORT:
             raise Refused(RESOURCE_LIMITATION, f"report is longer than {_MAXIMUM_REPORT} bytes")
         context = self._association.contexts[self._context_id]
-        explicit = context.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
-        return self._took(parse_report(self._data, explicit=explicit, maximum=_MAXIMUM_INSTANCES))
+        return self._took(parse_report(self._data, explicit=context.is_explicit, maximum=_MAXIMUM_INSTANCES))

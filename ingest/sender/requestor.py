@@ -352,7 +352,10 @@ class Requestor:
 
     async def _close(self) -> None:
         self._reading.cancel()
-        self._writer.close()
+        if self._writer.transport.get_write_buffer_size():
+            self._writer.transport.abort()  # `close` would wait for a peer that does not read
+        else:
+            self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 

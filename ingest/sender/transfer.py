@@ -82,6 +82,10 @@ async def send_files(
             summary.not_sent(file.path, "not tried: no association")
 
 
+class _FileFailed(AssociationFailed):
+    """The association ends for the file's sake, whose request is out; the peer is not gone."""
+
+
 @dataclass
 class _Lane:
     """One of the associations at once; opens another when the peer ends it."""
@@ -105,6 +109,8 @@ class _Lane:
                         await self._send(requestor, file)
             except AssociationFailed as error:
                 self.summary.not_sent(file.path, str(error))
+                if isinstance(error, _FileFailed):
+                    self.vain = 0
 
     async def _send(self, requestor: Requestor, file: DicomFile) -> None:
         context = requestor.context_for(file.sop_class_uid, file.transfer_syntax_uid)
@@ -117,16 +123,25 @@ class _Lane:
         self.summary.answered(file, response.status)
 
     async def _pieces(self, file: DicomFile) -> AsyncIterator[memoryview]:
-        async with aiofiles.open(file.path, "rb") as source:
-            await source.seek(file.offset)
-            left = file.size
-            while left:
-                piece = await source.read(min(PIECE, left))
-                if not piece:
-                    raise AssociationFailed("the file became shorter while it was sent")
-                left -= len(piece)
-                self.progress(len(piece))
-                yield memoryview(piece)
+        """The data set.
+
+        Raises:
+            _FileFailed: it is not there any more, or not all of it.
+        """
+        try:
+            async with aiofiles.open(file.path, "rb") as source:
+                await source.seek(file.offset)
+                left = file.size
+                while left:
+                    wanted = min(PIECE, left)
+                    piece = await source.read(wanted)
+                    if len(piece) < wanted:
+                        raise _FileFailed("the file became shorter while it was sent")
+                    left -= wanted
+                    self.progress(wanted)
+                    yield memoryview(piece)
+        except OSError as error:
+            raise _FileFailed(f"the file cannot be read any more: {error.strerror}") from None
 
 
 def status_word(status: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import free_port
-from ingest.cli.commitment_view import SpoolSource
+from ingest.cli.commitment_view import SpoolRecords
 from ingest.contract.failpoints import VARIABLE
 from ingest.contract.settings import Settings
 from ingest.contract.settings_sources import load_settings
@@ -66,8 +66,8 @@ class OneMachine:
     def start_worker(self, failpoints: str = "") -> Host:
         return self._started("worker", failpoints)
 
-    def commitment_log(self) -> SpoolSource:
-        return SpoolSource(Settings(data=self._data))
+    def commitment_log(self) -> SpoolRecords:
+        return SpoolRecords(Settings(data=self._data))
 
     def objects(self) -> dict[str, Path]:
         return {path.stem: path for path in (self._data / "store").glob("[0-9a-f][0-9a-f][0-9a-f]/*.dcm")}

@@ -125,10 +125,10 @@ def test_called_ae_title_by_policy() -> None:
         assert answer == AssociateReject.of(Rejection.CALLED_AE_TITLE_NOT_RECOGNIZED)
 
 
-def test_calling_ae_title_by_policy() -> None:
-    """With a list of requestors, others are not recognized."""
-    accepted(ECHO, AcceptorPolicy("SCP", calling_ae_titles=frozenset({"SCU"})))
-    answer = negotiate(ECHO, AcceptorPolicy("SCP", calling_ae_titles=frozenset({"CT1"})))
+@pytest.mark.parametrize("title", ["", "A\0B", "\x1b[31m"])
+def test_calling_ae_title_that_is_none(title: str) -> None:
+    """An unusable one is not recognized; which of the others may call is no matter of negotiation."""
+    answer = negotiate(replace(ECHO, calling_ae_title=title), AcceptorPolicy("SCP"))
     assert answer == AssociateReject.of(Rejection.CALLING_AE_TITLE_NOT_RECOGNIZED)
 
 

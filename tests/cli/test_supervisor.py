@@ -5,6 +5,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+from structlog.testing import capture_logs
 
 from ingest.cli.supervisor import Child, Supervisor
 from ingest.contract.running import start_time
@@ -122,6 +126,51 @@ def test_killed_child_is_replaced(tmp_path: Path) -> None:
         assert len(folder.starts("a")) == 1
         supervisor.stop()
         assert await running == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
+    """The system has no process to give: the others go on, and it starts once there is one."""
+    folder = Folder(tmp_path)
+    program = tmp_path / "python"
+
+    async def scenario() -> None:
+        child = folder.child("b", WAIT)
+        child.command = [str(program), *child.command[1:]]
+        program.symlink_to(sys.executable)
+        supervisor = Supervisor([folder.child("a", WAIT), child])
+        running = await run_until_ready(supervisor)
+        program.unlink()
+        with capture_logs() as lines:
+            os.kill(folder.starts("b")[0], signal.SIGKILL)
+            await until(lambda: any(line["event"] == "child cannot be started" for line in lines))
+        program.symlink_to(sys.executable)
+        await until(lambda: len(folder.starts("b")) == 2)
+        assert len(folder.starts("a")) == 1
+        supervisor.stop()
+        assert await running == 0
+
+    asyncio.run(scenario())
+
+
+def test_no_signal_goes_to_the_process_id_of_a_child_that_has_ended(tmp_path: Path) -> None:
+    """Another process may have it by then; the child that comes next is told to read its settings once it is ready."""
+    folder = Folder(tmp_path)
+    heard: list[int] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, heard.append, signal.SIGHUP)
+        child = folder.child("a", WAIT)
+        child.reloads = True
+        child.ready.set()
+        child.process = cast("asyncio.subprocess.Process", SimpleNamespace(pid=os.getpid(), returncode=1))
+        Supervisor([child]).reload()
+        assert child.stale
+        child.process = cast("asyncio.subprocess.Process", SimpleNamespace(pid=os.getpid(), returncode=None))
+        Supervisor([child]).reload()
+        await until(lambda: heard == [signal.SIGHUP])
+        assert not child.stale
 
     asyncio.run(scenario())
 

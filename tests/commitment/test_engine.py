@@ -35,7 +35,7 @@ from ingest.contract.settings import Settings
 from ingest.contract.spool import OsDisk
 from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log.commitment_handover import leave_request
-from ingest.log.commitment_log import Place, Request, Written
+from ingest.log.commitment_log import Location, Request, Written
 from ingest.log.commitment_spool import SpoolCommitmentLog
 from ingest.receiver.metrics import commitment_gauges
 from ingest.receiver.run import run_receiver
@@ -486,7 +486,7 @@ async def test_a_report_that_was_taken_is_not_sent_again_for_a_log_that_is_away(
     assert bench.modality.tries == 1
 
 
-def damage(data: Path, place: Place) -> None:
+def damage(data: Path, place: Location) -> None:
     """Flip a bit of the record at this place."""
     segments = sorted((data / "commitments" / "segments").iterdir())
     size = segments[0].stat().st_size
@@ -514,7 +514,7 @@ async def test_lost_fences_are_asked_again(tmp_path: Path) -> None:
         bench.taken.update(bytes(record.upload_id) for record in asked[1:])  # lost
         bench.prove()
         transaction = open_transaction(engine, ID)
-        await until(transaction.proof_places)
+        await until(transaction.proof_locations)
         bench.clock.now += 99.0
         await quiet(engine)
         assert len(bench.instances.records) == len(asked)
@@ -539,7 +539,7 @@ async def test_what_nobody_answers_is_reported_as_not_found_out(tmp_path: Path) 
         proved = len(references_of(bench.instances.records[0]))
         bench.prove()
         transaction = open_transaction(engine, ID)
-        await until(transaction.proof_places)
+        await until(transaction.proof_locations)
         for asking in range(1, ASKINGS):
             bench.clock.now += 100.0
             count = fences + asking * (fences - 1)
@@ -559,16 +559,16 @@ async def test_what_nobody_answers_is_reported_as_not_found_out(tmp_path: Path) 
 async def test_a_damaged_proof_is_asked_for_again(tmp_path: Path) -> None:
     """Proofs that cannot be read when it is decided: what they said is asked in another round, at once."""
     bench = Bench(tmp_path)
-    damaged: list[Place] = []
+    damaged: list[Location] = []
     async with bench.running() as engine:
         fetch = bench.log.fetch
 
-        async def fetch_damaged(place: Place) -> Record:
+        async def fetch_damaged(location: Location) -> Record:
             transaction = open_transaction(engine, ID)
-            if not damaged and place in transaction.proof_places():
-                damaged.append(place)
-                damage(tmp_path, place)
-            return await fetch(place)
+            if not damaged and location in transaction.proof_locations():
+                damaged.append(location)
+                damage(tmp_path, location)
+            return await fetch(location)
 
         bench.log.fetch = fetch_damaged  # type: ignore[method-assign]
         assert await bench.ask(engine) == 0x0000
@@ -592,17 +592,17 @@ async def test_what_was_decided_is_not_read_again_to_be_reported(tmp_path: Path)
     async with bench.running() as engine:
         fetch = bench.log.fetch
 
-        async def counted(place: Place) -> Record:
+        async def counted(location: Location) -> Record:
             nonlocal fetched
             fetched += 1
-            return await fetch(place)
+            return await fetch(location)
 
         bench.log.fetch = counted  # type: ignore[method-assign]
         assert await bench.ask(engine) == 0x0000
         bench.prove()
         transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
-        records = len(transaction.request_places()) + len(transaction.proof_places())
+        records = len(transaction.request_locations()) + len(transaction.proof_locations())
         assert fetched == records, "once, for the decision"
         bench.clock.now += 10.0
         await until(lambda: engine.transactions.is_closed(ID), engine)
@@ -718,7 +718,7 @@ async def test_a_decision_that_cannot_be_told_any_more_waits_for_an_administrato
         bench.prove()
         transaction = open_transaction(engine, ID)
         await until(lambda: transaction.attempted is not None)
-        damage(tmp_path, transaction.proof_places()[0])
+        damage(tmp_path, transaction.proof_locations()[0])
         bench.clock.now += 50.0
         await until(lambda: engine.transactions.state_of(transaction) is State.UNDELIVERABLE, engine)
         assert transaction.attempted is not None

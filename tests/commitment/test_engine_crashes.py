@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.commitment_view import SpoolSource
+from ingest.cli.commitment_view import SpoolRecords
 from ingest.commitment import carrying, engine, proving, reporting
 from ingest.commitment.engine import system_clock
 from ingest.commitment.transactions import watched
 from ingest.contract.commitments import CommitAccepted, CommitClosed, Finding
 from ingest.contract.failpoints import Failpoint
-from ingest.log.commitment_log import Place, Written
+from ingest.log.commitment_log import Location, Written
 from tests.commitment.test_engine import ID, REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import open_transaction, until
@@ -66,7 +66,7 @@ async def test_a_death_at_any_step_loses_nothing(
         async with bench.running() as running:
             publish = bench.log.publish
 
-            async def unless_dead(records: list[Written]) -> Place:
+            async def unless_dead(records: list[Written]) -> Location:
                 reach_nothing_when_dead()
                 return await publish(records)
 
@@ -159,8 +159,8 @@ async def test_what_ends_while_it_is_carried_forward_stays_over(
         end = bench.log._log.durable_end
         await carrying.carry_forward(bench.log, running.transactions, system_clock, write)
         assert not len(running.transactions)
-    log = SpoolSource(bench.settings)
-    behind = [entry for entry in log.entries() if entry.place.position > end]
+    log = SpoolRecords(bench.settings)
+    behind = [entry for entry in log.entries() if entry.location.position > end]
     log.close()
     (closing, *rest) = behind
     assert isinstance(closing.commitment, CommitClosed)

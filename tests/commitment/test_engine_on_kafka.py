@@ -21,7 +21,7 @@ from ingest.contract.identifiers import TransactionId
 from ingest.contract.kafka import TopicMismatch, client_options
 from ingest.contract.kafka_topics import check_topics, create_topics
 from ingest.contract.settings import CommitmentSettings, Settings, SourceSettings
-from ingest.log.commitment_log import Entry, Place, Written
+from ingest.log.commitment_log import Entry, Location, Written
 from ingest.log.commitment_reader import TopicReader
 from ingest.log.commitment_topic import KafkaCommitmentLog, _looks
 from tests.support.asynchronous import asynchronous
@@ -109,12 +109,12 @@ async def test_records_come_in_order_and_again(kafka: KafkaServers, tmp_path: Pa
         entries = await all_of(first, 2)
         assert [entry.commitment for entry in entries] == [CommitProved(0, 0, 1, 3, 5), CommitDecided(0, 6)]
         assert entries[0].absent == 1
-        assert entries[1].place == place
+        assert entries[1].location == place
         assert first.passed(place)
-        assert not first.passed(Place(place.partition, place.position + 1))
+        assert not first.passed(Location(place.partition, place.position + 1))
         async with opened(settings) as second:
             assert await all_of(second, 2) == entries
-            assert found_of(await second.fetch(entries[0].place)) == found
+            assert found_of(await second.fetch(entries[0].location)) == found
             assert set((await second.threshold()).values()) == {0}
 
 
@@ -201,7 +201,7 @@ def retention_takes(settings: Settings, engines: Sequence[Engine]) -> None:
     needed: dict[int, int] = {}
     for engine in engines:
         for transaction in engine.transactions:
-            for place in transaction._places():
+            for place in transaction._locations():
                 needed[place.partition] = min(place.position, needed.get(place.partition, place.position))
     admin = KafkaAdminClient(**client_options(settings.kafka))
     try:
@@ -233,7 +233,7 @@ async def test_receivers_carry_open_transactions_forward_together(
                 for engine in (first, second)
             )
         )
-        before = {item.id: item.accepted_place for item in first.transactions}
+        before = {item.id: item.accepted_location for item in first.transactions}
         for receiver in (one, two):
             receiver.log._retention = 0  # all that there is may leave at any moment
         for _ in range(2):
@@ -245,7 +245,7 @@ async def test_receivers_carry_open_transactions_forward_together(
             )
             # The claim of one keeps the other from it.
             clock.now += 1000.0
-        assert all(item.accepted_place > before[item.id] for item in first.transactions)
+        assert all(item.accepted_location > before[item.id] for item in first.transactions)
         end = await one.log.publish([Written(ID, CommitDecided(0, 0))])  # both have read all before it
         await until(lambda: one.log.passed(end) and two.log.passed(end))
         retention_takes(settings, (first, second))

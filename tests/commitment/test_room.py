@@ -23,7 +23,7 @@ from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import Record, decode
 from ingest.contract.spool import Layout, OsDisk, PoolLimits, SegmentPool, SpoolFull
 from ingest.log.commitment_handover import leave_request
-from ingest.log.commitment_log import Place, Request, Written, entry_of
+from ingest.log.commitment_log import Location, Request, Written, entry_of
 from tests.commitment.test_engine import Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import CT, quiet, until
@@ -141,7 +141,7 @@ def test_what_is_carried_has_each_instance_once() -> None:
         record(CommitProved(base + 2, 0, 2, 0, 5), found([2], Finding.ABSENT)),
     ]
     requested = [record(CommitRequested(base, 0), references)]
-    transaction.accept(entry_of(Place(0, 0), 9, decode(Written(transaction.id, accepted).encode()[0])),
+    transaction.accept(entry_of(Location(0, 0), 9, decode(Written(transaction.id, accepted).encode()[0])),
         accepted, clock, sure=True)  # fmt: skip
     kept = carried_payloads(transaction, requested, proofs, base + 1)
     assert kept[0].found == references

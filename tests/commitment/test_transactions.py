@@ -32,7 +32,7 @@ from ingest.contract.commitments import (
 )
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import Kind, Record, decode
-from ingest.log.commitment_log import Entry, Place, Written, entry_of
+from ingest.log.commitment_log import Entry, Location, Written, entry_of
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 PARTITIONS = 4
@@ -67,7 +67,7 @@ class Log:
     ) -> None:
         header, payload = Written(transaction_id, commitment, found or (), carried=carried).encode()
         record = decode(header + bytes(payload))
-        place = Place(0, len(self.entries))
+        place = Location(0, len(self.entries))
         self.entries.append((entry_of(place, len(header) + len(payload), record), record))
 
     def lose(self, chosen: random.Random) -> None:
@@ -266,11 +266,11 @@ class Receiver:
     def known(self, transaction: Transaction, last: int) -> Known:
         """What the log has of it; whoever cannot be read is forgotten."""
         assert transaction.accepted is not None
-        requested, lost = self.records(transaction, transaction.request_places())
-        proofs, more_lost = self.records(transaction, transaction.proof_places(last))
+        requested, lost = self.records(transaction, transaction.request_locations())
+        proofs, more_lost = self.records(transaction, transaction.proof_locations(last))
         return known_from(transaction.accepted, requested, proofs, lost + more_lost)
 
-    def records(self, transaction: Transaction, places: list[Place]) -> tuple[list[Record], int]:
+    def records(self, transaction: Transaction, places: list[Location]) -> tuple[list[Record], int]:
         log = self.world.log
         lost = [place for place in places if place.position in log.unreadable]
         for place in lost:
@@ -286,8 +286,8 @@ class Receiver:
         accepted, decided = transaction.accepted, transaction.decided
         assert accepted is not None
         last = decided.round if decided else transaction.base + transaction.round
-        requested, _ = self.records(transaction, transaction.request_places())
-        proofs, _ = self.records(transaction, transaction.proof_places())
+        requested, _ = self.records(transaction, transaction.request_locations())
+        proofs, _ = self.records(transaction, transaction.proof_locations())
         for written in carried_payloads(transaction, requested, proofs, last):
             found = list(written.found)
             self.world.log.write(transaction.id, written.commitment, found, carried=True)  # type: ignore[arg-type]
@@ -533,7 +533,7 @@ def accepted(number: int, references: int = 1000, ae_title: str = "CT", at: int 
 
 def entry(number: int, position: int, commitment: Commitment, *, stamp: int = 0, absent: int = 0) -> Entry:
     return Entry(
-        Place(0, position),
+        Location(0, position),
         9000,
         TransactionId.of("CT", f"1.2.840.9.{number}"),
         commitment,
@@ -665,13 +665,36 @@ def test_records_are_found_where_they_were_written() -> None:
     clock = Clock(0.0, START)
     request = accepted(0)
     base = first_round(request.digest)
-    transactions.apply(entry(0, 70, request)._replace(place=Place(3, 70)), clock)
-    transactions.apply(entry(0, 5, CommitProved(base, 0, 1, 0, START))._replace(place=Place(40, 5)), clock)
+    transactions.apply(entry(0, 70, request)._replace(location=Location(3, 70)), clock)
+    transactions.apply(
+        entry(0, 5, CommitProved(base, 0, 1, 0, START))._replace(location=Location(40, 5)), clock
+    )
     (transaction,) = transactions
-    assert transaction.proof_places() == [Place(40, 5)]
+    assert transaction.proof_locations() == [Location(40, 5)]
     assert transaction.is_below({3: 71})
     assert transaction.is_below({40: 6})
     assert not transaction.is_below({3: 70, 40: 5, 7: 10**9})
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 70])
+def test_numbers_that_nothing_of_ours_writes_change_nothing(number: int) -> None:
+    """Whole records of somebody else in a shared log must not end each receiver that reads it."""
+    transactions = machine(shared=True)
+    clock = Clock(0.0, START)
+    strange: list[Commitment] = [
+        CommitRequested(number, 0),
+        CommitRequested(0, number),
+        CommitProved(number, 0, 1, 0, START),
+        CommitProved(0, number, 1, 0, START),
+    ]
+    for commitment in strange:
+        transactions.apply(entry(0, 5, commitment), clock)
+    assert not list(transactions.unknown())
+    transactions.apply(entry(0, 6, accepted(0)), clock)
+    for commitment in strange:
+        transactions.apply(entry(0, 7, commitment), clock)
+    (transaction,) = transactions
+    assert transaction.request_locations() == transaction.proof_locations() == []
 
 
 def test_state_of_each_step() -> None:

@@ -74,7 +74,7 @@ async def undelivered(bench: Bench, problem: str) -> AsyncIterator[Engine]:
             transaction = open_transaction(engine, ID)
             await until(lambda: transaction.attempted is not None, engine)
             if problem == deliveries.WRONG_PROOF:
-                damage(bench.settings.data, transaction.proof_places()[0])
+                damage(bench.settings.data, transaction.proof_locations()[0])
                 bench.clock.now += 50.0
                 await until(
                     lambda: transaction.attempted is not None and transaction.attempted.wait > 1e9, engine

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import xxhash
 
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.checkpoint import Checkpoint, write_checkpoints
 from ingest.contract.identifiers import UploadId, association_id
 from ingest.contract.records import Instance, Kind, Place, encode_header
 from ingest.contract.settings import Settings
@@ -147,7 +147,7 @@ class Folder:
                 folder = self.data / "checkpoints"
                 folder.mkdir(exist_ok=True)
                 attempts = {bytes(upload_id): one.tries}
-                write_checkpoint(checkpoint_path(folder, 0), Checkpoint(partition=0, attempts=attempts))
+                write_checkpoints(folder, [Checkpoint(partition=0, attempts=attempts)])
         await log.close()
 
     def work(self, module: str, expected: int, **environment: str) -> Samples:

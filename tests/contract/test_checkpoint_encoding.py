@@ -15,7 +15,7 @@ from ingest.contract.checkpoint import (
     decode_checkpoint,
     encode_checkpoint,
     read_checkpoint,
-    write_checkpoint,
+    write_checkpoints,
 )
 from ingest.contract.records import Place
 
@@ -75,7 +75,7 @@ def test_a_written_checkpoint_is_read_back(tmp_path: Path) -> None:
     path = checkpoint_path(tmp_path, 3)
     assert read_checkpoint(path) is None
     for mark in (10, 20):
-        write_checkpoint(path, Checkpoint(partition=3, low_water_mark=mark))
+        write_checkpoints(tmp_path, [Checkpoint(partition=3, low_water_mark=mark)])
     found = read_checkpoint(path)
     assert found is not None
     assert found.low_water_mark == 20
@@ -85,7 +85,7 @@ def test_a_written_checkpoint_is_read_back(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk while writing: the former checkpoint stands and nothing lies about."""
     path = checkpoint_path(tmp_path, 0)
-    write_checkpoint(path, Checkpoint(partition=0, low_water_mark=10))
+    write_checkpoints(tmp_path, [Checkpoint(partition=0, low_water_mark=10)])
 
     def no_space(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space")
@@ -93,7 +93,7 @@ def test_a_failed_write_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
         with pytest.raises(OSError, match="no space"):
-            write_checkpoint(path, Checkpoint(partition=0, low_water_mark=20))
+            write_checkpoints(tmp_path, [Checkpoint(partition=0, low_water_mark=20)])
     found = read_checkpoint(path)
     assert found is not None
     assert found.low_water_mark == 10

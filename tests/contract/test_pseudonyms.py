@@ -94,6 +94,23 @@ def test_a_key_file_is_read(tmp_path: Path) -> None:
     assert made.patient("1", "", "CT1") == pseudonyms().patient("1", "", "CT1")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"ZZSHORT\n"])
+def test_a_key_file_without_a_whole_key_is_refused(tmp_path: Path, content: bytes) -> None:
+    """As a short key is: it is named and not repeated, and patients are not hidden by less, or left out unsaid."""
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(OSError, match="at least 32 characters") as caught:
+        pseudonyms(key="", key_file=str(tmp_path / "key")).load_key()
+    assert caught.value.filename == str(tmp_path / "key")
+    assert "ZZSHORT" not in str(caught.value)
+
+
+def test_a_key_file_may_hold_any_bytes(tmp_path: Path) -> None:
+    """As of a generator of random ones."""
+    (tmp_path / "key").write_bytes(bytes(range(200, 256)))
+    made = pseudonyms(key="", key_file=str(tmp_path / "key"))
+    assert made.patient("1", "", "CT1") != pseudonyms().patient("1", "", "CT1")
+
+
 def test_many_machines_without_a_key_make_no_hashes(tmp_path: Path) -> None:
     """Each would have its own, and they would not match: nothing is found instead of half."""
     settings = Settings.model_validate({"data": tmp_path, "log": {"kind": "kafka"}})

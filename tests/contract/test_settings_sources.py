@@ -309,3 +309,11 @@ def test_listeners_and_limits_that_do_not_fit_are_named(tmp_path: Path, text: st
     """What one setting cannot know of another is said before anything listens."""
     file = write(tmp_path, text)
     assert problems(file)[0].startswith(problem.format(file))
+
+
+def test_workers_must_have_admin_ports_behind_the_receivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the ledger: else each of them would end at its start."""
+    monkeypatch.setenv("DICOM_INGEST_ADMIN__LISTEN", "127.0.0.1:65519")
+    (problem,) = problems(log__partitions=16)
+    assert problem.startswith("admin.listen: given '127.0.0.1:65519'; allowed: a port of at most 65518")
+    load_settings(None, {"log.partitions": 15})

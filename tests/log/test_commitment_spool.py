@@ -24,7 +24,7 @@ from ingest.contract.settings import Settings
 from ingest.contract.spool import OsDisk, SpoolLocked
 from ingest.contract.spool.disk import replace_file
 from ingest.log.commitment_handover import leave_request, proof_folder, request_folder
-from ingest.log.commitment_log import Entry, Place, Request, Written
+from ingest.log.commitment_log import Entry, Location, Request, Written
 from ingest.log.commitment_spool import SpoolCommitmentLog
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import until
@@ -81,9 +81,9 @@ async def test_what_is_published_is_read_now_and_after_a_restart(tmp_path: Path)
         ]
         assert (entries[1].absent, entries[1].unavailable) == (1, 0)
         assert all(log.passed(place) for place in places)
-        assert found_of(await log.fetch(entries[1].place)) == FOUND
+        assert found_of(await log.fetch(entries[1].location)) == FOUND
         with pytest.raises(CorruptRecord):
-            await log.fetch(Place(0, entries[1].place.position + 8))
+            await log.fetch(Location(0, entries[1].location.position + 8))
     async with opened(tmp_path) as log:
         assert await all_of(log) == entries
 
@@ -133,6 +133,18 @@ async def test_a_proof_that_cannot_be_read_does_not_keep_the_others(tmp_path: Pa
 
 
 @asynchronous
+async def test_a_defect_does_not_end_the_taking_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of, and proofs come in once it has passed: without them no report would ever be decided."""
+    async with opened(tmp_path) as log:
+        with capture_logs() as lines, monkeypatch.context() as defect:
+            defect.setattr(log._handover, "look", lambda _: 1 / 0)
+            await until(lambda: bool(lines))
+        leave(proof_folder(tmp_path) / f"{ONE.hex()}-0-0", proof())
+        assert len(await all_of(log, 1)) == 1
+    assert [line["log_level"] for line in lines] == ["error"]
+
+
+@asynchronous
 async def test_requests_reach_the_log_whether_it_is_open_or_not(tmp_path: Path) -> None:
     """An administrator's request waits in its folder, and becomes the record that grants it."""
     leave_request(OsDisk(), tmp_path, ONE, Request.RETRY)
@@ -164,7 +176,7 @@ async def test_segments_below_the_mark_are_used_again(tmp_path: Path) -> None:
         for number in range(120):
             await log.publish([Written(ONE, CommitProved(number, 0, 1, 3, 5), many)])
             (entry,) = await all_of(log, 1)
-            log.release(entry.place.position)
+            log.release(entry.location.position)
         segments = len(list((tmp_path / "commitments" / "segments").iterdir()))
         assert segments <= 4
     async with opened(tmp_path) as log:

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -10,6 +11,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
+from structlog.testing import capture_logs
 
 from ingest.contract.settings import MiB, Settings
 from ingest.log.kafka_backlog import Backlog
@@ -152,3 +154,20 @@ def test_the_backlog_is_told_from_the_same_look(
     assert reading("log_backlog_bytes") == pytest.approx(6 * len(RECORD), rel=0.02)
     commit(kafka, settings, 21)
     assert [reading(name) for name in BACKLOG] == [0, 0, 0]
+
+
+def test_a_defect_does_not_end_the_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a look meets is told of, and the next one counts: nothing else keeps retention from what waits."""
+    monkeypatch.setattr("ingest.log.kafka_retention._INTERVAL", 0.01)
+    watch = RetentionWatch(Settings(data=tmp_path))
+    divisors = iter([0.0])
+    monkeypatch.setattr(watch, "look", lambda: 0.9 / next(divisors, 1.0))
+    with capture_logs() as lines:
+        watch.start()
+        deadline = time.monotonic() + 60
+        while not watch.near:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        watch.stop()
+        watch._thread.join()
+    assert lines[0]["event"] == "what waits for workers was not compared with retention"

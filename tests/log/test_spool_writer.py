@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.checkpoint import Checkpoint, write_checkpoints
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Kind, encode_header
 from ingest.contract.settings import LogSettings, Settings
@@ -229,9 +229,7 @@ async def test_a_full_log_refuses_and_recovers_by_itself(tmp_path: Path, publish
         assert writer.refusal() is not None
         end = read_all(tmp_path)[-1].next_position
         for partition in (0, 1):
-            write_checkpoint(
-                checkpoint_path(checkpoints, partition), Checkpoint(partition=partition, low_water_mark=end)
-            )
+            write_checkpoints(checkpoints, [Checkpoint(partition=partition, low_water_mark=end)])
         await until(lambda: writer.refusal() is None)
         for _ in range(3):
             await publish(writer, 0, b"again" + bytes(900_000))
@@ -250,7 +248,7 @@ async def test_one_slow_partition_keeps_its_segments(tmp_path: Path) -> None:
         while await taken_by(writer):
             pass
         end = read_all(tmp_path)[-1].next_position
-        write_checkpoint(checkpoint_path(checkpoints, 0), Checkpoint(partition=0, low_water_mark=end))
+        write_checkpoints(checkpoints, [Checkpoint(partition=0, low_water_mark=end)])
         assert not await taken_by(writer)
         assert payloads(read_all(tmp_path, [1])) == [b"slow"]
 
@@ -457,9 +455,9 @@ async def test_offsets_start_behind_every_committed_one(tmp_path: Path) -> None:
     checkpoints.mkdir()
     committed = 11 * MiB + 8
     for partition in (0, 1):
-        write_checkpoint(
-            checkpoint_path(checkpoints, partition),
-            Checkpoint(partition=partition, low_water_mark=5 * MiB, done={b"u" * 16: committed}),
+        write_checkpoints(
+            checkpoints,
+            [Checkpoint(partition=partition, low_water_mark=5 * MiB, done={b"u" * 16: committed})],
         )
     async with running(settings(tmp_path)) as writer:
         await publish(writer, 0, b"new")
@@ -481,9 +479,9 @@ async def test_the_number_of_partitions_changes_only_while_the_log_is_settled(tm
     await refused.close()
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
-    write_checkpoint(
-        checkpoint_path(checkpoints, 1),
-        Checkpoint(partition=1, done={bytes(UploadId.of(1, 1, 1)): read_all(tmp_path)[-1].next_position}),
+    write_checkpoints(
+        checkpoints,
+        [Checkpoint(partition=1, done={bytes(UploadId.of(1, 1, 1)): read_all(tmp_path)[-1].next_position})],
     )
     async with running(settings(tmp_path, partitions=3)) as writer:
         await publish(writer, 2, b"third")
@@ -506,7 +504,7 @@ async def test_a_fence_that_waits_keeps_the_number_of_partitions(tmp_path: Path)
     progress = Progress(Checkpoint(partition=1))
     progress.begin(fence_id, 0)
     progress.passed(fence_id, read_all(tmp_path)[-1].next_position)
-    write_checkpoint(checkpoint_path(checkpoints, 1), progress.checkpoint())
+    write_checkpoints(checkpoints, [progress.checkpoint()])
     async with running(settings(tmp_path, partitions=3)):
         pass
 
@@ -549,9 +547,7 @@ async def test_an_upload_that_lost_a_record_is_not_sealed(tmp_path: Path) -> Non
             await publish(writer, 0, bytes(900_000), sequence=1)
         end = read_all(tmp_path)[-1].next_position
         for partition in (0, 1):
-            write_checkpoint(
-                checkpoint_path(checkpoints, partition), Checkpoint(partition=partition, low_water_mark=end)
-            )
+            write_checkpoints(checkpoints, [Checkpoint(partition=partition, low_water_mark=end)])
         await until(lambda: writer.refusal() is None)
         with pytest.raises(LogUnavailable):
             await publish(writer, 0, b"the rest", sequence=1)

@@ -9,11 +9,24 @@ from structlog.testing import capture_logs
 from ingest.contract.records import Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
+from ingest.dimse.data_set import encode_element
 from ingest.errors import LogUnavailable, OutOfResources
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import limit, receiver, run
-from tests.support.scu import ABORT, CT, RELEASE_RQ, Scu, associate, c_echo, c_store, ct_data_set, p_data, pdv
+from tests.support.scu import (
+    ABORT,
+    CT,
+    RELEASE_RQ,
+    VERIFICATION,
+    Scu,
+    associate,
+    c_echo,
+    c_store,
+    ct_data_set,
+    p_data,
+    pdv,
+)
 
 UID = "1.2.826.1"
 
@@ -136,6 +149,24 @@ def test_another_class_than_the_context() -> None:
             scu = await Scu.associated(port)
             await scu.send(c_store(UID, ct_data_set(UID), sop_class="1.2.840.10008.5.1.4.1.1.4"))
             assert (await scu.response()).status == 0x0122
+            await scu.release()
+
+    run(scenario())
+
+
+def test_a_class_that_is_not_stored() -> None:
+    """0122H on a context of another service, whose SOP Class the command and the data set name: it is no image."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        uids = ((0x0008_0016, VERIFICATION), (0x0008_0018, UID))
+        data_set = b"".join(encode_element(tag, b"UI", uid.encode(), explicit=False) for tag, uid in uids)
+        async with receiver(log) as (port, _):
+            scu = await Scu.associated(port)
+            await scu.send(c_store(UID, data_set, sop_class=VERIFICATION, context_id=3))
+            assert (await scu.response()).status == 0x0122
+            assert log.records == []
+            assert (await scu.store(UID)).status == 0
             await scu.release()
 
     run(scenario())

@@ -21,6 +21,7 @@ from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
+from ingest.receiver import listeners
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.acceptance import Sent
@@ -464,6 +465,18 @@ def test_a_receiver_does_not_begin_without_its_files(
                 pass
 
     run(scenario())
+
+
+def test_an_address_that_cannot_be_resolved_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver's word, whose number is none of the system's."""
+
+    def unresolved(*_: object, **__: object) -> socket.socket:
+        raise OSError(socket.EAI_NONAME, "Name or service not known (while attempting to bind)")
+
+    monkeypatch.setattr(socket, "create_server", unresolved)
+    with pytest.raises(OSError, match="Name or service not known") as caught:
+        listeners._bind("wards", "nowhere", 2762, 8)
+    assert caught.value.filename == "listeners.wards, nowhere:2762"
 
 
 @pytest.mark.real

@@ -135,6 +135,23 @@ def test_what_is_not_completed_is_given_back() -> None:
     run(scenario())
 
 
+def test_what_is_refused_once_complete_is_given_back() -> None:
+    """A data set that contradicts its command is not received: whoever sends such ones uses up nobody's quota."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log, sources=KNOWN, unknown_sources="quarantine") as (port, server):
+            quota = server.admission.sources.quota
+            scu = await Scu.associated(port, calling="STRANGER")
+            for size in (2_000, 2 * MiB):
+                assert (await scu.store(f"{UID}.1", ct_data_set(f"{UID}.2", size))).status == 0xA900
+                assert (quota.taken.instances, quota.taken.bytes) == (0, 0)
+            assert await store(scu, 3) == 0
+            assert quota.taken.instances == 1
+
+    run(scenario())
+
+
 def test_strangers_may_not_ask_for_commitment() -> None:
     """Nothing is proved of what nobody has decided on, nor told of what others stored."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from ingest.cli.commitment_view import Source
+from ingest.cli.commitment_view import Records
 from ingest.contract.commitments import CommitClosed, CommitDecided, CommitProved, Finding, found_of
 from ingest.contract.failpoints import Failpoint
 from ingest.contract.identifiers import TransactionId
@@ -71,7 +71,7 @@ class Processes(Protocol):
     def start_worker(self, failpoints: str = "") -> Host:
         """It is at work, or soon will be."""
 
-    def commitment_log(self) -> Source:
+    def commitment_log(self) -> Records:
         """To be looked at from outside."""
 
     def objects(self) -> dict[str, Path]:
@@ -286,7 +286,7 @@ class Trial:
             decided = set()
             for entry in log.entries():
                 if isinstance(entry.commitment, CommitProved) and entry.transaction_id not in decided:
-                    found = found_of(log.fetch(entry.place))
+                    found = found_of(log.fetch(entry.location))
                     findings = proved.setdefault(entry.transaction_id, {})
                     findings.update((one.sop_instance_uid, one.finding) for one in found)
                 elif isinstance(entry.commitment, CommitDecided):

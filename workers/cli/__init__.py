@@ -8,5 +8,5 @@
 ``get``, ``verify``  read objects back
 ``quarantine``, ``conflicts``  the lanes, by ``entry_tables``; what is decided there, ``decisions`` tells the audit trail
 ``shards``       which store has what
-``opened``, ``columns``  what they share: open stores, and columns on the terminal
+``opened``       what they share: open stores
 """

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import click
 import msgspec
 
+from ingest.contract.command_columns import aligned
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.settings import Settings
-from workers.cli.columns import aligned
 from workers.cli.opened import has_stores, opened_stores, print_json, time_text
 from workers.storage.entries import Entry, entries
 from workers.storage.layout import Area

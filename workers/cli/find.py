@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import click
 import msgspec
 
+from ingest.contract.command_columns import aligned
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier
@@ -12,7 +13,6 @@ from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.pseudonyms import Pseudonyms
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
-from workers.cli.columns import aligned
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
 from workers.cli.opened import checked_uid, has_stores, opened_stores, print_json, time_text
 from workers.cli.waiting import waiting_uploads

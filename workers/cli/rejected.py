@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from ingest.contract.command_columns import aligned
 from ingest.contract.refusals import KEPT, Refusal
-from workers.cli.columns import aligned
 
 _HEADINGS: Final = ("time (UTC)", "times", "refused", "calling", "called", "address", "reason", "subject")
 

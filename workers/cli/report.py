@@ -9,12 +9,12 @@ from zoneinfo import ZoneInfo
 import click
 import msgspec
 
+from ingest.contract.command_columns import aligned
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
-from workers.cli.columns import aligned
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
 from workers.cli.opened import print_json
 from workers.cli.report_page import page_of

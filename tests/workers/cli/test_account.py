@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.checkpoint import Checkpoint, write_checkpoints
 from ingest.contract.records import Place
 from workers.cli.account import Move, balance, read_account, read_checkpoints
 from workers.cli.backlog import Completed
@@ -122,9 +122,7 @@ def test_checkpoints_count_without_a_spool(tmp_path: Path) -> None:
     folder.mkdir()
     for partition in (0, 10):
         counters = {Place.STORED: 2, Place.CONFLICT: 1}
-        write_checkpoint(
-            checkpoint_path(folder, partition), Checkpoint(partition=partition, counters=counters)
-        )
+        write_checkpoints(folder, [Checkpoint(partition=partition, counters=counters)])
     (folder / "0.new").write_bytes(b"a checkpoint that a crash left half written")
     assert sorted(read_checkpoints(tmp_path)) == [0, 10]
     account = read_account(tmp_path, [])

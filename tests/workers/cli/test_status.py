@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoint
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoints
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from tests.support.pipeline import assert_adds_up
@@ -26,7 +26,7 @@ def checkpoint(data: Path, **counters: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     places = {Place(name): number for name, number in counters.items()}
     reasons = {f"{name}/why": number for name, number in counters.items()}
-    write_checkpoint(path, Checkpoint(partition=0, counters=places, reasons=reasons))
+    write_checkpoints(path.parent, [Checkpoint(partition=0, counters=places, reasons=reasons)])
     return path
 
 

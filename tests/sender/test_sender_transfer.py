@@ -1,0 +1,90 @@
+"""Files and peers that fail while instances are sent: each costs what it must, and nothing waits for ever."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from ingest.association import AcceptorPolicy, AssociateRequested, Association, SendPdu, negotiate
+from ingest.sender import AssociationFailed, Peer, Requestor, Summary, send_files
+from ingest.sender.contexts import contexts_of
+from ingest.sender.files import DicomFile
+from tests.support.asynchronous import asynchronous
+from tests.support.memory_log import MemoryLog
+from tests.support.receiving import receiver
+from tests.support.scu import CT, EXPLICIT, ct_data_set
+
+PIECE = bytes(1024 * 1024)
+
+
+def peer(port: int, timeout: float = 60.0) -> Peer:
+    return Peer("127.0.0.1", port, "DICOM-INGEST", "TESTER", timeout)
+
+
+@asynchronous
+async def test_a_file_that_is_gone_costs_itself_alone(tmp_path: Path) -> None:
+    """Removed or cut since it was found: it is named with the reason, and the others go, however many are like it."""
+    files = []
+    for number in range(9):
+        uid = f"1.2.{number}"
+        data_set = ct_data_set(uid)
+        path = tmp_path / str(number)
+        if number >= 4:
+            path.write_bytes(data_set[:-3] if number < 6 else data_set)
+        files.append(DicomFile(path, CT, uid, EXPLICIT, 0, len(data_set)))
+    log, summary = MemoryLog(), Summary()
+    async with receiver(log) as (port, _):
+        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    assert (summary.sent, summary.failed) == (3, 6)
+    assert set(log.instances()) == {"1.2.6", "1.2.7", "1.2.8"}
+    assert [path.name for path, _ in summary.failures] == list("012345")
+    assert summary.statuses == {
+        "the file cannot be read any more: No such file or directory": 4,
+        "the file became shorter while it was sent": 2,
+        "0000H success": 3,
+    }
+
+
+@asynccontextmanager
+async def deaf() -> AsyncIterator[int]:
+    """A peer that accepts an association, and reads no more."""
+    over = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        association = Association()
+        association.transport_opened()
+        answered = False
+        while not answered:
+            association.receive_data(memoryview(await reader.read(65536)))
+            while (event := association.next_event()) is not None:
+                if isinstance(event, AssociateRequested):
+                    association.answer(negotiate(event.request, AcceptorPolicy("DICOM-INGEST")))
+                elif isinstance(event, SendPdu):
+                    writer.write(event.pdu)
+                    answered = True
+        await over.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        over.set()
+        server.close()
+        await server.wait_closed()
+
+
+async def endless() -> AsyncIterator[memoryview]:
+    while True:
+        yield memoryview(PIECE)
+
+
+@asynchronous
+async def test_a_peer_that_does_not_read_keeps_nobody() -> None:
+    """What was sent last can not reach it: the connection is dropped with the association, not closed in order."""
+    async with deaf() as port, asyncio.timeout(60):
+        with pytest.raises(AssociationFailed, match="cannot send to"):
+            async with Requestor(peer(port, timeout=0.5), contexts_of([(CT, EXPLICIT)])) as requestor:
+                await requestor.store(1, CT, "1.2.3", endless())
