@@ -33,6 +33,8 @@ def shared_by(item: pytest.Item) -> str | None:
     """The group of tests that share what a test uses: else each process of pytest would start a server, or a pipeline, of its own."""
     if not isinstance(item, pytest.Function):
         return None
+    if item.path.parent.name == "kubernetes":
+        return "manifests"  # rendered once
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     if not _IN_MINIO.isdisjoint({*item.fixturenames, *(one for one in parameters if isinstance(one, str))}):
         return "buckets"

@@ -6,6 +6,7 @@ cut it down with `test_fuzz.cut_down` and add it to ``corpus/TARGET.txt``.
 """
 
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,8 @@ with atheris.instrument_imports(include=["ingest", "workers"], enable_loader_ove
     from tests.fuzz.test_fuzz import kept_of
 
 LONGEST: Final = 16 * 1024  # bytes of an input; the seeds are shorter
-SLOWEST: Final = 10  # s an input may take
+SLOWEST: Final = 10.0  # s of processor time that an input may take
+_HANGING: Final = 300  # s; of a process for which others leave little
 
 
 def main(name: str, seconds: float, folder: Path) -> None:
@@ -28,10 +30,12 @@ def main(name: str, seconds: float, folder: Path) -> None:
         (corpus / f"seed-{number}").write_bytes(seed)
 
     def feed(data: bytes) -> None:
+        begun = time.process_time()
         target.feed(data)
+        assert time.process_time() - begun < SLOWEST, "too slow"
 
     options = [
-        f"-max_total_time={int(seconds)}", f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-print_final_stats=1",
+        f"-max_total_time={int(seconds)}", f"-max_len={LONGEST}", f"-timeout={_HANGING}", "-print_final_stats=1",
         f"-artifact_prefix={folder}/{name}-", "-verbosity=0", "-rss_limit_mb=2048",
     ]  # fmt: skip
     atheris.Setup([sys.argv[0], *options, str(corpus)], feed)

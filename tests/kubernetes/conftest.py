@@ -1,6 +1,5 @@
 """Each test of manifests runs on every overlay, as kustomize renders it."""
 
-import functools
 import re
 from pathlib import Path
 
@@ -8,9 +7,7 @@ import pytest
 
 from ingest.contract.settings import Settings
 from ingest.contract.settings_sources import CONFIG_VARIABLE, load_settings
-from tests.support.kustomize import OVERLAYS, Overlay
-
-rendered = functools.cache(Overlay)
+from tests.support.kustomize import OVERLAYS, Overlay, rendered
 
 
 @pytest.fixture(params=OVERLAYS)

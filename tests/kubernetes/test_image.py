@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ingest.contract.allocator import VARIABLES
-from tests.support.kustomize import K8S, Overlay, named_ports, pod
+from tests.support.kustomize import K8S, named_ports, pod, rendered
 
 IMAGE = K8S / "image"
 PROJECT = K8S.parent
@@ -65,7 +65,7 @@ def test_the_image_runs_as_the_user_of_the_pods() -> None:
     """Who owns nothing, in the folder that is mounted."""
     (user,) = instructions()["USER"]
     (folder,) = instructions()["WORKDIR"]
-    overlay = Overlay("hospital")
+    overlay = rendered("hospital")
     for component in ("receiver", "worker"):
         context = pod(overlay.ours(component))["securityContext"]
         assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
@@ -75,7 +75,7 @@ def test_the_image_runs_as_the_user_of_the_pods() -> None:
 def test_the_image_says_which_ports_it_has() -> None:
     """Those of the pods."""
     (exposed,) = instructions()["EXPOSE"]
-    overlay = Overlay("regional")
+    overlay = rendered("regional")
     ports = {port for name in ("receiver", "worker") for port in named_ports(overlay.ours(name)).values()}
     assert {int(port) for port in exposed.split()} == ports
     (check,) = instructions()["HEALTHCHECK"]

@@ -4,8 +4,7 @@ import pytest
 
 from ingest.contract.settings import Settings
 from ingest.contract.settings_sources import CONFIG_VARIABLE
-from tests.kubernetes.conftest import rendered
-from tests.support.kustomize import Overlay, containers, named_ports, overlays_with, pod
+from tests.support.kustomize import Overlay, containers, named_ports, overlays_with, pod, rendered
 
 CLOSING = 10.0  # s; as of the other processes
 TRANSACTION = 30.0  # s; the ledger's own limit of an answer of Kafka, the longest that it waits within a turn

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.kubernetes_schemas import problems
-from tests.support.kustomize import K8S, OVERLAYS, Overlay
+from tests.support.kustomize import K8S, OVERLAYS, Overlay, rendered
 
 # An object of each sort of schema, and a change that must be found.
 WRONG: dict[str, tuple[str, tuple[str | int, ...], object]] = {
@@ -54,7 +54,7 @@ def test_every_object_has_the_namespace(overlay: Overlay) -> None:
 def test_schemas_find_what_is_wrong(case: str) -> None:
     """A schema that lets everything through would make all the others pass."""
     kind, path, value = WRONG[case]
-    manifest = copy.deepcopy(Overlay("regional").of_kind(kind)[0])
+    manifest = copy.deepcopy(rendered("regional").of_kind(kind)[0])
     assert not problems(manifest)
     place: Any = manifest
     for name in path[:-1]:

@@ -4,6 +4,7 @@ Those of Strimzi must be generated with a Java that not every machine has (`stri
 of our own for its kinds and the Prometheus Operator's (`operator_shapes`), which know the fields that we use.
 """
 
+import functools
 from typing import Any, Final
 
 import kubernetes_validate
@@ -11,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tests.support.go_modules import Module, module_file
+from tests.support.kustomize import LOADER
 from tests.support.operator_shapes import SHAPES
 
 KUBERNETES: Final = "1.37"
@@ -50,9 +52,10 @@ def _violations(schema: Schema, manifest: Schema) -> list[str]:
     return [f"{'/'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
 
 
+@functools.cache
 def _defined(api_version: str, kind: str) -> Schema:
     module, path = DEFINITIONS[api_version, kind]
-    definition = yaml.safe_load(module_file(module, path).read_text())
+    definition = yaml.load(module_file(module, path).read_text(), LOADER)
     (schema,) = [
         version["schema"]["openAPIV3Schema"]
         for version in definition["spec"]["versions"]
