@@ -25,6 +25,7 @@ from workers.dataset.payload import FilePayload
 from workers.errors import Unavailable
 from workers.stages.prove import Prover, refuse_unprovable, wants_checksums
 from workers.storage.bucket import Bucket
+from workers.storage.durable_files import DurableFiles
 from workers.storage.layout import Area, Key, conflict_key
 from workers.storage.object_store import Look, ObjectStore
 from workers.storage.part10 import HEAD
@@ -538,7 +539,10 @@ async def test_what_is_not_durable_is_not_proved(tmp_path: Path, monkeypatch: py
         assert await one.find(A) is Finding.PROVED
         assert order == ["read", "sync"]
         monkeypatch.setattr(store, "sync", failing)
+        assert await one.find(A) is Finding.PROVED, "this process has stored it, and synced it then"
+        monkeypatch.setattr(store, "_durable", DurableFiles())
         assert await one.find(A) is Finding.PROVED, "file and folder can be synced"
+        monkeypatch.setattr(store, "_durable", DurableFiles())
         monkeypatch.setattr(os, "fsync", failing_too)
         assert await one.find(A) is Finding.UNAVAILABLE
 
