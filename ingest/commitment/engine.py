@@ -15,13 +15,14 @@ import structlog
 from ingest.commitment.accepting import Accepting, CommitmentRequest
 from ingest.commitment.asking import Asking
 from ingest.commitment.carrying import carry_forward
+from ingest.commitment.deliveries import WRONG_PROOF
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.proving import Proving, facts_of
 from ingest.commitment.reading import aside
 from ingest.commitment.reporting import NotOurs, Reporter, Reporting, longest_report
 from ingest.commitment.rules import Patience, Rules
 from ingest.commitment.transaction import NEVER, Clock, Transaction
-from ingest.commitment.transactions import Action, Step, Transactions
+from ingest.commitment.transactions import Action, State, Step, Transactions
 from ingest.contract import audit
 from ingest.contract.audit.events import commitment_reported
 from ingest.contract.commitments import (
@@ -35,11 +36,11 @@ from ingest.contract.commitments import (
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.settings import Settings
-from ingest.dimse.status import SUCCESS
+from ingest.dimse.status import PROCESSING_FAILURE, SUCCESS
 from ingest.errors import LogUnavailable, OutOfResources
 from ingest.log import CommitmentLog, InstanceLog
 from ingest.log.commitment_claimant import Claimant
-from ingest.log.commitment_log import Entry, Location, Written
+from ingest.log.commitment_log import Entry, Location, Request, Written, request_record
 
 logger = structlog.get_logger(__name__)
 
@@ -187,8 +188,27 @@ class Engine:
         if status == SUCCESS and transaction is not None and self._reporting.wants_channel(source):
             self._reporting.keep_channel(transaction_id, channel)
             transaction.held = True
+            status = await self._deliver_after_all(transaction)
         self._log_answer(transaction_id, calling_ae_title, len(references), status)
         return status
+
+    async def _deliver_after_all(self, transaction: Transaction) -> int:
+        """Its requester is back: what could not be delivered is tried again as if an administrator had said so."""
+        attempted = transaction.attempted
+        if self._machine.state_of(transaction) is not State.UNDELIVERABLE or (
+            attempted is not None and attempted.problem == WRONG_PROOF
+        ):
+            return SUCCESS
+        wall = self._clock().wall
+        records = [Written(transaction.id, request_record(Request.RETRY, wall))]
+        if self._log.shared:  # the association is ours
+            records.insert(0, Written(transaction.id, CommitTaken(*self._claimant, self._claim, wall)))
+        try:
+            await self._write(records)
+        except (LogUnavailable, OutOfResources):
+            return PROCESSING_FAILURE
+        self._wake.set()
+        return SUCCESS
 
     @property
     def idle(self) -> bool:

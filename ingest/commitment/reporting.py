@@ -60,6 +60,12 @@ def longest_report(settings: Settings) -> float:
     return 2 * settings.commitment.answer_timeout + settings.commitment.hold + _SLACK
 
 
+def source_of(settings: Settings, accepted: CommitAccepted) -> SourceSettings | None:
+    """Who asked: the source that has its AE title by now, under whatever name, else the one of the name that it had."""
+    found = settings.source_of_ae_title(accepted.calling_ae_title)
+    return settings.sources.get(accepted.source) if found is None else found[1]
+
+
 class Reporting:
     """Delivers, and says what is to be written of it."""
 
@@ -117,7 +123,7 @@ class Reporting:
             facts = {"transaction": transaction.id.hex(), "error": str(error)}
             logger.error("a commitment report cannot be made any more", **facts)  # noqa: TRY400 - it says all
             return self._attempted(transaction, WRONG_PROOF, wall())
-        source = self._settings.sources.get(accepted.source)
+        source = source_of(self._settings, accepted)
         reports = split_report(verdict, source.report_limit if source else 0)
         reach(Failpoint.BEFORE_REPORT)
         problem = await self._send(transaction, source, reports, still_ours)
@@ -158,27 +164,28 @@ class Reporting:
         still_ours: Callable[[], Awaitable[bool]],
     ) -> str:
         """Why it was not taken; empty when it was."""
-        has_address = source is not None and source.host
-        if transaction.id in self._channels:
-            problem = await self._send_on_channel(transaction, reports, still_ours)
+        without_address = NO_ADDRESS
+        while (
+            channel := self._channels.get(transaction.id)
+        ) is not None:  # meanwhile it may have asked on another
+            problem = await self._send_on_channel(transaction, channel, reports, still_ours)
             if problem is not None:
                 return problem
-            if not has_address:
-                return ASSOCIATION_GONE
+            without_address = ASSOCIATION_GONE
         if source is None or not source.host:
-            return NO_ADDRESS
+            return without_address
         return await self._send_on_new(transaction, source, reports, still_ours)
 
     async def _send_on_channel(
         self,
         transaction: Transaction,
+        channel: ReportChannel,
         reports: Sequence[Verdict],
         still_ours: Callable[[], Awaitable[bool]],
     ) -> str | None:
         """The same; None when the association is gone, or not idle for too long."""
         accepted = transaction.accepted
         assert accepted is not None
-        channel = self._channels[transaction.id]
         limits = self._settings.commitment
         try:
             for committed, failed in reports:
@@ -189,12 +196,12 @@ class Reporting:
                         accepted.transaction_uid, committed, failed, limits.retrieve_ae_title
                     )
                 if status is None:
-                    self._drop_channel(transaction)
+                    self._drop_channel(transaction, channel)
                     return None
                 if status != SUCCESS:
                     return REFUSED
         except TimeoutError:
-            self._drop_channel(transaction)
+            self._drop_channel(transaction, channel)
             return None
         return ""
 
@@ -237,10 +244,11 @@ class Reporting:
                 return REFUSED
         return ""
 
-    def _drop_channel(self, transaction: Transaction) -> None:
+    def _drop_channel(self, transaction: Transaction, channel: ReportChannel) -> None:
         """The association of the request is of no more use."""
-        self.forget(transaction.id)
-        transaction.held = False
+        if self._channels.get(transaction.id) is channel:
+            self.forget(transaction.id)
+            transaction.held = False
 
     def _attempted(self, transaction: Transaction, problem: str, wall: int) -> CommitAttempted:
         limits, decided = self._settings.commitment, transaction.decided

@@ -59,18 +59,21 @@ _LAYOUTS = {
 def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     """Read (0008,0016) and (0008,0018) from the start of a data set that is not deflated.
 
-    Values of defined length are stepped over, undefined ones walked into.
+    Values of defined length are stepped over, undefined ones walked into; in UN, they are in Implicit VR Little Endian
+    (PS3.5 6.2.2).
 
     Raises:
         Incomplete: ``head`` ends before (0008,0018) and before any tag above it.
         Unreadable: the bytes are no data set in this transfer syntax.
     """
-    layout = _LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN)
+    # Of the data set, and of what is open in it.
+    layouts = [_LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN)]
     sop_class_uid = None
-    position = depth = 0
+    position = 0
     while True:
-        tag, length, position = _header(head, position, layout)
-        if depth == 0:
+        tag, inside, length, position = _header(head, position, layouts[-1])
+        outermost = len(layouts) == 1
+        if outermost:
             if tag == SOP_INSTANCE_UID:
                 return Identity(sop_class_uid, _uid(head, position, length))
             if tag > SOP_INSTANCE_UID:
@@ -78,20 +81,21 @@ def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
             if tag == SOP_CLASS_UID:
                 sop_class_uid = _uid(head, position, length)
         if tag in (_ITEM_DELIMITATION, _SEQUENCE_DELIMITATION):
-            depth -= 1  # never below 0: there, a delimiter is a tag above (0008,0018)
+            layouts.pop()  # never the last: outermost, a delimiter is a tag above (0008,0018)
         elif length == _UNDEFINED:
-            depth += 1
-        elif tag != _ITEM or depth == 0:
+            layouts.append(inside)
+        elif tag != _ITEM or outermost:
             position += length
         # An item of defined length inside an undefined sequence is walked into: its elements are stepped over.
 
 
-def _header(head: memoryview, position: int, layout: _Layout) -> tuple[int, int, int]:
-    """Tag and value length of the element at ``position``, and where its value begins."""
+def _header(head: memoryview, position: int, layout: _Layout) -> tuple[int, _Layout, int, int]:
+    """Tag of the element at ``position``, the layout of what it has inside, value length, and where its value begins."""
     end = position + 8
     if end > len(head):
         raise Incomplete
     group, element, vr, length = layout.header.unpack_from(head, position)
+    inside = layout
     if layout.implicit or group == 0xFFFE:  # noqa: PLR2004 - PS3.5 7.5: items and delimiters have no VR
         (length,) = layout.long.unpack_from(head, position + 4)
     elif vr in _LONG_VR:
@@ -99,9 +103,11 @@ def _header(head: memoryview, position: int, layout: _Layout) -> tuple[int, int,
             raise Incomplete
         (length,) = layout.long.unpack_from(head, end)
         end += 4
+        if vr == b"UN":
+            inside = _LAYOUTS[IMPLICIT_VR_LITTLE_ENDIAN]
     elif not (vr.isalpha() and vr.isupper()):
         raise Unreadable(f"no VR after tag at byte {position}")
-    return group << 16 | element, length, end
+    return group << 16 | element, inside, length, end
 
 
 def _uid(head: memoryview, position: int, length: int) -> str:

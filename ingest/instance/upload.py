@@ -272,7 +272,8 @@ class Upload:
 
     def _publish_parked(self) -> None:
         payload = memoryview(self._parked)
-        self._identify(payload, final=True)
+        if not self._checked:
+            self._identify(payload, final=True)
         if self._failure is None:
             self._append(Kind.INSTANCE, 1, None, payload)
 

@@ -22,6 +22,7 @@ from ingest.association import (
     SendData,
     SendPdu,
     StartArtim,
+    State,
     StopArtim,
 )
 from ingest.contract.failpoints import Failpoint, reach
@@ -147,7 +148,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._association.keep_unread()
             if self._meter is not None:
                 self._throttle(self._meter, nbytes)
-            elif not self.established:
+            elif self._association.state is State.AWAITING_ASSOCIATE_RQ:  # afterwards (Sta13) nothing is kept
                 self._server.requesting(self, nbytes)
 
     def eof_received(self) -> bool:

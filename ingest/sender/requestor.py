@@ -99,6 +99,7 @@ class Requestor:
     roles: tuple[RoleSelection, ...] = ()
     took: Took | None = None
     _granted: tuple[RoleSelection, ...] = ()
+    _ended: AssociationFailed | None = None  # why there is no association any more
     _message_id: int = 0
 
     async def __aenter__(self) -> Self:
@@ -145,6 +146,11 @@ class Requestor:
                     self._perform_events()
         finally:
             await self._close()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is no association any more: the next operation fails."""
+        return self._ended is not None
 
     def context_for(self, sop_class_uid: str, transfer_syntax_uid: str) -> int | None:
         """The accepted context of this pair; None when the peer accepted none."""
@@ -262,17 +268,17 @@ class Requestor:
         if data_set is not None:
             piece = memoryview(b"")
             async for following in data_set:
-                await self._send_piece(context_id, piece, what, last=False)
+                await self._send_piece(context_id, piece, last=False)
                 piece = following
-            await self._send_piece(context_id, piece, what, last=True)
+            await self._send_piece(context_id, piece, last=True)
         response = await self._answer(what)
         if not isinstance(response, expected):
             raise AssociationFailed("the peer answered with another message")
         return response
 
-    async def _send_piece(self, context_id: int, piece: memoryview, what: str, *, last: bool) -> None:
-        if self._waiting.done():
-            await self._answer(what)  # the association ended: raises
+    async def _send_piece(self, context_id: int, piece: memoryview, *, last: bool) -> None:
+        if self._ended is not None:
+            raise self._ended
         self._association.send_data_set(context_id, piece, last=last)
         self._perform_events()
         try:
@@ -287,8 +293,9 @@ class Requestor:
 
     def _expect(self) -> None:
         """From here on, what the peer reports answers the next operation."""
+        if self._ended is not None:
+            raise self._ended
         if self._waiting.done():
-            self._waiting.result()  # the association has ended in between: raises
             self._waiting = asyncio.get_running_loop().create_future()
 
     async def _answer(self, to: str) -> object:
@@ -342,6 +349,8 @@ class Requestor:
         # Connect is done by `__aenter__`; ARTIM bounds the peer's close, which `_close` does not wait for.
 
     def _report(self, outcome: object) -> None:
+        if isinstance(outcome, AssociationFailed) and self._ended is None:
+            self._ended = outcome  # also right behind an answer that nobody has taken yet
         if self._waiting.done():
             return
         if isinstance(outcome, AssociationFailed):

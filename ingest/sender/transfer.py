@@ -104,7 +104,7 @@ class _Lane:
             try:
                 async with Requestor(self.peer, self.batch.contexts) as requestor:
                     await self._send(requestor, file)
-                    while self.queue:
+                    while self.queue and not requestor.has_ended:
                         file = self.queue.popleft()
                         await self._send(requestor, file)
             except AssociationFailed as error:

@@ -751,3 +751,83 @@ async def test_reports_use_the_sources_that_were_reloaded(tmp_path: Path) -> Non
     (report,) = bench.modality.reports
     assert report.peer is not None
     assert (report.peer.host, report.peer.tls is not None) == ("10.0.0.9", True)
+
+
+@asynchronous
+async def test_a_requester_without_address_that_is_back_gets_its_report(tmp_path: Path) -> None:
+    """Its association was gone before the report: the same request on another is answered success, and is reported there."""
+    bench = Bench(tmp_path, without_address="same-association")
+    transaction_id = TransactionId.of("STRANGER", UID)
+    async with bench.running() as engine:
+        bench.channel.answers = [None]
+        assert await bench.ask(engine, ae_title="STRANGER") == 0x0000
+        bench.prove()
+        transaction = open_transaction(engine, transaction_id)
+        await until(lambda: engine.transactions.state_of(transaction) is State.UNDELIVERABLE)
+    async with bench.running() as engine:
+        transaction = open_transaction(engine, transaction_id)
+        assert engine.transactions.state_of(transaction) is State.UNDELIVERABLE
+        publish, bench.log.publish = bench.log.publish, refusing(LogUnavailable("gone"))  # type: ignore[method-assign]
+        assert await bench.ask(engine, ae_title="STRANGER") == 0x0110
+        bench.log.publish = publish  # type: ignore[method-assign]
+        assert await bench.ask(engine, ae_title="STRANGER") == 0x0000
+        await until(lambda: not len(engine.transactions))
+        assert len(bench.channel.reports) == 1
+        assert bench.channel.leases == 0
+
+
+def refusing(error: Exception) -> Any:
+    async def publish(_records: object) -> None:
+        raise error
+
+    return publish
+
+
+class Dead(Channel):
+    """An association whose peer is gone, as is known late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.known = asyncio.Event(), asyncio.Event()
+
+    async def report(self, *_: object) -> int | None:
+        self.asked.set()
+        await self.known.wait()
+        return None
+
+
+@asynchronous
+async def test_a_requester_that_is_back_before_its_association_is_known_to_be_gone(tmp_path: Path) -> None:
+    """The report goes to the association that asked last, also where it was under way on the one before."""
+    bench = Bench(tmp_path, without_address="same-association")
+    async with bench.running() as engine:
+        first = bench.channel = Dead()
+        assert await bench.ask(engine, ae_title="STRANGER") == 0x0000
+        bench.prove()
+        await first.asked.wait()
+        bench.channel = Channel()
+        assert await bench.ask(engine, ae_title="STRANGER") == 0x0000
+        first.known.set()
+        await until(lambda: not len(engine.transactions))
+        assert len(bench.channel.reports) == 1
+        assert (first.leases, bench.channel.leases) == (0, 0)
+
+
+@asynchronous
+@pytest.mark.parametrize("asked_as", ["CT1", "STRANGER"])
+async def test_a_report_goes_to_whoever_has_the_ae_title_by_now(tmp_path: Path, asked_as: str) -> None:
+    """A source that was renamed, or was none yet when it asked, is reported to; another that has its name is not."""
+    bench = Bench(tmp_path, without_address="same-association")
+    bench.channel.answers = [None]
+    sources = {
+        "ct": {"ae_titles": ["OTHER"], "host": "10.0.0.66"},
+        "new": {"ae_titles": [asked_as], "host": "10.0.0.9"},
+    }
+    async with bench.running() as engine:
+        assert await bench.ask(engine, ae_title=asked_as) == 0x0000
+        engine.take_sources(Settings.model_validate({"sources": sources}))
+        bench.prove()
+        await until(lambda: not len(engine.transactions))
+    (report,) = bench.modality.reports
+    assert report.peer is not None
+    assert report.peer.host == "10.0.0.9"

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 
 import pytest
 from hypothesis import given
@@ -59,6 +60,27 @@ def test_a_beginning_is_incomplete_however_it_is_cut(transfer_syntax: str) -> No
         with pytest.raises(Incomplete):
             read_identity(data[:cut], transfer_syntax)
     assert read_identity(data[:end], transfer_syntax) == Identity(CLASS, UID)
+
+
+@pytest.mark.parametrize("transfer_syntax", [ExplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_what_a_sender_does_not_know_is_walked_through(transfer_syntax: str) -> None:
+    """UN of undefined length: its items are in Implicit VR Little Endian (PS3.5 6.2.2), and what follows is not."""
+    order = "<" if transfer_syntax == ExplicitVRLittleEndian else ">"
+    items = b"".join(
+        (
+            struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF),
+            struct.pack("<HHI", 0x0008, 0x0018, 4) + b"1.9\0",
+            struct.pack("<HHI", 0x0008, 0x1115, 0xFFFFFFFF) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0),
+            struct.pack("<HHI", 0xFFFE, 0xE00D, 0),
+            struct.pack("<HHI", 0xFFFE, 0xE000, 12) + struct.pack("<HHI", 0x0008, 0x0100, 4) + b"eng ",
+            struct.pack("<HHI", 0xFFFE, 0xE0DD, 0),
+        )
+    )
+    unknown = struct.pack(order + "HH2sxxI", 0x0008, 0x0006, b"UN", 0xFFFFFFFF) + items
+    known = bytes(encoded(instance(undefined_length=True), transfer_syntax))
+    at = known.index(struct.pack(order + "HH", 0x0008, 0x0008))
+    data = memoryview(known[:at] + unknown + known[at:])
+    assert read_identity(data, transfer_syntax) == Identity(CLASS, UID)
 
 
 @pytest.mark.parametrize("transfer_syntax", ENCODINGS)

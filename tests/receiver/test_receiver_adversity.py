@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from ingest.association import State
 from ingest.contract.records import MAX_PAYLOAD, Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
@@ -194,6 +195,24 @@ def test_requests_that_are_not_whole_have_a_bound_together() -> None:
             assert (await honest.pdu())[0] == 2
             assert (await honest.store(UID)).status == 0
         assert server._requested == 0
+
+    run(scenario())
+
+
+def test_what_comes_after_the_end_is_no_request() -> None:
+    """An aborted peer that has yet to read of it may go on sending (PS3.8, Sta13): nothing is kept, nobody refused."""
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), associate_budget=1 * MiB) as (port, server):
+            scu = await Scu.associated(port)
+            await scu.send(pdv(b"", command=False, last=True))  # no data set was announced: A-ABORT
+            (connection,) = server.connections
+            await until(lambda: connection._association.state is State.AWAITING_CLOSE)
+            for _ in range(80):
+                await scu.send(p_data(bytes(64 * 1024), command=False))
+            assert (await scu.pdu())[0] == 7
+            assert server.connections == {connection}
+            assert server._requested == 0
 
     run(scenario())
 

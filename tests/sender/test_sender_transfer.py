@@ -1,13 +1,22 @@
 """Files and peers that fail while instances are sent: each costs what it must, and nothing waits for ever."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from ingest.association import AcceptorPolicy, AssociateRequested, Association, SendPdu, negotiate
+from ingest.association import (
+    AcceptorPolicy,
+    AssociateRequested,
+    Association,
+    Fragment,
+    SendPdu,
+    negotiate,
+)
+from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
 from ingest.sender import AssociationFailed, Peer, Requestor, Summary, send_files
 from ingest.sender.contexts import contexts_of
 from ingest.sender.files import DicomFile
@@ -74,6 +83,79 @@ async def deaf() -> AsyncIterator[int]:
         over.set()
         server.close()
         await server.wait_closed()
+
+
+class Hasty:
+    """A peer that aborts in the same segment as its acceptance, its response, or one before the data set is whole."""
+
+    def __init__(self, after: str) -> None:
+        self._after = after
+        self._association, self._assembler = Association(), MessageAssembler()
+        self._association.transport_opened()
+        self._request: CStoreRequest | None = None
+
+    def answer(self, data: bytes) -> bytes:
+        """What it sends, in one piece."""
+        association, out = self._association, b""
+        association.receive_data(memoryview(data))
+        while (event := association.next_event()) is not None:
+            if isinstance(event, AssociateRequested):
+                association.answer(negotiate(event.request, AcceptorPolicy("DICOM-INGEST")))
+                if self._after == "acceptance":
+                    association.abort()
+            elif isinstance(event, SendPdu):
+                out += event.pdu
+            elif isinstance(event, Fragment):
+                self._take(event)
+        return out
+
+    def _take(self, fragment: Fragment) -> None:
+        found = self._assembler.receive(fragment)
+        if isinstance(found, MessageBegun):
+            assert isinstance(found.message, CStoreRequest)
+            self._request = found.message
+        early = self._after == "early response"
+        if self._request is not None and (early or (fragment.is_last and not fragment.is_command)):
+            self._association.send_command(1, self._request.respond(0xA700 if early else 0).encode())
+            self._association.abort()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(16384):
+                writer.write(self.answer(data))
+        writer.close()
+
+
+@asynccontextmanager
+async def hasty(*, after: str) -> AsyncIterator[int]:
+    """Listens; each association is a new one."""
+    server = await asyncio.start_server(lambda *streams: Hasty(after).accept(*streams), "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@asynchronous
+@pytest.mark.parametrize("after", ["acceptance", "response", "early response"])
+async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: str) -> None:
+    """It costs what it must: what was answered counts, the next file has another association, and nothing is a defect."""
+    files = []
+    for number in range(4):
+        path = tmp_path / str(number)
+        size = 4 * len(PIECE) if after == "early response" else 2048
+        path.write_bytes(data_set := ct_data_set(f"1.2.{number}", size))
+        files.append(DicomFile(path, CT, f"1.2.{number}", EXPLICIT, 0, len(data_set)))
+    summary = Summary()
+    async with hasty(after=after) as port:
+        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    assert (summary.sent, summary.failed) == ((4, 0) if after == "response" else (0, 4))
+    assert not [
+        why
+        for _, why in summary.failures
+        if "ended: the peer sent A-ABORT" not in why and "not tried" not in why
+    ]
 
 
 async def endless() -> AsyncIterator[memoryview]:
