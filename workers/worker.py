@@ -196,7 +196,7 @@ class Worker:
                 await self._take_note()
                 if owner is None or not self._owns(owner):
                     continue
-                uploads = await self._reassembled(entry)
+                uploads = await self._reassembled(entry, owner)
                 if uploads is None:
                     return  # so that nothing counts as read that was not
                 fences = self._reassembler.take_fences()
@@ -272,8 +272,11 @@ class Worker:
             or any(partition.progress.is_full for partition in self._partitions.values())
         )
 
-    async def _reassembled(self, entry: Entry) -> list[Upload] | None:
-        """The uploads that an entry completes; None when stopped before the scratch folder had room."""
+    async def _reassembled(self, entry: Entry, owner: OwnedPartition) -> list[Upload] | None:
+        """The uploads that an entry completes; None when stopped before the scratch folder had room.
+
+        An entry whose partition goes meanwhile is the next owner's: it must not count as read in his account.
+        """
         if isinstance(entry, DamagedRecord):
             logger.error("damage in the log", partition=entry.partition, position=entry.position)
         while True:
@@ -284,6 +287,8 @@ class Worker:
             await self._pause(RETRY_AFTER)
             if self._stopping.is_set():
                 return None
+            if not self._owns(owner):
+                return []
 
     def _report_passed_over(self) -> None:
         if self._reassembler.orphans:
