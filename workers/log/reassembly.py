@@ -177,6 +177,8 @@ class Reassembler:
     ) -> list[Upload]:
         uploads = []
         for pending in expired:
+            if self._pending.get(pending.upload_id) is not pending:
+                continue  # the entry itself has ended it
             if pending.doubtful:
                 uploads += await self._stray(pending, end, progress)
             else:
