@@ -167,8 +167,10 @@ class Worker:
                     logger.warning("scratch is unavailable", errno=error.errno)
                 continue
             change.progress.attempt(change.in_hand.left)
-            if change.in_hand.left:
-                await self._commits.commit()
+            while change.in_hand.left and not await self._commits.commit():
+                await self._pause(RETRY_AFTER)
+                if self._stopping.is_set():
+                    return
             change.in_hand.clear_left()  # only now that the attempts are durable
             come.append(change)
         # Together, as a question to Kafka waits for the poller's turn.

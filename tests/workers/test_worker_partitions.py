@@ -16,6 +16,7 @@ from ingest.contract.records import Instance, Kind, Outcome, Place, decode, enco
 from ingest.contract.settings import WorkerSettings
 from tests.support.asynchronous import until
 from tests.support.fences import any_fences
+from workers.errors import Unavailable
 from workers.log.checkpoint import Announced, Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
@@ -95,10 +96,16 @@ class Outcomes:
 class Checkpoints:
     """Those written, and which worker of a partition wrote last."""
 
+    full = False
+    refused = 0
+
     def __init__(self) -> None:
         self.written: dict[int, Checkpoint] = {}
 
     async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        if self.full:
+            self.refused += 1
+            raise Unavailable("no space", 1.0)
         for checkpoint in checkpoints:
             self.written[checkpoint.partition] = checkpoint
         await asyncio.sleep(0)
@@ -128,9 +135,10 @@ class Store:
 
 
 class Scratch(ScratchFolder):
-    """Takes nothing while it is ``full``, and counts what it has refused."""
+    """Takes nothing while it is ``full``, and counts what it has refused; removes nothing while all is ``kept``."""
 
     full = False
+    kept = False
     refused = 0
 
     async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
@@ -138,6 +146,11 @@ class Scratch(ScratchFolder):
             self.refused += 1
             raise OSError(errno.ENOSPC, "no space")
         await super().write(name, offset, pieces)
+
+    async def remove(self, name: str) -> None:
+        if self.kept:
+            raise OSError(errno.EROFS, "read-only file system")
+        await super().remove(name)
 
 
 class Bench:
@@ -174,6 +187,46 @@ class Bench:
 
     def scratch_files(self, partition: int) -> list[Path]:
         return list(self.scratch.of(partition).iterdir())
+
+
+def test_marks_stay_until_their_attempts_are_durable(tmp_path: Path) -> None:
+    """On a full disk, too: else an upload that ends its worker at once is never known, and ends it for ever."""
+
+    async def scenario() -> None:
+        killer = UploadId.of(1, 1, 1)
+        path = tmp_path / "marks-0"
+        InHand(path).mark(killer)
+        bench = Bench(tmp_path)
+        bench.checkpoints.full = True
+        bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bench.checkpoints.refused > 0, run)
+        await asyncio.sleep(0.05)
+        assert InHand(path).left == {killer}
+        bench.checkpoints.full = False
+        await until(lambda: not InHand(path).left, run)
+        assert bench.checkpoints.written[0].attempts == {killer: 1}
+        bench.worker.stop()
+        await run
+
+    asyncio.run(scenario())
+
+
+def test_scratch_that_cannot_be_removed_ends_no_worker(tmp_path: Path) -> None:
+    """It goes with its folder; the upload has its place, and the others go on."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.scratch.kept = True
+        bench.log.add(0, "1.1", 900_000, parts=3)  # beyond the budget
+        bench.log.add(0, "1.2")
+        bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: 0 in bench.checkpoints.written and bench.checkpoints.written[0].settled == 2, run)
+        bench.worker.stop()
+        await run
+
+    asyncio.run(scenario())
 
 
 def test_what_is_dropped_is_given_up_whole(tmp_path: Path) -> None:

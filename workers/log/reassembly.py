@@ -141,7 +141,9 @@ class Reassembler:
         """The upload's payload is not needed any more."""
         if upload.file:
             upload.file.close()
-            await self._scratch.remove(upload.file.name)
+            # Else it goes with the folder; the upload has its place, whatever becomes of its file.
+            with contextlib.suppress(OSError):
+                await self._scratch.remove(upload.file.name)
 
     def forget(self, partition: int) -> None:
         """The partition is another's now; its scratch files are removed by whoever says so."""
