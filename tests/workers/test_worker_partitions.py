@@ -229,6 +229,33 @@ def test_scratch_that_cannot_be_removed_ends_no_worker(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_reading_goes_on_to_the_end_of_an_upload_that_holds_the_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are done above it meanwhile: nothing else would ever bring it to its place, nor a new start."""
+    monkeypatch.setattr("workers.log.checkpoint.DONE_AT_MOST", 8)
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.log.add(0, "1.1", parts=2)
+        end = bench.log.records[0].pop()
+        for number in range(8):
+            bench.log.add(0, f"2.{number}")
+        bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        written = bench.checkpoints.written
+        await until(lambda: 0 in written and len(written[0].done) == 8, run)
+        bench.log.add(0, "3.1")
+        bench.log.records[0].append(end)
+        bench.log.more.set()
+        await until(lambda: len(bench.store.stored) == 10, run)
+        bench.worker.stop()
+        await run
+        assert written[0].low_water_mark == len(bench.log.records[0])
+
+    asyncio.run(scenario())
+
+
 def test_what_is_dropped_is_given_up_whole(tmp_path: Path) -> None:
     """Tasks end, files go, nothing of it is committed any more; the other partition goes on."""
 

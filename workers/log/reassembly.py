@@ -220,7 +220,7 @@ class Reassembler:
             self.unreadable += 1
             return
         if not progress.waits_at(fence.fence_id):
-            progress.begin(fence.fence_id, entry.position)
+            progress.hold(fence.fence_id, entry.position)
             self._fences.append(fence)
 
     def _comes_late(self, upload_id: UploadId) -> bool:
