@@ -309,11 +309,18 @@ class Worker:
 
     async def _place(self, upload: Upload, partition: OwnedPartition) -> bool:
         """Take one upload to its place, in its turn; False when stopping, which leaves it to the next start."""
-        async with self._turns.of(upload.instance.sop_instance_uid):
+        uid = upload.instance.sop_instance_uid
+
+        async def put_by() -> None:
+            nonlocal upload
+            upload = await self._put_by_for_now(upload)
+
+        async with self._turns.of(uid, put_by):
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
             if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
                 logger.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
+                self._turns.stall(uid)
             while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)

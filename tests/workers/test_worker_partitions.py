@@ -24,6 +24,7 @@ from workers.log.scratch import ScratchFolder
 from workers.log.upload import Upload
 from workers.partition import OwnedPartition
 from workers.pipeline import Tries
+from workers.unsettled import UPLOADS_AHEAD
 from workers.worker import Worker
 
 PARTITIONS = 3
@@ -120,6 +121,7 @@ class Store:
         self.gate = asyncio.Event()
         self.gate.set()
         self.before: Callable[[Upload], None] = lambda upload: None
+        self.away: set[str] = set()  # UIDs of shards whose store does not answer
 
     async def place(self, upload: Upload, tries: Tries) -> Outcome:
         self.working[upload.partition] += 1
@@ -127,6 +129,8 @@ class Store:
             await self.gate.wait()
             await asyncio.sleep(0)
             self.before(upload)
+            if upload.instance.sop_instance_uid in self.away:
+                raise Unavailable("a store is away", 0.1)
         finally:
             self.working[upload.partition] -= 1
         self.stored.add(upload.upload_id)
@@ -225,6 +229,33 @@ def test_scratch_that_cannot_be_removed_ends_no_worker(tmp_path: Path) -> None:
         await until(lambda: 0 in bench.checkpoints.written and bench.checkpoints.written[0].settled == 2, run)
         bench.worker.stop()
         await run
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_what_waits_for_a_store_keep_nobody_from_the_others(seed: int, tmp_path: Path) -> None:
+    """A study sent again waits for its turn behind the first, and out of memory, as that does."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        uids = ["1.1", "1.2"] * UPLOADS_AHEAD
+        random.Random(seed).shuffle(uids)
+        bench.store.away = {"1.1", "1.2"}
+        for uid in uids:
+            bench.log.add(0, uid)
+        bench.give(0)
+        bench.give(1)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bench.log.at[0] >= UPLOADS_AHEAD // 2, run)
+        bench.log.add(1, "2.1")
+        await until(lambda: len(bench.store.stored) == 1, run)
+        bench.store.away = set()
+        await until(lambda: len(bench.store.stored) == 1 + len(uids), run)
+        bench.worker.stop()
+        await run
+        assert bench.checkpoints.written[0].settled == len(uids)
+        assert not bench.scratch_files(0)
 
     asyncio.run(scenario())
 
