@@ -2,8 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+
+async def _go_on_waiting() -> None:
+    """Nothing is to be done meanwhile."""
 
 
 class Turns:
@@ -18,27 +22,49 @@ class Turns:
         self._slots = asyncio.Semaphore(at_once)
         self._gathering = asyncio.Lock()
         self._queues: dict[str, deque[asyncio.Event]] = {}
+        self._stalled: set[str] = set()
 
     @asynccontextmanager
-    async def of(self, sop_instance_uid: str) -> AsyncIterator[None]:
-        """Hold the UID: no other upload of it goes on meanwhile. An empty one names nothing and never waits."""
+    async def of(
+        self, sop_instance_uid: str, when_stalled: Callable[[], Awaitable[None]] = _go_on_waiting
+    ) -> AsyncIterator[None]:
+        """Hold the UID: no other upload of it goes on meanwhile. An empty one names nothing and never waits.
+
+        ``when_stalled`` is awaited on the way there if the upload that has the turn is stalled, see `stall`.
+        """
         if not sop_instance_uid:
             yield
             return
         queue = self._queues.setdefault(sop_instance_uid, deque())
-        mine = asyncio.Event()
-        if not queue:
-            mine.set()
+        mine = asyncio.Event()  # set when the turn has come, or is stalled
         queue.append(mine)
         try:
-            await mine.wait()
+            told = False
+            while queue[0] is not mine:
+                if sop_instance_uid in self._stalled and not told:
+                    told = True
+                    await when_stalled()
+                    continue
+                mine.clear()
+                await mine.wait()
             yield
         finally:
+            first = queue[0] is mine
             queue.remove(mine)
-            if queue:
-                queue[0].set()
-            else:
+            if first:
+                self._stalled.discard(sop_instance_uid)
+            if not queue:
                 del self._queues[sop_instance_uid]
+            elif first:
+                queue[0].set()
+
+    def stall(self, sop_instance_uid: str) -> None:
+        """Whoever has the turn keeps it, and waits for the world."""
+        queue = self._queues.get(sop_instance_uid)
+        if queue:
+            self._stalled.add(sop_instance_uid)
+            for event in queue:
+                event.set()
 
     @asynccontextmanager
     async def slot(self, *, alone: bool) -> AsyncIterator[None]:

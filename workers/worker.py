@@ -167,8 +167,10 @@ class Worker:
                     logger.warning("scratch is unavailable", errno=error.errno)
                 continue
             change.progress.attempt(change.in_hand.left)
-            if change.in_hand.left:
-                await self._commits.commit()
+            while change.in_hand.left and not await self._commits.commit():
+                await self._pause(RETRY_AFTER)
+                if self._stopping.is_set():
+                    return
             change.in_hand.clear_left()  # only now that the attempts are durable
             come.append(change)
         # Together, as a question to Kafka waits for the poller's turn.
@@ -196,7 +198,7 @@ class Worker:
                 await self._take_note()
                 if owner is None or not self._owns(owner):
                     continue
-                uploads = await self._reassembled(entry)
+                uploads = await self._reassembled(entry, owner)
                 if uploads is None:
                     return  # so that nothing counts as read that was not
                 fences = self._reassembler.take_fences()
@@ -272,8 +274,11 @@ class Worker:
             or any(partition.progress.is_full for partition in self._partitions.values())
         )
 
-    async def _reassembled(self, entry: Entry) -> list[Upload] | None:
-        """The uploads that an entry completes; None when stopped before the scratch folder had room."""
+    async def _reassembled(self, entry: Entry, owner: OwnedPartition) -> list[Upload] | None:
+        """The uploads that an entry completes; None when stopped before the scratch folder had room.
+
+        An entry whose partition goes meanwhile is the next owner's: it must not count as read in his account.
+        """
         if isinstance(entry, DamagedRecord):
             logger.error("damage in the log", partition=entry.partition, position=entry.position)
         while True:
@@ -284,6 +289,8 @@ class Worker:
             await self._pause(RETRY_AFTER)
             if self._stopping.is_set():
                 return None
+            if not self._owns(owner):
+                return []
 
     def _report_passed_over(self) -> None:
         if self._reassembler.orphans:
@@ -302,11 +309,18 @@ class Worker:
 
     async def _place(self, upload: Upload, partition: OwnedPartition) -> bool:
         """Take one upload to its place, in its turn; False when stopping, which leaves it to the next start."""
-        async with self._turns.of(upload.instance.sop_instance_uid):
+        uid = upload.instance.sop_instance_uid
+
+        async def put_by() -> None:
+            nonlocal upload
+            upload = await self._put_by_for_now(upload)
+
+        async with self._turns.of(uid, put_by):
             outcome = await self._try(upload, partition)
             retry_after = outcome.retry_after if isinstance(outcome, Unavailable) else 0.0
             if isinstance(outcome, Unavailable):  # said once: thousands may wait, and try again every minute
                 logger.warning("upload held", **upload.facts, partition=upload.partition, reason=str(outcome))
+                self._turns.stall(uid)
             while isinstance(outcome, Unavailable):
                 upload = await self._put_by_for_now(upload)  # from here on nobody holds its bytes
                 upload = replace(upload, replayed=True)

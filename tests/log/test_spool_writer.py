@@ -503,7 +503,7 @@ async def test_a_fence_that_waits_keeps_the_number_of_partitions(tmp_path: Path)
     checkpoints = tmp_path / "checkpoints"
     checkpoints.mkdir()
     progress = Progress(Checkpoint(partition=1))
-    progress.begin(fence_id, 0)
+    progress.hold(fence_id, 0)
     progress.passed(fence_id, read_all(tmp_path)[-1].next_position)
     write_checkpoints(checkpoints, [progress.checkpoint()])
     async with running(settings(tmp_path, partitions=3)):

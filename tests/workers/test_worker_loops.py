@@ -430,12 +430,15 @@ def test_a_stop_while_scratch_is_full_passes_nothing(tmp_path: Path) -> None:
             log.add(f"2.{number}")
         bench = Bench(tmp_path, log, placer, memory_limit=1024 * 1024)
         worker = bench.worker()
-        (tmp_path / "scratch" / "0").rmdir()
+        folder = tmp_path / "scratch" / "0"
+        folder.rmdir()
+        folder.touch()  # so that it cannot be made
         run = asyncio.create_task(worker.run())
         await until(lambda: log.at > 0, run)
         await asyncio.sleep(0.05)
         worker.stop()
         await run
+        folder.unlink()
         assert bench.progress.low_water_mark == 0
         assert not placer.placed
         worker = bench.worker()

@@ -1,9 +1,10 @@
 """A worker whose partitions come and go while its loops go on."""
 
 import asyncio
+import errno
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ingest.contract.records import Instance, Kind, Outcome, Place, decode, enco
 from ingest.contract.settings import WorkerSettings
 from tests.support.asynchronous import until
 from tests.support.fences import any_fences
+from workers.errors import Unavailable
 from workers.log.checkpoint import Announced, Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
@@ -22,6 +24,7 @@ from workers.log.scratch import ScratchFolder
 from workers.log.upload import Upload
 from workers.partition import OwnedPartition
 from workers.pipeline import Tries
+from workers.unsettled import UPLOADS_AHEAD
 from workers.worker import Worker
 
 PARTITIONS = 3
@@ -94,10 +97,16 @@ class Outcomes:
 class Checkpoints:
     """Those written, and which worker of a partition wrote last."""
 
+    full = False
+    refused = 0
+
     def __init__(self) -> None:
         self.written: dict[int, Checkpoint] = {}
 
     async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
+        if self.full:
+            self.refused += 1
+            raise Unavailable("no space", 1.0)
         for checkpoint in checkpoints:
             self.written[checkpoint.partition] = checkpoint
         await asyncio.sleep(0)
@@ -112,6 +121,7 @@ class Store:
         self.gate = asyncio.Event()
         self.gate.set()
         self.before: Callable[[Upload], None] = lambda upload: None
+        self.away: set[str] = set()  # UIDs of shards whose store does not answer
 
     async def place(self, upload: Upload, tries: Tries) -> Outcome:
         self.working[upload.partition] += 1
@@ -119,11 +129,32 @@ class Store:
             await self.gate.wait()
             await asyncio.sleep(0)
             self.before(upload)
+            if upload.instance.sop_instance_uid in self.away:
+                raise Unavailable("a store is away", 0.1)
         finally:
             self.working[upload.partition] -= 1
         self.stored.add(upload.upload_id)
         uid = upload.instance.sop_instance_uid
         return Outcome(uid, Place.STORED, "", "", "default", "key", 1, upload.end_position)
+
+
+class Scratch(ScratchFolder):
+    """Takes nothing while it is ``full``, and counts what it has refused; removes nothing while all is ``kept``."""
+
+    full = False
+    kept = False
+    refused = 0
+
+    async def write(self, name: str, offset: int, pieces: Iterable[bytes | memoryview]) -> None:
+        if self.full:
+            self.refused += 1
+            raise OSError(errno.ENOSPC, "no space")
+        await super().write(name, offset, pieces)
+
+    async def remove(self, name: str) -> None:
+        if self.kept:
+            raise OSError(errno.EROFS, "read-only file system")
+        await super().remove(name)
 
 
 class Bench:
@@ -134,7 +165,7 @@ class Bench:
         self.log = Log()
         self.store = Store()
         self.checkpoints = Checkpoints()
-        self.scratch = ScratchFolder(folder / "scratch", range(PARTITIONS))
+        self.scratch = Scratch(folder / "scratch", range(PARTITIONS))
         self.worker = Worker(
             WorkerSettings.model_validate({"checkpoint_interval": 0.01, "memory_limit": 1024 * 1024}),
             [],
@@ -160,6 +191,100 @@ class Bench:
 
     def scratch_files(self, partition: int) -> list[Path]:
         return list(self.scratch.of(partition).iterdir())
+
+
+def test_marks_stay_until_their_attempts_are_durable(tmp_path: Path) -> None:
+    """On a full disk, too: else an upload that ends its worker at once is never known, and ends it for ever."""
+
+    async def scenario() -> None:
+        killer = UploadId.of(1, 1, 1)
+        path = tmp_path / "marks-0"
+        InHand(path).mark(killer)
+        bench = Bench(tmp_path)
+        bench.checkpoints.full = True
+        bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bench.checkpoints.refused > 0, run)
+        await asyncio.sleep(0.05)
+        assert InHand(path).left == {killer}
+        bench.checkpoints.full = False
+        await until(lambda: not InHand(path).left, run)
+        assert bench.checkpoints.written[0].attempts == {killer: 1}
+        bench.worker.stop()
+        await run
+
+    asyncio.run(scenario())
+
+
+def test_scratch_that_cannot_be_removed_ends_no_worker(tmp_path: Path) -> None:
+    """It goes with its folder; the upload has its place, and the others go on."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.scratch.kept = True
+        bench.log.add(0, "1.1", 900_000, parts=3)  # beyond the budget
+        bench.log.add(0, "1.2")
+        bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: 0 in bench.checkpoints.written and bench.checkpoints.written[0].settled == 2, run)
+        bench.worker.stop()
+        await run
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_copies_of_what_waits_for_a_store_keep_nobody_from_the_others(seed: int, tmp_path: Path) -> None:
+    """A study sent again waits for its turn behind the first, and out of memory, as that does."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        uids = ["1.1", "1.2"] * UPLOADS_AHEAD
+        random.Random(seed).shuffle(uids)
+        bench.store.away = {"1.1", "1.2"}
+        for uid in uids:
+            bench.log.add(0, uid)
+        bench.give(0)
+        bench.give(1)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bench.log.at[0] >= UPLOADS_AHEAD // 2, run)
+        bench.log.add(1, "2.1")
+        await until(lambda: len(bench.store.stored) == 1, run)
+        bench.store.away = set()
+        await until(lambda: len(bench.store.stored) == 1 + len(uids), run)
+        bench.worker.stop()
+        await run
+        assert bench.checkpoints.written[0].settled == len(uids)
+        assert not bench.scratch_files(0)
+
+    asyncio.run(scenario())
+
+
+def test_reading_goes_on_to_the_end_of_an_upload_that_holds_the_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are done above it meanwhile: nothing else would ever bring it to its place, nor a new start."""
+    monkeypatch.setattr("workers.log.checkpoint.DONE_AT_MOST", 8)
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.log.add(0, "1.1", parts=2)
+        end = bench.log.records[0].pop()
+        for number in range(8):
+            bench.log.add(0, f"2.{number}")
+        bench.give(0)
+        run = asyncio.create_task(bench.worker.run())
+        written = bench.checkpoints.written
+        await until(lambda: 0 in written and len(written[0].done) == 8, run)
+        bench.log.add(0, "3.1")
+        bench.log.records[0].append(end)
+        bench.log.more.set()
+        await until(lambda: len(bench.store.stored) == 10, run)
+        bench.worker.stop()
+        await run
+        assert written[0].low_water_mark == len(bench.log.records[0])
+
+    asyncio.run(scenario())
 
 
 def test_what_is_dropped_is_given_up_whole(tmp_path: Path) -> None:
@@ -206,6 +331,35 @@ def test_an_outcome_in_the_making_is_not_counted_after_the_drop(tmp_path: Path) 
         bench.worker.stop()
         await run
         assert bench.checkpoints.written[0].counters == {Place.STORED: 1}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_an_entry_that_waited_for_scratch_goes_with_its_partition(tmp_path: Path, *, back: bool) -> None:
+    """It is the next owner's, be that this worker: its account begins before it, and would be past all between."""
+
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        bench.log.add(0, "1.1")
+        bench.log.add(0, "1.2", 900_000, parts=3)  # beyond the budget
+        bench.store.gate.clear()
+        bench.scratch.full = True
+        bench.give(0)
+        bench.give(1)
+        run = asyncio.create_task(bench.worker.run())
+        await until(lambda: bench.scratch.refused > 0, run)
+        bench.take(0)
+        if back:
+            bench.give(0)
+        bench.log.add(1, "2.1")
+        bench.scratch.full = False
+        bench.store.gate.set()
+        await until(lambda: len(bench.store.stored) == (3 if back else 1), run)
+        bench.worker.stop()
+        await run
+        settled = {number: found.settled for number, found in bench.checkpoints.written.items()}
+        assert settled == ({0: 2, 1: 1} if back else {1: 1})
 
     asyncio.run(scenario())
 

@@ -66,6 +66,7 @@ class Progress:
         self.partition = checkpoint.partition
         self._read_to = checkpoint.low_water_mark
         self._open: dict[UploadId, int] = {}  # first position
+        self._unsealed: set[UploadId] = set()  # of the open ones: uploads whose end was not read
         self._completed: set[UploadId] = set()  # of the open ones
         self._settled: dict[UploadId, Outcome] = {}
         self._done: dict[bytes, int] = dict(checkpoint.done)
@@ -88,8 +89,14 @@ class Progress:
 
     @property
     def is_full(self) -> bool:
-        """Whether the checkpoint has no room for more uploads done above the low-water mark."""
-        return len(self._done) >= DONE_AT_MOST
+        """Whether the checkpoint has no room for more uploads done above the low-water mark.
+
+        Never while an upload whose end was not read holds that: only by reading on is it found. The log's size is the
+        limit then.
+        """
+        if len(self._done) < DONE_AT_MOST or not self._open:
+            return False
+        return min(self._open, key=self._open.__getitem__) not in self._unsealed
 
     def knows(self, upload_id: UploadId) -> bool:
         """Whether all of this upload was read already: further records of it mean nothing."""
@@ -99,6 +106,12 @@ class Progress:
         """The first record of an upload was read at ``position``."""
         assert position >= self._read_to
         self._open.setdefault(upload_id, position)
+        self._unsealed.add(upload_id)
+
+    def hold(self, fence_id: UploadId, position: int) -> None:
+        """A fence was read at ``position``."""
+        assert position >= self._read_to
+        self._open.setdefault(fence_id, position)
 
     def counted_at(self, position: int) -> bool:  # noqa: ARG002 - of a log whose checkpoint has no upload ids
         """Whether the upload that the record at ``position`` ends was counted before this process read it."""
@@ -110,15 +123,17 @@ class Progress:
         ``sealed_at``: the position of the record that is this upload's end, if one is.
         """
         self._open.setdefault(upload_id, position)
+        self._unsealed.discard(upload_id)
         self._completed.add(upload_id)
 
     def drop(self, upload_id: UploadId) -> None:
         """An upload turned out never to become an instance."""
         self._open.pop(upload_id, None)
+        self._unsealed.discard(upload_id)
         self._attempts.pop(upload_id, None)
 
     def waits_at(self, fence_id: UploadId) -> bool:
-        """Whether a fence that was begun, as uploads are, is not proved yet."""
+        """Whether a fence that was read is not proved yet."""
         return fence_id in self._open
 
     def passed(self, fence_id: UploadId, end_position: int) -> None:

@@ -7,7 +7,7 @@ wait are not limited by its size, and each is still counted once.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -90,7 +90,9 @@ class OffsetProgress(Progress):
     def _count_what_fits(self) -> None:
         """Count, from the lowest position on, as many of those announced as a commit has room for.
 
-        What holds the mark always counts, as that makes room. So all is counted in the end, whatever the order.
+        What holds the mark always counts, as that makes room, and so do all together where they close the gaps between
+        others: else an upload without an end could keep from being read what would end it. So all is counted in the end,
+        whatever the order.
         """
         while self._announced:
             room = ROOM - len(encode_metadata(self.checkpoint()))
@@ -102,13 +104,25 @@ class OffsetProgress(Progress):
                 fitting.append(upload_id)
             if not fitting:
                 holds_the_mark = min(self._open, key=self._open.__getitem__)
-                if holds_the_mark not in self._announced:
+                if holds_the_mark in self._announced:
+                    fitting = [holds_the_mark]
+                elif self._has_room_for_all():
+                    fitting = list(self._announced)
+                else:
                     return
-                fitting = [holds_the_mark]
             super().count(
                 [Announced(found, self._announced.pop(found)) for found in fitting], self._outcomes_end
             )
             self._counted += len(fitting)
+
+    def _has_room_for_all(self) -> bool:
+        """Whether a commit has room when all that are announced are counted."""
+        now = self.checkpoint()
+        counted = msgspec.structs.replace(
+            now, done_ranges=tuple(self._merged(now.low_water_mark, self._announced))
+        )
+        remains = sum(upload_id not in self._seals for upload_id in self._announced)
+        return len(encode_metadata(counted)) + _REMAINS * remains <= ROOM
 
     def _position(self, upload_id: UploadId) -> int:
         return self._seals.get(upload_id, self._open[upload_id])
@@ -130,7 +144,7 @@ class OffsetProgress(Progress):
         base = super().checkpoint()
         mark = base.low_water_mark
         moved = mark > self._first.low_water_mark
-        self._ranges = tuple(self._merged(mark, base))
+        self._ranges = tuple(self._merged(mark, base.done))
         # From now on the ranges know them, and memory does not grow while one long upload holds the mark.
         self._done = {upload_id: end for upload_id, end in base.done.items() if upload_id not in self._seals}
         self._seals = {upload_id: at for upload_id, at in self._seals.items() if upload_id in self._completed}
@@ -159,14 +173,18 @@ class OffsetProgress(Progress):
                 return None
         return checkpoint
 
-    def _merged(self, mark: int, base: Checkpoint) -> Iterator[Range]:
-        """The positions done, from the mark on, in as few ranges as there can be.
+    def _merged(self, mark: int, counted: Container[bytes]) -> Iterator[Range]:
+        """The positions done, from the mark on, in as few ranges as there can be; ``counted``: uploads, beside the ranges before.
 
         Two become one where everything between them was read and no upload that is not done ends there: what
         else is there, a part or an abort, ends no upload.
         """
-        done = [Range(at, at) for upload_id, at in self._seals.items() if upload_id in base.done]
-        undone = sorted(self._seals[upload_id] for upload_id in self._completed if upload_id in self._seals)
+        done = [Range(at, at) for upload_id, at in self._seals.items() if upload_id in counted]
+        undone = sorted(
+            at
+            for upload_id, at in self._seals.items()
+            if upload_id in self._completed and upload_id not in counted
+        )
         current: Range | None = None
         for found in sorted([*done, *self._ranges]):
             if found.last < mark:

@@ -141,7 +141,9 @@ class Reassembler:
         """The upload's payload is not needed any more."""
         if upload.file:
             upload.file.close()
-            await self._scratch.remove(upload.file.name)
+            # Else it goes with the folder; the upload has its place, whatever becomes of its file.
+            with contextlib.suppress(OSError):
+                await self._scratch.remove(upload.file.name)
 
     def forget(self, partition: int) -> None:
         """The partition is another's now; its scratch files are removed by whoever says so."""
@@ -177,6 +179,8 @@ class Reassembler:
     ) -> list[Upload]:
         uploads = []
         for pending in expired:
+            if self._pending.get(pending.upload_id) is not pending:
+                continue  # the entry itself has ended it
             if pending.doubtful:
                 uploads += await self._stray(pending, end, progress)
             else:
@@ -216,7 +220,7 @@ class Reassembler:
             self.unreadable += 1
             return
         if not progress.waits_at(fence.fence_id):
-            progress.begin(fence.fence_id, entry.position)
+            progress.hold(fence.fence_id, entry.position)
             self._fences.append(fence)
 
     def _comes_late(self, upload_id: UploadId) -> bool:

@@ -95,6 +95,9 @@ class ScratchFolder:
             OSError: the file system's, as when it is full.
         """
         path = self._path(name)
+        if not offset:
+            # A partition may have come while the disk was full.
+            await aiofiles.os.makedirs(path.parent, exist_ok=True)
         # Not kept open: hundreds of uploads may wait, and at a megabyte a write opening costs nothing.
         async with aiofiles.open(path, "r+b" if offset else "wb", buffering=0) as file:
             await file.seek(offset)

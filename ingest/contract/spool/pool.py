@@ -67,18 +67,10 @@ class SegmentPool:
             SpoolFull: there is none, and none may be made.
             OSError: the disk's.
         """
-        path = self._layout.segment(number)
-        if number in self._spare:
-            self._spare.remove(number)
-        elif self._spare:
-            self._rename(self._layout.segment(self._spare.pop()), path)
-        elif (recycled := self._recyclable()) is not None:
-            self._rename(self._layout.segment(recycled), path)
-            self._used.discard(recycled)
-        else:
-            self._make(path)
-        self._used.add(number)
-        return self._disk.open(path, write=True)
+        if number not in self._used:  # else it was taken, and could not be opened
+            self._have(number)
+            self._used.add(number)
+        return self._disk.open(self._layout.segment(number), write=True)
 
     def prepare(self, size: int) -> None:
         """Have segments of so many bytes together, so that they can be written whatever becomes of the disk.
@@ -130,9 +122,9 @@ class SegmentPool:
 
     def shrink(self) -> None:
         """Give space back: remove segments that hold nothing any more."""
-        for number in self._spare[1:]:
-            self._disk.unlink(self._layout.segment(number))
-        del self._spare[1:]
+        while len(self._spare) > 1:
+            self._disk.unlink(self._layout.segment(self._spare[-1]))
+            self._spare.pop()
         while len(self._used) > 2 and (settled := self._recyclable()) is not None:  # noqa: PLR2004 - current and next
             self._disk.unlink(self._layout.segment(settled))
             self._used.discard(settled)
@@ -147,6 +139,21 @@ class SegmentPool:
             if end <= mark:
                 self._disk.unlink(self._layout.retired_segment(number, end))
                 del self._retired[number]
+
+    def _have(self, number: int) -> None:
+        """See that a segment has this number, durably."""
+        path = self._layout.segment(number)
+        if number in self._spare:
+            self._spare.remove(number)
+        elif self._spare:
+            self._rename(self._layout.segment(self._spare.pop()), path)
+        elif (recycled := self._recyclable()) is not None:
+            self._disk.rename(self._layout.segment(recycled), path)
+            # Before the sync: should that fail, no file has the old number any more.
+            self._used.discard(recycled)
+            self._disk.sync_folder(self._layout.segments)
+        else:
+            self._make(path)
 
     def _recyclable(self) -> int | None:
         """The oldest segment, if everything in it is settled."""

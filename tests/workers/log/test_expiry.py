@@ -177,6 +177,17 @@ def test_in_the_spool_only_a_damaged_upload_id_ends_by_the_logs_time(tmp_path: P
     assert not reader.uploads[-1].damage
 
 
+def test_what_the_same_record_ends_by_itself_and_by_its_time_is_handed_out_once(tmp_path: Path) -> None:
+    """Two tries of one upload would share its scratch file, which the first that has its place removes."""
+    for before in range(30, 45):
+        reader = Reader.of_spool(tmp_path)
+        reader.part(STRAY, 1, 0, damaged=True)
+        for index in range(before):
+            reader.part(BUSY, index, 5.0 * (index + 1))
+        reader.take(encode_header(Kind.EPOCH, UploadId.of(2, 2, 0)), 5.0 * (before + 1))
+        assert [upload.damage for upload in reader.uploads] == ["its upload id is damaged"]
+
+
 def test_an_upload_whose_first_part_is_damaged_is_handed_out_whole_while_it_goes_on(tmp_path: Path) -> None:
     """Its upload id was not hit after all: its own records keep it, and its END takes all of it."""
     reader = Reader.of_spool(tmp_path)

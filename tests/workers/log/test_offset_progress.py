@@ -84,3 +84,25 @@ def test_what_waited_for_room_is_counted_though_nothing_more_comes() -> None:
     last = count(progress, [], others=1)
     assert last is not None
     assert (last.low_water_mark, last.count(Place.STORED)) == (UPLOADS, UPLOADS - 1)
+
+
+def test_an_upload_that_is_still_arriving_keeps_nothing_from_being_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It holds the mark, beside a store that is away until no more is read: with the store back its end must be found."""
+    monkeypatch.setattr("workers.log.offset_progress.UNDONE_AT_MOST", 1500)
+    progress = OffsetProgress(OffsetCheckpoint(partition=0), UPLOADS)
+    arriving = UploadId.of(2, 1, 0)
+    progress.begin(arriving, 0)
+    progress.advance(1)
+    while not progress.is_full:
+        start = progress.read_to
+        for position in range(start, start + 100):
+            read(progress, position)
+        count(progress, list(range(start, start + 100, 2)), others=0)
+    end = progress.read_to
+    assert end < UPLOADS
+    last = count(progress, list(range(2, end, 2)))
+    assert not progress.is_full
+    assert last is not None
+    assert (last.low_water_mark, last.count(Place.STORED)) == (0, end - 1)

@@ -50,3 +50,15 @@ def test_a_disk_that_fills_meanwhile_gets_its_room_back(tmp_path: Path) -> None:
         assert not list(folder.of(0).iterdir())
 
     asyncio.run(scenario())
+
+
+def test_a_folder_that_could_not_be_made_is_made_when_there_is_room(tmp_path: Path) -> None:
+    """A partition may come to a worker whose disk is full, and nobody else makes its folder later."""
+
+    async def scenario() -> None:
+        folder = ScratchFolder(tmp_path, [])
+        upload = await Reassembler({}, folder, 1024).put_by(UPLOAD)
+        assert bytes(upload.payload.read(0, len(DATA))) == DATA
+        assert len(list(folder.of(0).iterdir())) == 1
+
+    asyncio.run(scenario())
