@@ -64,8 +64,8 @@ def _get_study(settings: Settings, study: str, folder: Path, *, native: bool) ->
     if not stored:
         raise click.ClickException(f"nothing is stored of study {study}; see `find --study`")
     failed = 0
-    folder.mkdir(exist_ok=True)
     with opened_stores(settings) as stores:
+        folder.mkdir(exist_ok=True)
         for uid in stored:
             try:
                 click.echo(str(_get(settings, stores, uid, folder, native=native)))
