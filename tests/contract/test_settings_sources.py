@@ -114,6 +114,14 @@ def test_wrong_value_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "receiver.artim_timeout (file {}): given nan; allowed: a number above 0",
         ),
         (
+            "[receiver]\nmaximum_associations = true",
+            "receiver.maximum_associations (file {}): given True; allowed: an integer from 1 up",
+        ),
+        (
+            "[sources.ct1]\nae_titles = ['CT1']\nwait_limit = true\n",
+            "sources.ct1.wait_limit (file {}): given True; allowed: a number above 0",
+        ),
+        (
             "[ledger]\ntime_zone = 'Europe/Berln'",
             "ledger.time_zone (file {}): given 'Europe/Berln'; allowed: a time zone of IANA's",
         ),
