@@ -32,20 +32,25 @@ def _time_zone(value: str) -> str:
     return value
 
 
+Database = Annotated[str, AfterValidator(_database)]
+Key = Annotated[SecretStr, AfterValidator(_key)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+
+
 class LedgerSettings(Section):
     """Who sent what when, and what became of it: a database made from the outcome log."""
 
     enabled: bool = Field(
         default=True, description="Let `serve` keep it; without, commands that need it read the log first."
     )
-    database: Annotated[str, AfterValidator(_database)] = Field(
+    database: Database = Field(
         "",
         description="postgresql://USER@HOST/DATABASE; empty: a file of SQLite in DATA/ledger, for one machine.",
     )
     password: SecretStr = Field(
         SecretStr(""), description="Of the database; never shown. Best given by the environment."
     )
-    key: Annotated[SecretStr, AfterValidator(_key)] = Field(
+    key: Key = Field(
         SecretStr(""),
         description="Hashes Patient IDs and Accession Numbers; at least 32 characters, never shown. Best given by the environment.",
     )
@@ -53,9 +58,7 @@ class LedgerSettings(Section):
         "",
         description="File that holds the key; empty: on one machine DATA/ledger.key, made once; with Kafka none, and no hashes.",
     )
-    time_zone: Annotated[str, AfterValidator(_time_zone)] = Field(
-        "", description="Of a report's day, as Europe/Berlin; empty: the machine's."
-    )
+    time_zone: TimeZone = Field("", description="Of a report's day, as Europe/Berlin; empty: the machine's.")
     interval: float = Field(
         1.0, gt=0, json_schema_extra={"unit": "s"}, description="Between looks at logs that had nothing new."
     )

@@ -79,8 +79,16 @@ def withdraw(path: Path) -> None:
 
 
 def running_processes(data: Path) -> list[Running]:
-    """The processes that announced themselves and live, by name."""
-    found = (_read(path) for path in sorted(run_folder(data).glob("*.json")))
+    """The processes that announced themselves and live, by name.
+
+    Raises:
+        OSError: the folder cannot be read, which does not mean that nobody runs.
+    """
+    try:
+        paths = sorted(run_folder(data).iterdir())
+    except FileNotFoundError:
+        return []
+    found = (_read(path) for path in paths if path.suffix == ".json")
     return [running for running in found if running is not None and running.alive]
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from ipaddress import ip_network
 from types import MappingProxyType
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ingest.contract.identifiers import check_ae_title, check_uid
 from ingest.contract.store_urls import parse_store_url
@@ -90,3 +90,12 @@ class Section(BaseModel):
     """A table of the settings file: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """To Python true is 1: a limit of one association, or of none."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and not {int, float}.isdisjoint({kind, *get_args(kind)}):
+            raise ValueError("a truth value where a number belongs")
+        return value

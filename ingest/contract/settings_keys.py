@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from ingest.contract.ledger_settings import LEAST_KEY, Database, Key, TimeZone
 from ingest.contract.settings import Settings
 from ingest.contract.settings_base import (
     AeTitle,
@@ -39,6 +40,9 @@ _WORDS: Final[dict[object, str]] = {
     Uid: "a UID",
     StoreUrlText: "a URL: file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
     HostPort: "HOST:PORT, or nothing",
+    Database: "postgresql://USER@HOST/DATABASE, or nothing",
+    Key: f"text of at least {LEAST_KEY} characters, which is never shown, or nothing",
+    TimeZone: "a time zone of IANA's, as Europe/Berlin, or nothing",
     Network: "a network as 10.1.0.0/16 or an address",
     CertificateName: "a certificate as sha256: and 64 hex digits, subject: and its RFC 4514 form, or san: and a name",
     AeTitle: "an AE title of 1 to 16 printable ASCII characters without backslash",
@@ -147,7 +151,7 @@ def _words(kind: object, metadata: Sequence[object] = ()) -> str:
         return _words(get_args(kind)[0])
     if get_origin(kind) is tuple:
         return "a list, each " + _words(get_args(kind)[0])
-    for annotated in (Uid, AeTitle, Network, CertificateName, TopicName, HostPort):
+    for annotated in (Uid, AeTitle, Network, CertificateName, TopicName, HostPort, Database, Key, TimeZone):
         if metadata and list(get_args(annotated)[1:]) == list(metadata):
             return _WORDS[annotated]
     return _WORDS[kind]

@@ -78,3 +78,10 @@ def test_a_full_disk_keeps_nobody_from_a_restart(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             announce(disk.path, "receiver", port=104)
         assert list(run_folder(disk.path).iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_one_without_processes(tmp_path: Path) -> None:
+    """Else `status` would say that nobody runs; a link to itself stands for what root may read always."""
+    run_folder(tmp_path).symlink_to(run_folder(tmp_path))
+    with pytest.raises(OSError, match="symbolic links"):
+        running_processes(tmp_path)

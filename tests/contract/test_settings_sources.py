@@ -113,6 +113,26 @@ def test_wrong_value_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "[receiver]\nartim_timeout = nan",
             "receiver.artim_timeout (file {}): given nan; allowed: a number above 0",
         ),
+        (
+            "[receiver]\nmaximum_associations = true",
+            "receiver.maximum_associations (file {}): given True; allowed: an integer from 1 up",
+        ),
+        (
+            "[sources.ct1]\nae_titles = ['CT1']\nwait_limit = true\n",
+            "sources.ct1.wait_limit (file {}): given True; allowed: a number above 0",
+        ),
+        (
+            "[ledger]\ntime_zone = 'Europe/Berln'",
+            "ledger.time_zone (file {}): given 'Europe/Berln'; allowed: a time zone of IANA's",
+        ),
+        (
+            "[ledger]\nkey = 'short'",
+            "ledger.key (file {}): given what is not shown; allowed: text of at least 32 characters",
+        ),
+        (
+            "[ledger]\ndatabase = 'x'",
+            "ledger.database (file {}): given 'x'; allowed: postgresql://USER@HOST/DATABASE, or nothing",
+        ),
         ("receiver = 5", "receiver (file {}): given 5; allowed: a table with host, port,"),
         ("[receiver.port]\na = 1", "receiver.port (file {}): given {{'a': 1}}; allowed: an integer from 0"),
         (

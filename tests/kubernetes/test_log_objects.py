@@ -104,7 +104,14 @@ def rights(overlay: Overlay, settings: Settings) -> dict[str, dict[str, set[str]
 def test_each_user_has_what_it_needs_and_no_more(overlay: Overlay, settings: Settings) -> None:
     """As ingest/log/README.md's paragraph on access has it."""
     see = {"Describe", "DescribeConfigs"}
-    ledger = {"ledger-user": {"outcomes": {"Read"}, "commitments": {"Read"}}}
+    ledger = {
+        "ledger-user": {
+            "instances": {"Read"},  # as `find` and `report` do, and the group's commits
+            "outcomes": {"Read"},
+            "commitments": {"Read"},
+            "group": {"Describe"},
+        }
+    }
     assert rights(overlay, settings) == {
         "receiver": {
             "instances": see | {"Write"},

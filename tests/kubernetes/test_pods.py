@@ -3,6 +3,7 @@
 import tomllib
 from pathlib import Path
 
+from ingest.contract.settings import Settings
 from tests.support.kustomize import Manifest, Overlay, containers, pod, walk
 
 PROJECT = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
@@ -31,6 +32,19 @@ def test_pods_have_no_rights(overlay: Overlay) -> None:
             }
             assert not any("hostPort" in port for port in container.get("ports", []))
             assert all(port["containerPort"] > 1024 for port in container.get("ports", []))
+
+
+def test_a_waiting_audit_trail_puts_no_pod_out(overlay: Overlay, settings: Settings) -> None:
+    """It waits in the volume of the data folder, which a pod may not exceed, with room for what else is there."""
+    for workload in overlay.workloads:
+        mounts = {
+            item["mountPath"]: item["name"]
+            for container in containers(workload)
+            for item in container["volumeMounts"]
+        }
+        if str(settings.data) in mounts:
+            (volume,) = (one for one in pod(workload)["volumes"] if one["name"] == mounts[str(settings.data)])
+            assert 2 * settings.audit.maximum_size <= amount(volume["emptyDir"]["sizeLimit"])
 
 
 def test_the_namespace_asks_for_it(overlay: Overlay) -> None:

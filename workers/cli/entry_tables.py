@@ -7,8 +7,10 @@ import click
 import msgspec
 
 from ingest.contract.command_columns import aligned
+from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.settings import Settings
+from workers.cli.account import read_checkpoints
 from workers.cli.opened import has_stores, opened_stores, print_json, time_text
 from workers.storage.entries import Entry, entries
 from workers.storage.layout import Area
@@ -23,10 +25,16 @@ def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
     """
     warn_of_no_data(settings)
     found: list[Entry] = []
-    if has_stores(settings):
+    if has_stores(settings) or _has_placed(settings):
         with opened_stores(settings) as stores:
             found = asyncio.run(all_entries(stores, area))
     _print_entries(found, as_json=as_json)
+
+
+def _has_placed(settings: Settings) -> bool:
+    """Whether workers on this data folder have placed anything: then stores that are not there are away, not empty."""
+    with clear_failures(settings):
+        return any(found.counters for found in read_checkpoints(settings.data).values())
 
 
 async def all_entries(stores: Stores, area: Area, folder: str = "") -> list[Entry]:

@@ -61,6 +61,8 @@ def find(
     """
     if [sop, study, accession, patient].count(None) != 3:  # noqa: PLR2004 - one of four
         raise click.UsageError("give one of --sop, --study, --accession and --patient")
+    if "" in (accession, patient):  # a script's variable that is not set, and no question
+        raise click.UsageError("--accession and --patient want a number")
     if issuer is not None and patient is None:
         raise click.UsageError("--issuer goes with --patient")
     if warn_of_no_data(settings):  # a ledger is not begun for a question

@@ -1,6 +1,7 @@
 """Fetch stored instances as PS3.10 files, their bytes proved: one, or those of a study."""
 
 import asyncio
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from workers.storage.damage import Damaged, Found, check_data_set, find_object
 from workers.storage.layout import object_key
 from workers.storage.part10 import encode_plain_head
 from workers.storage.stores import Stores
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 @click.command()
@@ -64,8 +67,8 @@ def _get_study(settings: Settings, study: str, folder: Path, *, native: bool) ->
     if not stored:
         raise click.ClickException(f"nothing is stored of study {study}; see `find --study`")
     failed = 0
-    folder.mkdir(exist_ok=True)
     with opened_stores(settings) as stores:
+        folder.mkdir(exist_ok=True)
         for uid in stored:
             try:
                 click.echo(str(_get(settings, stores, uid, folder, native=native)))
@@ -106,6 +109,10 @@ def _partial(target: Path) -> Iterator[Path]:
     os.close(descriptor)
     try:
         yield Path(name)
+    except OSError as error:
+        if error.errno in _NO_SPACE:  # which nothing that is only read can say: it is not the store's
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -22,6 +22,8 @@ from workers.cli.waiting import waiting_uploads
 from workers.ledger.day import Day, SourceDay, Waiting, read_day
 
 _COUNTS = SourceDay.__struct_fields__
+# Times are nanoseconds since 1970 in 64 bits, which end in 2262.
+_FIRST, _LAST = dt.date(1970, 1, 1), dt.date(2261, 12, 31)
 
 
 @click.command()
@@ -53,6 +55,8 @@ def report(
         raise click.BadParameter(
             f"no source of the settings is called so; known: {known}", param_hint="--source"
         )
+    if day is not None and not _FIRST <= day.date() <= _LAST:
+        raise click.BadParameter(f"a day from {_FIRST} to {_LAST}", param_hint="--day")
     wanted = day.date() if day is not None else _yesterday(settings)
     if warn_of_no_data(settings):  # a ledger is not begun for a question
         raise click.exceptions.Exit(1)

@@ -14,7 +14,9 @@ from ingest.contract.unknown_sources import read_taken
 from workers.cli.account import Account, Move, read_account
 from workers.cli.moves import read_moves
 from workers.cli.store_sizes import ShardGroup, shard_groups
+from workers.storage.root import Root
 from workers.storage.roots import roots_of
+from workers.storage.shard_map import MAP_FILE
 
 if TYPE_CHECKING:
     from workers.cli.group_account import Member
@@ -120,6 +122,9 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
     processes = running_processes(settings.data)
     account, workers, lost = _read_log(settings, moves, processes)
     receiver = next((found for found in processes if found.name == "receiver"), None)
+    notes = [settings.commitment_note, _unknown_note(settings)]
+    if sum(account.places.values()):
+        notes += map(_away_note, roots)
     return Report(
         data=str(settings.data.resolve()),
         listening=None if receiver is None else _listening(receiver),
@@ -135,8 +140,15 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
         spool=Spool(account.backlog, account.backlog_size, _age(account)),
         store=[] if quick else list(shard_groups(roots)),
         log=Log(settings.log.kind, is_single_copy(settings), lost),
-        notes=[note for note in (settings.commitment_note, _unknown_note(settings)) if note],
+        notes=[note for note in notes if note],
     )
+
+
+def _away_note(root: Root) -> str:
+    """That a store is not there, though something was placed: a folder whose disk is not mounted is an empty one."""
+    if root.read(MAP_FILE) is not None:
+        return ""
+    return f"{root} has no shard map: is it mounted? What administrators have moved there is not counted"
 
 
 def _unknown_note(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ingest.contract.monitoring.exposition import PREFIX
+from ingest.contract.monitoring.server import PROCESS_HEADER
 from ingest.contract.refusals import Refusal, read_refusals
 from ingest.contract.running import Running, running_processes
 from ingest.contract.settings import Settings
@@ -141,7 +142,10 @@ def _page(settings: Settings, process: Running) -> Samples | None:
     connection = HTTPConnection(host, address[1], timeout=ADMIN_PATIENCE)
     try:
         connection.request("GET", "/metrics")
-        return Samples(connection.getresponse().read().decode())
+        answer = connection.getresponse()
+        if answer.headers[PROCESS_HEADER] != str(process.pid):
+            return None  # another installation's, which had the port first
+        return Samples(answer.read().decode())
     except (OSError, HTTPException, ValueError):
         return None
     finally:

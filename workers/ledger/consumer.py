@@ -63,6 +63,8 @@ def move_rows(settings: Settings) -> Iterator[Row]:
                 except (msgspec.MsgspecError, ValueError):
                     logger.warning("a move record is damaged", record=name)
                     continue
+                if move.source is move.target and not move.earlier:
+                    continue  # a replay that was begun and moved nothing: the reason is what it was
                 yield {
                     "upload_id": move.upload_id,
                     "source": move.source.value,

@@ -16,7 +16,6 @@ from ingest.contract.stop_signals import stop_by_signal
 from workers.errors import Unavailable
 from workers.ledger.consumer import entered, logs_of, move_rows
 from workers.ledger.database import LedgerUnavailable, open_database
-from workers.ledger.inserts import ALARMS
 from workers.ledger.ledger import Ledger
 from workers.ledger.logs import Logs
 from workers.storage.shard_map import WrongStores
@@ -34,8 +33,9 @@ class LedgerMetrics:
         self.failures = Counter(
             "ledger_failures_total", "Times that the database, the logs or the stores did not answer."
         )
-        self.raised: dict[str, int] = dict.fromkeys(ALARMS, 0)
-        self.lost = 0
+        # As the database has them; until it was asked, nothing: from 0 to its number would look like new alarms.
+        self.raised: dict[str, int] = {}
+        self.lost: int | None = None
         self._caught_up = time.monotonic()
 
     def caught_up(self) -> None:
@@ -56,7 +56,7 @@ class LedgerMetrics:
             KeptCounter(
                 "ledger_lost_total",
                 "Stretches of the logs that were gone or damaged before they were read.",
-                lambda: float(self.lost),
+                lambda: {} if self.lost is None else float(self.lost),
             ),
             KeptCounter(
                 "ledger_alarms_total",

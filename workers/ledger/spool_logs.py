@@ -35,7 +35,7 @@ class SpoolLogs:
         """See `Logs.read`."""
         return [
             batch
-            for folder in (*sorted((self._data / "outcomes").glob("[0-9]*")), self._data / "commitments")
+            for folder in (*self._outcome_folders(), self._data / "commitments")
             if (batch := self._read(folder, positions)) is not None
         ]
 
@@ -43,6 +43,13 @@ class SpoolLogs:
         """See `Logs.close`."""
         while self._open:
             self._open.popitem()[1].close()
+
+    def _outcome_folders(self) -> list[Path]:
+        """Not by glob, to which a folder that may not be read is an empty one."""
+        try:
+            return sorted(path for path in (self._data / "outcomes").iterdir() if path.name[:1].isdecimal())
+        except FileNotFoundError:
+            return []  # nothing was ever written
 
     def _read(self, folder: Path, positions: Mapping[str, int]) -> Batch | None:
         log = self._open.get(folder)

@@ -97,8 +97,12 @@ class DirectoryRoot:
 
     def records(self, area: Area) -> Iterator[tuple[str, bytes]]:
         """See `Root.records`."""
-        for path in (self.path / area).glob("*/*.json"):
-            yield str(path), path.read_bytes()
+        for shard in _entries(
+            self.path / area
+        ):  # not glob, to which a folder that may not be read is an empty one
+            for entry in _entries(shard.path) if shard.is_dir() else ():
+                if entry.name.endswith(".json"):
+                    yield entry.path, Path(entry.path).read_bytes()
 
     def sizes(self) -> Iterator[Size]:
         """See `Root.sizes`; one look at each object's directory entry."""

@@ -6,6 +6,7 @@ through between peers that hold theirs.
 """
 
 import contextlib
+import os
 import socket
 import sys
 import threading
@@ -20,6 +21,7 @@ import structlog
 from ingest.contract.admin_settings import AdminSettings
 from ingest.contract.monitoring.pages import Page, Pages
 
+PROCESS_HEADER: Final = "Process-Id"  # who answers: the port may be that of another installation
 _BURST: Final = 20.0  # connections at once before the rate holds
 _BACKLOG: Final = 16
 _BIND_AGAIN: Final = 5.0  # s; the port may be that of a process that is about to end
@@ -55,6 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", page.content_type)
         self.send_header("Content-Length", str(len(page.body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header(PROCESS_HEADER, str(os.getpid()))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(page.body)

@@ -14,6 +14,7 @@ import pytest
 from tests.support.command import Done, run
 from tests.support.datasets import differing_elements, pixels, read
 from tests.support.placing import CORPUS, CT, placing
+from tests.support.small_disk import SmallDisk
 from workers.storage.layout import object_key
 
 UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
@@ -118,6 +119,15 @@ def test_get_hands_out_nothing_that_is_damaged(data: Path) -> None:
         assert "digest" in done.err
     assert target.read_bytes() == b"mine"
     assert not list(data.glob(".*"))
+
+
+def test_get_names_the_disk_that_is_full(data: Path, tmp_path: Path) -> None:
+    """That of the file, and not the store."""
+    with SmallDisk(tmp_path / "disk", "1m") as disk:
+        disk.fill()
+        done = run(data, "get", "--sop", UID, str(disk.path / "one.dcm"))
+        assert (done.code, done.err) == (1, f"Error: {disk.path / 'one.dcm'}: No space left on device\n")
+        assert not (disk.path / "one.dcm").exists()
 
 
 def verified(data: Path, *options: str) -> Done:

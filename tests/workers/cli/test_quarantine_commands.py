@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoints
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Place
+from ingest.contract.settings import Settings
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
 from tests.support.placing import CT, placing
+from workers.ledger.consumer import move_rows
 from workers.storage.layout import Area
 from workers.storage.stores import open_stores
 
@@ -49,6 +52,18 @@ def test_list_before_any_worker_has_run(tmp_path: Path) -> None:
         assert (done.code, done.json) == (0, [])
     assert not (tmp_path / "none").exists()
     assert run(tmp_path / "none", "quarantine", "discard", "x", "--reason", "r").code == 1
+
+
+def test_a_store_that_is_away_is_not_an_empty_lane(tmp_path: Path) -> None:
+    """Workers have placed something, and its disk is not mounted."""
+    counted = Checkpoint(partition=0, counters={Place.QUARANTINED: 1})
+    folder = checkpoint_path(tmp_path / "checkpoints", 0).parent
+    folder.mkdir()
+    write_checkpoints(folder, [counted])
+    for lane in ("quarantine", "conflicts"):
+        done = run(tmp_path, lane, "list", "--json")
+        assert (done.code, done.out) == (1, "")
+        assert done.err == f"Error: there is no store at {tmp_path / 'store'}\n"
 
 
 def test_list_for_people_has_whole_uids(data: Path) -> None:
@@ -113,6 +128,7 @@ def test_a_replay_that_is_rejected_again_exits_with_1(data: Path) -> None:
     assert done.out.count("quarantined (truncated: a value is longer than what holds it)") == 2
     assert f"{UID} was acknowledged to MODALITY (127.0.0.1)" in done.err
     assert len(run(data, "quarantine", "list", "--json").json) == 1
+    assert list(move_rows(Settings(data=data))) == []  # the ledger's reason stays, too
     assert not list(data.glob("replay-*"))
 
 

@@ -12,6 +12,7 @@ from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from tests.support.pipeline import assert_adds_up
 from workers.cli.status_report import read_report
+from workers.storage.shard_map import MAP_FILE
 
 UPLOAD = "0" * 31 + "1"
 
@@ -83,6 +84,28 @@ def test_damage_is_named_and_never_counted_around(tmp_path: Path, damaged: str) 
     assert done.stdout == ""
     assert done.stderr.startswith(f"Error: {path}: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_moves_that_cannot_be_read_are_not_no_moves(tmp_path: Path) -> None:
+    """The places would be wrong, and nothing would say so."""
+    checkpoint(tmp_path, quarantined=2)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "moves").symlink_to(tmp_path / "store" / "moves")  # for what root may read always
+    done = status(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: {tmp_path}/store/moves: ")
+
+
+def test_a_store_that_is_not_mounted_is_told(tmp_path: Path) -> None:
+    """What was moved in it is not counted; before anything was placed there need be none."""
+    store = tmp_path / "store"
+    store.mkdir()
+    assert read_report(Settings(data=tmp_path)).notes == []
+    checkpoint(tmp_path, quarantined=2)
+    (note,) = read_report(Settings(data=tmp_path)).notes
+    assert note.startswith(f"{store} has no shard map: is it mounted?")
+    (store / MAP_FILE).write_bytes(b"{}")
+    assert read_report(Settings(data=tmp_path)).notes == []
 
 
 def test_unused_folder(tmp_path: Path) -> None:

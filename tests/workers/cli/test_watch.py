@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ingest.contract.monitoring.server import PROCESS_HEADER
 from ingest.contract.refusals import Refusal, RefusalOf
 from ingest.contract.running import Running, announce
 from ingest.contract.settings import Settings
@@ -131,8 +132,11 @@ def test_a_process_that_started_anew_gives_no_negative_rate() -> None:
 
 
 class _Page(BaseHTTPRequestHandler):
+    pid = os.getpid()
+
     def do_GET(self) -> None:
         self.send_response(200)
+        self.send_header(PROCESS_HEADER, str(self.pid))
         self.end_headers()
         self.wfile.write((RECEIVER % (9, 9, 9, 9, 9.0, 0)).encode())
 
@@ -160,6 +164,16 @@ def test_the_admin_ports_of_running_processes_are_asked(tmp_path: Path, admin_po
     assert set(found.pages) == {"receiver"}
     assert found.pages["receiver"].sum("received_instances_total", source="[ct]") == 12
     assert found.counts == ZERO
+
+
+def test_another_installations_port_is_not_asked(
+    tmp_path: Path, admin_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two on one machine with the default ports: the second has none, and the first's counts are not its own."""
+    announce(tmp_path, "receiver", host="127.0.0.1", port=11112, ae_title="X")
+    settings = Settings.model_validate({"data": tmp_path, "admin": {"listen": f"127.0.0.1:{admin_port}"}})
+    monkeypatch.setattr(_Page, "pid", os.getppid())
+    assert look(settings).pages == {}
 
 
 def test_the_view_ends_with_an_interrupt(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ingest.contract.commitments import (
     kind_of,
 )
 from ingest.contract.identifiers import TransactionId, UploadId
+from ingest.contract.monitoring.instruments import KeptCounter, Labels
 from ingest.contract.records import Kind, Outcome, Place, Record, decode, encode_header
 from tests.support.ledgers import fates, outcome, rows, settings_of
 from workers.ledger.database import LedgerUnavailable, clear_errors, open_database
@@ -29,6 +30,7 @@ from workers.ledger.day import Waiting, bounds_of, is_expected, read_day
 from workers.ledger.inserts import Row
 from workers.ledger.ledger import Ledger, take_batch
 from workers.ledger.logs import Batch
+from workers.ledger.process import LedgerMetrics
 from workers.ledger.questions import of_accession, of_patient, of_study, unconfigured_ae_titles
 from workers.ledger.rebuild import _enter_moved
 
@@ -376,3 +378,22 @@ def test_another_schema_is_refused_until_it_is_remade(ledger: Ledger, database: 
         open_database(settings)
     Ledger(open_database(settings, remake=True)).close()
     assert fates(ledger) == []
+
+
+def test_metrics_tell_nothing_of_a_ledger_that_was_not_asked(ledger: Ledger) -> None:
+    """From 0 to what is in the database would look like new alarms after each restart."""
+    metrics = LedgerMetrics()
+
+    def kept() -> dict[str, dict[Labels, float]]:
+        return {
+            one.description.name: dict(one.values())
+            for one in metrics.instruments
+            if isinstance(one, KeptCounter)
+        }
+
+    assert kept() == {"ledger_lost_total": {}, "ledger_alarms_total": {}}
+    metrics.raised, metrics.lost = ledger.counts()
+    assert kept() == {
+        "ledger_lost_total": {(): 0.0},
+        "ledger_alarms_total": {("study-of-two-patients",): 0.0, ("series-in-two-studies",): 0.0},
+    }

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from structlog.testing import capture_logs
 
 from ingest.contract.identifiers import UploadId
@@ -110,3 +111,10 @@ def test_two_readers_of_one_log_enter_each_record_once(tmp_path: Path, database:
     assert rows(one, "SELECT COUNT(*) AS n FROM instances") == [{"n": 200}]
     one.close()
     other.close()
+
+
+def test_logs_that_cannot_be_read_are_not_no_logs(tmp_path: Path, ledger: Ledger) -> None:
+    """Else `ledger rebuild` would put a ledger without them in the place of one that has them."""
+    (tmp_path / "outcomes").symlink_to(tmp_path / "outcomes")  # for what root may read always
+    with closing(SpoolLogs(tmp_path)) as logs, pytest.raises(OSError, match="symbolic links"):
+        catch_up(ledger, logs)
