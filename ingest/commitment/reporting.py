@@ -165,9 +165,8 @@ class Reporting:
     ) -> str:
         """Why it was not taken; empty when it was."""
         without_address = NO_ADDRESS
-        while (
-            channel := self._channels.get(transaction.id)
-        ) is not None:  # meanwhile it may have asked on another
+        # Meanwhile it may have asked on another.
+        while (channel := self._channels.get(transaction.id)) is not None:
             problem = await self._send_on_channel(transaction, channel, reports, still_ours)
             if problem is not None:
                 return problem

@@ -97,9 +97,8 @@ class DirectoryRoot:
 
     def records(self, area: Area) -> Iterator[tuple[str, bytes]]:
         """See `Root.records`."""
-        for shard in _entries(
-            self.path / area
-        ):  # not glob, to which a folder that may not be read is an empty one
+        # Not by glob, to which a folder that may not be read is an empty one.
+        for shard in _entries(self.path / area):
             for entry in _entries(shard.path) if shard.is_dir() else ():
                 if entry.name.endswith(".json"):
                     yield entry.path, Path(entry.path).read_bytes()
