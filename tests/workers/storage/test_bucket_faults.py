@@ -238,7 +238,9 @@ def test_checksums_go_with_what_is_written(store: ObjectStore, proxy: FaultProxy
         for request, _ in proxy.requests
         if request.method == "PUT" and "x-amz-copy-source" not in request.headers
     ]
-    assert len(puts) == 3
+    assert len({request.path for request in puts}) == 3, (
+        "one whole and two parts; a busy machine may repeat one"
+    )
     assert all("x-amz-checksum-sha256" in request.headers for request in puts)
     proxy.requests.clear()
     with opened_bucket(place.faulty, store_settings(checksum="none")) as plain:
