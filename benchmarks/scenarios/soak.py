@@ -36,6 +36,7 @@ _RATE: Final = 4.0  # instances a second, some 3 MB/s; two cores transcode 10 MB
 _SENDERS: Final = 8
 _LOOK: Final = 1.0  # s
 _QUICK_LOOK: Final = 0.1
+_SHOWN: Final = 360  # looks in table and plot; an hour's would be a megabyte in the repository
 _BLOCKS: Final = 12
 _FLOOR: Final = 0.1  # of the looks, that are below it
 _HOUR: Final = 3600.0
@@ -73,10 +74,11 @@ def run(scale: Scale) -> list[Comparison]:
 def _comparison(
     title: str, load: Load, curves: Mapping[str, list[tuple[float, float]]], processes: int
 ) -> Comparison:
+    shown = {name: points[:: max(1, len(points) // _SHOWN)] for name, points in curves.items()}
     comparison = Comparison(
-        title, "MiB", {name: [{RATE: mib} for _, mib in points] for name, points in curves.items()}
+        title, "MiB", {name: [{RATE: mib} for _, mib in points] for name, points in shown.items()}
     )
-    comparison.curves = dict(curves)
+    comparison.curves = shown
     for name, points in curves.items():
         slope = fit(points)
         if name == CODECS:

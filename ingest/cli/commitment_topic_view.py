@@ -21,7 +21,7 @@ _CLOSE: Final = 2.0  # s
 
 
 class TopicRecords:
-    """See `commitment_view.Source`."""
+    """See `commitment_view.Records`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -6,6 +6,7 @@ import pydicom._uid_dict
 
 from ingest.association.storage_classes import STORAGE_CLASSES
 from ingest.association.transfer_syntaxes import BUILT_IN_PREFERENCE
+from workers.dataset.transfer_syntax import encoding_of
 
 # Read anew: pynetdicom adds to the imported one, and pydicom's own is what workers know.
 UID_dictionary = runpy.run_path(pydicom._uid_dict.__file__)["UID_dictionary"]
@@ -59,3 +60,8 @@ def test_all_transfer_syntaxes() -> None:
     known = {uid for uid, (_, kind, *_) in UID_dictionary.items() if kind == "Transfer Syntax"}
     assert set(BUILT_IN_PREFERENCE) == (known | younger) - refused
     assert len(set(BUILT_IN_PREFERENCE)) == len(BUILT_IN_PREFERENCE)
+
+
+def test_workers_read_what_is_accepted() -> None:
+    """No instance is acknowledged in a transfer syntax that its worker does not know."""
+    assert all(encoding_of(uid) for uid in BUILT_IN_PREFERENCE)

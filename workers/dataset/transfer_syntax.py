@@ -43,7 +43,8 @@ _NOT_DATA_SETS = frozenset(
         "1.2.840.10008.1.2.7.3",
     }
 )
-# JPEG XL and Deflated Image Frame Compression (PS3.5 A.4), which are younger than the table of pydicom 3.0.
+# JPEG XL and Deflated Image Frame Compression (PS3.5 A.4), which are younger than the table of pydicom 3.0. What the
+# receiver accepts must be here: a test holds the two lists together, as neither side imports the other.
 _YOUNGER = frozenset(
     {
         "1.2.840.10008.1.2.4.110",
