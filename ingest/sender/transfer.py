@@ -5,8 +5,9 @@ several in a row end without one file sent, the rest of that batch is not tried:
 """
 
 import asyncio
+import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -117,12 +118,13 @@ class _Lane:
         if context is None:
             self.summary.not_sent(file.path, "SOP class or transfer syntax not accepted by the peer")
             return
-        pieces = self._pieces(file)
-        response = await requestor.store(context, file.sop_class_uid, file.sop_instance_uid, pieces)
+        # An association may end in the middle of a file, which is closed then, not whenever the interpreter comes by.
+        async with contextlib.aclosing(self._pieces(file)) as pieces:
+            response = await requestor.store(context, file.sop_class_uid, file.sop_instance_uid, pieces)
         self.vain = 0
         self.summary.answered(file, response.status)
 
-    async def _pieces(self, file: DicomFile) -> AsyncIterator[memoryview]:
+    async def _pieces(self, file: DicomFile) -> AsyncGenerator[memoryview]:
         """The data set.
 
         Raises:

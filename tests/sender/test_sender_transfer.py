@@ -137,6 +137,15 @@ async def hasty(*, after: str) -> AsyncIterator[int]:
         await server.wait_closed()
 
 
+def opened_in(folder: Path) -> list[Path]:
+    """The files there that this process holds open."""
+    opened = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            opened.append(descriptor.readlink())
+    return [path for path in opened if folder in path.parents]
+
+
 @asynchronous
 @pytest.mark.parametrize("after", ["acceptance", "response", "early response"])
 async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: str) -> None:
@@ -150,6 +159,7 @@ async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: 
     summary = Summary()
     async with hasty(after=after) as port:
         await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+        assert not opened_in(tmp_path), "left to the interpreter"
     assert (summary.sent, summary.failed) == ((4, 0) if after == "response" else (0, 4))
     assert not [
         why
