@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
+from kafka.producer.future import RecordMetadata
 
 from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_options
 from ingest.contract.kafka_selector import QuickSelector
@@ -36,14 +37,18 @@ _LONGEST_SEND: Final = 1.0  # s; `send` waits for nothing but the metadata of a 
 
 
 class Sent:
-    """A record with the client. ``owner`` is whose it is; ``answered`` tells that nobody waits any more."""
+    """A record with the client. ``owner`` is whose it is; ``answered`` tells that nobody waits any more.
 
-    __slots__ = ("answered", "at", "future", "owner")
+    ``appended_at``: ms, by the clock of the broker that has appended it; 0 until then.
+    """
+
+    __slots__ = ("answered", "appended_at", "at", "future", "owner")
 
     def __init__(self, future: asyncio.Future[None], owner: object, at: float) -> None:
         self.future = future
         self.owner = owner
         self.at = at
+        self.appended_at = 0
         self.answered = False
 
 
@@ -95,8 +100,10 @@ class KafkaClient:
             self._producer.flush(patience)
         end_producer(self._producer, patience)
 
-    def _completed(self, sent: Sent, error: Exception | None, _metadata: object = None) -> None:
+    def _completed(self, sent: Sent, error: Exception | None, metadata: RecordMetadata | None = None) -> None:
         """In the producer's thread: one wake-up of the loop for all that is done by the time it looks."""
+        if metadata is not None:
+            sent.appended_at = metadata.timestamp
         self._completions.append((sent, error))
         if not self._draining:
             self._draining = True

@@ -45,12 +45,13 @@ _CLOSE: Final = 2.0  # s; whoever waited is gone
 class _Upload:
     """An instance of several records, from its first PART to its END or ABORT; all with one client, in order."""
 
-    __slots__ = ("broken", "client", "end", "id", "published_at", "waiting")
+    __slots__ = ("appended_at", "broken", "client", "end", "id", "published_at", "waiting")
 
     def __init__(self, upload_id: bytes, client: KafkaClient, at: float) -> None:
         self.id = upload_id
         self.client = client
         self.published_at = at
+        self.appended_at = 0  # ms, of the last PART that is acknowledged
         self.waiting = 0  # PARTs that are not acknowledged
         self.broken = False  # lost one: nothing more may follow, least of all an END
         self.end: tuple[int, bytes, asyncio.Future[None]] | None = None  # until the last PART is acknowledged
@@ -62,6 +63,7 @@ class KafkaWriter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._longest_gap = settings.receiver.stall_timeout + _GAP_SLACK
+        self._longest_pause = 1000 * (settings.receiver.stall_timeout + settings.kafka.delivery_timeout)  # ms
         self._deadline = settings.kafka.delivery_timeout + _PATIENCE
         self._uploads: dict[bytes, _Upload] = {}
         self._retired: set[KafkaClient] = set()  # given up, while anybody waits for a record of theirs
@@ -199,7 +201,8 @@ class KafkaWriter:
     ) -> None:
         """From here on the instance may be in the log, whatever is heard of it: nothing aborts it any more."""
         del self._uploads[upload.id]
-        self._send(upload.client, partition, value, Sent(future, None, now))
+        upload.waiting += 1
+        self._send(upload.client, partition, value, Sent(future, upload, now))
 
     def _publish_abort(
         self, upload: _Upload | None, partition: int, value: bytes, future: asyncio.Future[None], now: float
@@ -237,6 +240,9 @@ class KafkaWriter:
         upload = sent.owner
         if isinstance(upload, _Upload):
             upload.waiting -= 1
+            if self._has_paused(upload, sent.appended_at):
+                self._lost(sent, LogUnavailable("the upload paused too long"))
+                return
             if upload.end is not None and not upload.waiting and not upload.broken:
                 partition, value, waiter = upload.end
                 upload.end = None
@@ -244,6 +250,14 @@ class KafkaWriter:
                 if self._may_go_on(upload, waiter, now):
                     self._send_end(upload, partition, value, waiter, now)
         _settle(sent.future, None)
+
+    def _has_paused(self, upload: _Upload, appended_at: int) -> bool:
+        """Whether workers may have given the upload up before this record, by the time that they go by as well.
+
+        Our own clock does not tell: it stands still with a virtual machine that is paused or moved to another host.
+        """
+        before, upload.appended_at = upload.appended_at, appended_at
+        return bool(before) and appended_at - before > self._longest_pause
 
     def _lost(self, sent: Sent, error: IngestError) -> None:
         if isinstance(sent.owner, _Upload):

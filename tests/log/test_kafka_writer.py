@@ -152,6 +152,27 @@ async def test_end_that_waited_too_long_is_not_sent(kafka: KafkaServers) -> None
 
 
 @asynchronous
+@pytest.mark.parametrize("late", [Kind.PART, Kind.END])
+async def test_a_pause_that_only_brokers_saw_is_none_the_less_one(kafka: KafkaServers, late: Kind) -> None:
+    """A virtual machine that was paused: its clock did not go on, workers' and brokers' did."""
+    settings = kafka_settings(kafka)
+    async with opened(settings) as writer:
+        writer._longest_pause = 200
+        upload_id, whole = UploadId.of(1, 1, 1), UploadId.of(1, 1, 2)
+        await part(writer, upload_id, 0, b"x")
+        await part(writer, whole, 0, b"x")
+        await end(writer, whole, 1)
+        await asyncio.sleep(0.3)
+        if late is Kind.PART:
+            with pytest.raises(LogUnavailable):
+                await part(writer, upload_id, 1, b"x")
+        with pytest.raises(LogUnavailable):
+            await end(writer, upload_id, 1 + (late is Kind.PART))
+    (found, *_) = await asyncio.to_thread(records, kafka, settings)
+    assert [record.kind for record in found][3:] == [late]
+
+
+@asynchronous
 async def test_abandoned_upload_is_aborted(kafka: KafkaServers) -> None:
     """The peer is gone in mid-instance: ABORT tells workers at once; an END that waits is never sent."""
     settings = kafka_settings(kafka)
