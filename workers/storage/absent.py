@@ -41,15 +41,16 @@ class AbsentRoots:
             WrongStores: it has another map: only a new start can tell what follows.
             Unavailable, OSError: it does not answer yet.
         """
-        with self._lock:
+        with self._lock, contextlib.ExitStack() as resources:
             root = self._find(name)
-            self._held.enter_context(root.shared())
+            resources.enter_context(root.shared())
             if read_map(root) != self._map:
                 raise WrongStores(f"{root} has come back with another version of the shard map")
             root.probe()
             store = root.open(name)
-            self._held.callback(store.close)
+            resources.callback(store.close)
             store.sweep()
+            self._held.push(resources.pop_all())
             return store
 
     def close(self) -> None:
