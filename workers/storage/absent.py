@@ -162,8 +162,7 @@ class AbsentStore:
         self.refuse_at_rest()
         self._looking = True
         try:
-            loop = asyncio.get_running_loop()
-            self._store = await loop.run_in_executor(self._thread, self._roots.open, self.name)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._take_in)
         except (Unavailable, OSError) as error:
             self._why = f": {error}" if isinstance(error, Unavailable) else f": {error.strerror}"
             raise Unavailable(
@@ -172,4 +171,9 @@ class AbsentStore:
         finally:
             self._looking = False
             self._next = time.monotonic() + _LOOK_EVERY
+
+    def _take_in(self) -> ObjectStore:
+        """Open it once, for the next, too, where whoever asked is cancelled; blocks."""
+        if self._store is None:
+            self._store = self._roots.open(self.name)
         return self._store

@@ -391,6 +391,30 @@ def test_a_bucket_that_comes_back_halfway_is_left_again(
         assert not [name for name in names(urls[1]) if name.startswith("presence/")]
 
 
+def test_a_bucket_is_taken_in_once_though_nobody_waits_for_it_any_more(
+    urls: list[str], minio: S3Server, proxy: FaultProxy
+) -> None:
+    """The one that asked is cancelled, as when its partition goes: what was opened for it serves the next."""
+    with opened(urls[:2]):
+        pass
+    mixed = [url_of(urls[0]), through(proxy, urls[1], minio)]
+    proxy.fault(everything, Action.ERROR_503)
+    with open_stores(mixed, DEAD, working=True) as stores:
+        proxy.heal()
+        dead = stores.named("store-1")
+
+        async def ask_twice() -> None:
+            first = asyncio.create_task(dead.filled(Area.OBJECTS))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            await asyncio.wait({first})
+            dead._next = 0.0  # type: ignore[attr-defined]
+            await dead.filled(Area.OBJECTS)
+
+        asyncio.run(ask_twice())
+        assert len([name for name in names(urls[1]) if name.startswith("presence/")]) == 1
+
+
 def test_a_dead_bucket_is_not_done_without_after_an_interrupted_change(
     urls: list[str], minio: S3Server, proxy: FaultProxy
 ) -> None:
