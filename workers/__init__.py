@@ -6,7 +6,7 @@
 ``worker``    the loop: of each ``partition`` it reads, keeps what is ``unsettled``, gives it its place by ``turns``, and ``commits``
 ``fences``    questions of storage commitment, proved when all before them is placed
 ``pipeline``  the stages in their order; ``audited``, with an audit trail; ``metrics``, what is counted around it
-``errors``    whose fault it is, and what follows
+``errors``    whose fault it is, and what follows; ``threads``, work that is never left behind half done
 
 ``log``       reads records, reassembles uploads, checkpoints, announces outcomes
 ``stages``    each: one instance in; the instance, or ``Rejected``, out

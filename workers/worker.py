@@ -41,7 +41,8 @@ from workers.unsettled import Unsettled
 # The codec, in a process of its own, sets the pace; the others read, prove and write meanwhile.
 UPLOADS_AT_ONCE: Final = 4
 LONGEST_RETRY: Final = 60.0  # seconds between two tries of one upload
-LAST_COMMIT: Final = 5.0  # seconds, beyond `worker.stop_timeout`
+# Seconds, beyond `worker.stop_timeout`; a thread that writes to a disk by then is waited for.
+LAST_COMMIT: Final = 5.0
 LOOKS: Final = 16  # for uploads that wait in vain, within the time after which one does
 RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
 

@@ -138,6 +138,8 @@ class SimulatedDisk:
             raise OSError(errno.EIO, "unreadable")
         return file.read(length, position)
 
+    pread_anew = pread
+
     def pwritev(self, fd: int, buffers: Sequence[bytes | memoryview], position: int) -> int:
         assert len(buffers) <= 1024
         file = self.descriptors[fd]

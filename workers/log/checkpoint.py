@@ -22,6 +22,7 @@ from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
 from workers.errors import Unavailable
+from workers.threads import to_end
 
 DONE_AT_MOST: Final = 50_000  # uploads done above a low-water mark that one upload holds; a megabyte or two
 _RETRY_AFTER: Final = 1.0  # seconds, where the system only says that it cannot now
@@ -255,6 +256,6 @@ class CheckpointFolder:
     async def write(self, checkpoints: Sequence[Checkpoint]) -> None:
         """See `CheckpointWriter`; the event loop goes on meanwhile."""
         try:
-            await asyncio.to_thread(write_checkpoints, self._folder, checkpoints)
+            await to_end(write_checkpoints, self._folder, checkpoints)
         except OSError as error:
             raise Unavailable(f"checkpoint: {error.strerror}", _RETRY_AFTER) from error

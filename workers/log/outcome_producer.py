@@ -4,7 +4,6 @@ The log has the spool's format, one partition of its own, and one writer: the wo
 partition. Its records are OUTCOME records; what lies below a checkpoint's ``outcomes_end`` is counted there.
 """
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +28,7 @@ from ingest.contract.spool import (
 )
 from workers.errors import Unavailable
 from workers.log.checkpoint import Announced
+from workers.threads import to_end
 
 _SEGMENT: Final = 2 * 1024 * 1024  # bytes: hours of outcomes, and little for a partition that is seldom used
 _RETAINED: Final = 4 * 1024 * 1024  # bytes of counted outcomes, at least, that are kept for the ledger
@@ -100,7 +100,7 @@ class OutcomeProducer:
             SyncFailed: the process must end and recover.
         """
         try:
-            return await asyncio.to_thread(self._announce, outcomes)
+            return await to_end(self._announce, outcomes)
         except (SpoolFull, WriteFailed, OSError) as error:
             raise Unavailable(f"outcome log: {error}", _RETRY_AFTER) from error
 

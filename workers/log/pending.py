@@ -37,8 +37,9 @@ class PendingUpload:
 
     @property
     def scratch(self) -> str:
-        """The name of its scratch file."""
-        return scratch_name(self.partition, self.upload_id)
+        """The name of its scratch file, which the upload that a doubtful one is named after may need as well."""
+        name = scratch_name(self.partition, self.upload_id)
+        return f"{name}-{self.first_position}" if self.doubtful else name
 
     def has(self, index: int, *, sound: bool) -> bool:
         """Whether a part is there under this index: with ``sound`` one from a sound record, else any."""

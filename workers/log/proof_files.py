@@ -5,7 +5,6 @@ One that is there already is the same proof, from before a crash. A fence is in 
 at a time, so no two write the same name, and what a killed one left behind is written over by the next.
 """
 
-import asyncio
 import contextlib
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Final
 from ingest.contract.folder_sync import sync_folder
 from workers.errors import Unavailable
 from workers.log.proof import Proof
+from workers.threads import to_end
 
 FOLDER: Final = "proofs"
 _FILE_MODE: Final = 0o640
@@ -31,7 +31,7 @@ class ProofFiles:
     async def publish(self, proof: Proof) -> None:
         """See `Proofs.publish`."""
         try:
-            await asyncio.to_thread(self._publish, proof)
+            await to_end(self._publish, proof)
         except OSError as error:
             raise Unavailable(f"proofs: {error.strerror}", _RETRY_AFTER) from error
 

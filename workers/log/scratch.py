@@ -46,7 +46,7 @@ class ScratchPayload:
 
 
 class ScratchFolder:
-    """``DIR/scratch/<partition>/`` of each of a worker's partitions; names are ``<partition>-<upload id>``."""
+    """``DIR/scratch/<partition>/`` of each of a worker's partitions; names begin with ``<partition>-``."""
 
     def __init__(self, folder: Path, partitions: Iterable[int], reserve: int = 0) -> None:
         """Make or empty the folders; ``reserve``: bytes of the file system that `spares` leaves to others.

@@ -85,7 +85,8 @@ class SpoolReader:
         Raises:
             NewerRecord: the next record is of a newer release; it comes after all entries before it, and again each time.
             OSError: the disk's; nothing is lost, and the next read tries the same again. Only after
-                `FAILED_READS` of these in a row are the unreadable pages taken for damage.
+                `FAILED_READS` of these in a row are the unreadable pages taken for damage, and not while the disk
+                can read nothing of the log: then it is away, and what it holds may come back.
         """
         entries: list[Entry] = []
         limit = self._end.load()

@@ -80,10 +80,14 @@ class TopicProducer:
     async def _opened(self) -> KafkaProducer:
         async with self._opening:
             if self._producer is None:
+                opening = asyncio.ensure_future(asyncio.to_thread(self._open))
                 try:
-                    self._producer = await asyncio.to_thread(self._open)
+                    self._producer = await asyncio.shield(opening)
                 except KafkaUnreachable as error:
                     raise Unavailable(f"{self._name}: {error}", _RETRY_AFTER) from None
+                except asyncio.CancelledError:
+                    opening.add_done_callback(self._discard)
+                    raise
             return self._producer
 
     def _open(self) -> KafkaProducer:
@@ -106,9 +110,16 @@ class TopicProducer:
     def _let_go(self, producer: KafkaProducer) -> None:
         if self._producer is producer:
             self._producer = None
-            threading.Thread(
-                target=_close, args=(producer,), name=f"kafka-close-{self._topic}", daemon=True
-            ).start()
+            self._close_beside(producer)
+
+    def _discard(self, opening: "asyncio.Future[KafkaProducer]") -> None:
+        """Close what was opened for one who does not wait any more."""
+        if not opening.cancelled() and opening.exception() is None:
+            self._close_beside(opening.result())
+
+    def _close_beside(self, producer: KafkaProducer) -> None:
+        name = f"kafka-close-{self._topic}"
+        threading.Thread(target=_close, args=(producer,), name=name, daemon=True).start()
 
 
 class _Acknowledgements:

@@ -41,15 +41,16 @@ class AbsentRoots:
             WrongStores: it has another map: only a new start can tell what follows.
             Unavailable, OSError: it does not answer yet.
         """
-        with self._lock:
+        with self._lock, contextlib.ExitStack() as resources:
             root = self._find(name)
-            self._held.enter_context(root.shared())
+            resources.enter_context(root.shared())
             if read_map(root) != self._map:
                 raise WrongStores(f"{root} has come back with another version of the shard map")
             root.probe()
             store = root.open(name)
-            self._held.callback(store.close)
+            resources.callback(store.close)
             store.sweep()
+            self._held.push(resources.pop_all())
             return store
 
     def close(self) -> None:
@@ -161,8 +162,7 @@ class AbsentStore:
         self.refuse_at_rest()
         self._looking = True
         try:
-            loop = asyncio.get_running_loop()
-            self._store = await loop.run_in_executor(self._thread, self._roots.open, self.name)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._take_in)
         except (Unavailable, OSError) as error:
             self._why = f": {error}" if isinstance(error, Unavailable) else f": {error.strerror}"
             raise Unavailable(
@@ -171,4 +171,9 @@ class AbsentStore:
         finally:
             self._looking = False
             self._next = time.monotonic() + _LOOK_EVERY
+
+    def _take_in(self) -> ObjectStore:
+        """Open it once, for the next, too, where whoever asked is cancelled; blocks."""
+        if self._store is None:
+            self._store = self._roots.open(self.name)
         return self._store

@@ -26,6 +26,7 @@ from workers.storage.folders import FOLDER, RETRY_AFTER, Folders, try_lock
 from workers.storage.layout import Area, Key, shards
 from workers.storage.object_store import Listed, Look, Pieces, Start
 from workers.storage.unnamed_file import UnnamedFiles
+from workers.threads import to_end
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,14 +109,12 @@ class DirectoryStore:
     @asynccontextmanager
     async def lock(self, shard: str) -> AsyncIterator[None]:
         """See `ObjectStore.lock`: flock(2) on the shard's folder, which the kernel frees if we die."""
-        descriptor, _ = await _off_loop(self._open_folder, Key(Area.OBJECTS, shard, ""))
-        try:
+        with contextlib.ExitStack() as held:
+            descriptor = await _off_loop(self._open_shard, shard, held)
             # Waiting in a thread would hold one that the holder of the lock may need.
             while not try_lock(descriptor):  # noqa: ASYNC110 - another process holds it, and sets no Event
                 await asyncio.sleep(_LOCK_EVERY)
             yield
-        finally:
-            os.close(descriptor)
 
     def locate(self, key: Key) -> str:
         """See `ObjectStore.locate`: a path."""
@@ -130,6 +129,12 @@ class DirectoryStore:
         return self._files.sweep()
 
     # What follows blocks.
+
+    def _open_shard(self, shard: str, held: contextlib.ExitStack) -> int:
+        """The shard's folder, closed with ``held``, also where nobody waits for it any more."""
+        descriptor, _ = self._open_folder(Key(Area.OBJECTS, shard, ""))
+        held.callback(os.close, descriptor)
+        return descriptor
 
     def _put_new(self, key: Key, pieces: Pieces) -> bool:
         if self._sync_found(key):  # spares the write; the link decides all the same
@@ -302,9 +307,12 @@ class DirectoryStore:
 
 
 async def _off_loop(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run blocking work in a thread; what the file system refuses is `Unavailable`."""
+    """Run blocking work in a thread, to its end; what the file system refuses is `Unavailable`.
+
+    Whoever is cancelled may hold a lock: given back while the thread still moves, it would let another in beside it.
+    """
     try:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        return await to_end(work, *args, **kwargs)
     except OSError as error:
         # strerror alone: the path holds a UID.
         raise Unavailable(f"store: {error.strerror or type(error).__name__}", RETRY_AFTER) from error

@@ -73,6 +73,10 @@ class Disk(Protocol):
         """At most ``length`` bytes; less only at the end of the file."""
         ...
 
+    def pread_anew(self, fd: int, length: int, position: int) -> bytes:
+        """As `pread`, from the disk itself as far as that can be had, not from what memory has of the file."""
+        ...
+
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:
         """Write, at most `IOV_MAX` buffers; the number of bytes written may be less than given."""
         ...
@@ -157,6 +161,11 @@ class OsDisk:
 
     def pread(self, fd: int, length: int, position: int) -> bytes:
         """See `Disk`."""
+        return os.pread(fd, length, position)
+
+    def pread_anew(self, fd: int, length: int, position: int) -> bytes:
+        """See `Disk`."""
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         return os.pread(fd, length, position)
 
     def pwritev(self, fd: int, buffers: Sequence[Buffer], position: int) -> int:

@@ -1,5 +1,6 @@
 """The segments of a log as one stream of bytes, for reading."""
 
+import contextlib
 import errno
 from collections.abc import Iterator
 from typing import Final
@@ -10,6 +11,7 @@ from ingest.contract.spool.layout import Layout, Meta
 
 _OPEN_FILES: Final = 4
 _SCAN: Final = 256 * PAGE
+_WITNESSES: Final = 4  # segments that are asked whether the disk answers
 
 
 class SegmentGone(Exception):  # noqa: N818 - named for the fact
@@ -26,7 +28,8 @@ class SegmentFiles:
         self.segment_size = meta.segment_size
         self._open: dict[int, int] = {}  # segment number -> descriptor, oldest first
         self.retired: dict[int, int] = {}
-        self.salvage = False  # take what the disk cannot read for zeros
+        # Take what the disk cannot read for zeros, as long as it can read anything else of the log.
+        self.salvage = False
         self._numbers: list[int] = []
         self.refresh()
 
@@ -70,12 +73,17 @@ class SegmentFiles:
         try:
             return self._disk.pread(fd, length, offset)
         except OSError as error:
-            if error.errno != errno.EIO or not self.salvage:
+            if error.errno != errno.EIO or not self.salvage or not self._answers(number):
                 raise
-        return b"".join(
-            self._page(fd, at, min(PAGE - at % PAGE, offset + length - at))
-            for at in _pieces(offset, offset + length)
-        )
+            fd = self._descriptor(number)  # others were opened meanwhile
+            salvaged = b"".join(
+                self._page(fd, at, min(PAGE - at % PAGE, offset + length - at))
+                for at in _pieces(offset, offset + length)
+            )
+            # It may have gone, or come, in between.
+            if not self._answers(number):
+                raise
+        return salvaged
 
     def header(self, position: int) -> GroupHeader | None:
         """The header of the group at ``position``, None when none is there.
@@ -118,6 +126,23 @@ class SegmentFiles:
         """Close a segment's file: what its number stands for has changed."""
         if number in self._open:
             self._disk.close(self._open.pop(number))
+
+    def _answers(self, near: int) -> bool:
+        """Whether the disk reads any page of the log, ``near`` being the segment in question.
+
+        What was never written says nothing: a file system answers zeros for it without asking the disk.
+        """
+        nearest = sorted(self._numbers, key=lambda number: abs(number - near))
+        return any(map(self._is_read, nearest[:_WITNESSES]))
+
+    def _is_read(self, number: int) -> bool:
+        last = self.segment_size // PAGE - 1
+        pages = {0, last, *(1 << power for power in range(last.bit_length()))}
+        for page in sorted(pages):
+            with contextlib.suppress(OSError, SegmentGone):
+                if any(self._disk.pread_anew(self._descriptor(number), PAGE, page * PAGE)):
+                    return True
+        return False
 
     def _page(self, fd: int, offset: int, length: int) -> bytes:
         try:

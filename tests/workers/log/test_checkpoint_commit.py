@@ -9,6 +9,8 @@ import pytest
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
+from tests.support.asynchronous import asynchronous, until
+from tests.support.held_up import HeldUp
 from workers.errors import Unavailable
 from workers.log.checkpoint import Announced, CheckpointFolder, Progress, commit
 
@@ -94,3 +96,20 @@ def test_what_could_not_be_written_is_written_by_the_next(tmp_path: Path) -> Non
         assert len(accounts[0][1].announced) == 1
 
     asyncio.run(scenario())
+
+
+@asynchronous
+async def test_a_cancelled_write_ends_before_its_partition_is_another_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a stop whose last commit takes too long: its thread must not replace what the next owner has written."""
+    replacing = HeldUp(monkeypatch, "rename")
+    writing = asyncio.create_task(CheckpointFolder(tmp_path).write([Checkpoint(partition=0)]))
+    await until(lambda: replacing.is_reached)
+    writing.cancel()
+    await asyncio.wait({writing}, timeout=0.1)
+    assert not writing.done()
+    replacing.let_go()
+    await asyncio.wait({writing})
+    assert writing.cancelled()
+    assert written(tmp_path)[0] == Checkpoint(partition=0)

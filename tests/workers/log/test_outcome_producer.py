@@ -8,6 +8,8 @@ import pytest
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
 from ingest.contract.spool import SpoolLocked
+from tests.support.asynchronous import asynchronous, until
+from tests.support.held_up import HeldUp
 from workers.log.checkpoint import Announced
 from workers.log.outcome_producer import OutcomeProducer
 
@@ -72,3 +74,21 @@ def test_counted_outcomes_make_room(tmp_path: Path) -> None:
         producer.close()
 
     asyncio.run(scenario())
+
+
+@asynchronous
+async def test_a_cancelled_announcement_ends_before_its_log_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its thread would write on behind a lock that is another's, to descriptors that may be of other files."""
+    producer = OutcomeProducer(tmp_path / "0", 0)
+    writing = HeldUp(monkeypatch, "fdatasync")
+    announcing = asyncio.create_task(producer.announce([announced(1)]))
+    await until(lambda: writing.is_reached)
+    announcing.cancel()
+    await asyncio.wait({announcing}, timeout=0.1)
+    assert not announcing.done()
+    writing.let_go()
+    await asyncio.wait({announcing})
+    assert announcing.cancelled()
+    producer.close()

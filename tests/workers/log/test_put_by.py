@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
+from ingest.contract.records import Kind, decode, encode_header
 from workers.dataset.payload import MemoryPayload
+from workers.log.checkpoint import Progress
+from workers.log.entries import DamagedRecord, LogRecord
 from workers.log.reassembly import Reassembler
 from workers.log.scratch import ScratchFolder
 from workers.log.upload import Upload, unknown
@@ -60,5 +64,28 @@ def test_a_folder_that_could_not_be_made_is_made_when_there_is_room(tmp_path: Pa
         upload = await Reassembler({}, folder, 1024).put_by(UPLOAD)
         assert bytes(upload.payload.read(0, len(DATA))) == DATA
         assert len(list(folder.of(0).iterdir())) == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_damage_named_wrongly_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """A part that lies in a file under another's upload id, and that other one, put by: neither has the other's bytes."""
+    other, memory = UploadId.of(1, 1, 2), 6
+
+    def part(upload_id: UploadId) -> bytes:
+        return encode_header(Kind.PART, upload_id, 0, None, [memoryview(b"part")]) + b"part"
+
+    sound = encode_header(Kind.INSTANCE, UPLOAD.upload_id, 1, UPLOAD.instance, [memoryview(DATA)]) + DATA
+
+    async def scenario() -> None:
+        progress = Progress(Checkpoint(partition=0))
+        reassembler = Reassembler({0: progress}, ScratchFolder(tmp_path, [0]), memory)
+        await reassembler.add(DamagedRecord(0, 1, 0, memoryview(part(UPLOAD.upload_id))))
+        await reassembler.add(LogRecord(1, 2, 0, decode(part(other))))
+        stray, upload = await reassembler.add(LogRecord(2, 3, 0, decode(sound)))
+        upload = await reassembler.put_by(upload)
+        assert b"".join(stray.payload.blocks()) == b"part"
+        await reassembler.release(stray)
+        assert b"".join(upload.payload.blocks()) == DATA
 
     asyncio.run(scenario())

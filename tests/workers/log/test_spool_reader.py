@@ -232,6 +232,21 @@ def test_a_disk_error_is_an_error_first_and_damage_when_it_stays(tmp_path: Path)
     assert [entry.partition for entry in entries if isinstance(entry, DamagedRecord)] == [0]
 
 
+def test_a_disk_that_is_away_is_not_taken_for_damage(tmp_path: Path) -> None:
+    """However long nothing of the log can be read: it all comes once the disk is back."""
+    disk = SimulatedDisk(1)
+    with writing(tmp_path, disk) as log:
+        written = fill(log, 30)
+    segments = disk.names_now.values()
+    with closing(SpoolReader(tmp_path, {0: 0, 1: 0, 2: 0}, disk)) as reader:
+        disk.unreadable = {(file, number) for file in segments for number in range(SEGMENT // PAGE)}
+        for _ in range(3 * FAILED_READS):
+            with pytest.raises(OSError, match="unreadable"):
+                reader.read()
+        disk.unreadable.clear()
+        assert contents(read_all(reader)) == written
+
+
 def test_other_disk_errors_are_not_taken_for_damage(tmp_path: Path) -> None:
     """Only what the disk cannot read is ever given up."""
 

@@ -1,5 +1,6 @@
-"""Many processes, kills and a full disk: still whole objects, one winner, nothing left behind."""
+"""Many processes, kills, cancelled callers and a full disk: still whole objects, one winner, nothing left behind."""
 
+import asyncio
 import os
 import random
 import signal
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.asynchronous import asynchronous, until
+from tests.support.held_up import HeldUp
 from workers.storage.directory_store import DirectoryStore
-from workers.storage.layout import object_key
+from workers.storage.layout import damaged_key, object_key
 
 RACER = """
 import asyncio, sys
@@ -74,6 +77,11 @@ asyncio.run(scenario())
 assert not list(disk.glob("tmp/*"))
 """
 MODES = ["nameless", "named"]
+
+
+def descriptors_of(path: Path) -> list[Path]:
+    """Those of this process that are open on it."""
+    return [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and link.readlink() == path]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -140,3 +148,59 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path, mode: str) -> None:
     own = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     mounted = 'mount -t tmpfs -o size=2m tmpfs "$1" && exec "$0" -c "$2" "$1" "$3"'
     subprocess.run([*own, "sh", "-c", mounted, sys.executable, str(tmp_path), FILLER, mode], check=True)
+
+
+@asynchronous
+async def test_a_lock_is_kept_while_a_cancelled_holder_still_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a partition goes while a damaged object is set aside: the next must not have repaired it by then."""
+    store = DirectoryStore(tmp_path, "store-0")
+    key, aside = object_key("1.2.3"), damaged_key("1.2.3", "a" * 32)
+    await store.put_new(key, [b"damaged"])
+    move = HeldUp(monkeypatch, "rename")
+
+    async def set_aside_and_repair() -> None:
+        async with store.lock(key.shard):
+            if await store.start(key, 0) is not None:
+                await store.move(key, aside)
+        await store.put_new(key, [b"repaired"])
+
+    first = asyncio.create_task(set_aside_and_repair())
+    await until(lambda: move.is_reached)
+    first.cancel()
+    second = asyncio.create_task(set_aside_and_repair())
+    await asyncio.wait({second}, timeout=0.2)
+    move.let_go()
+    await second
+    await asyncio.wait({first})
+    await asyncio.get_running_loop().shutdown_default_executor()
+    store.close()
+    assert (tmp_path / str(key)).read_bytes() == b"repaired"
+    assert (tmp_path / str(aside)).read_bytes() == b"damaged"
+
+
+@asynchronous
+async def test_whoever_is_cancelled_on_the_way_to_a_lock_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread opens the shard's folder all the same."""
+    store = DirectoryStore(tmp_path, "store-0")
+    key = object_key("1.2.3")
+    await store.put_new(key, [b""])
+    folder = (tmp_path / str(key)).parent
+    opening = HeldUp(monkeypatch, "open")
+
+    async def lock() -> None:
+        async with store.lock(key.shard):
+            raise AssertionError("it was cancelled before")
+
+    task = asyncio.create_task(lock())
+    await until(lambda: opening.is_reached)
+    task.cancel()
+    opening.let_go()
+    await asyncio.wait({task})
+    await asyncio.get_running_loop().shutdown_default_executor()
+    left = descriptors_of(folder)
+    store.close()
+    assert not left

@@ -7,6 +7,7 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from ingest.contract.settings import StoreSettings
 from ingest.contract.store_urls import StoreUrl
 from tests.support.buckets import content, names, root_of_bucket, store_settings, url_of
-from tests.support.fault_proxy import Action, FaultProxy, everything
+from tests.support.fault_proxy import Action, FaultProxy, everything, puts_of
 from tests.support.s3_servers import S3Server
 from workers.errors import Unavailable
 from workers.storage import bucket_store
@@ -363,6 +364,55 @@ def test_a_dead_bucket_is_done_without_and_taken_in_later(
         assert contents(stores) == made
         assert asyncio.run(dead.put_new(object_key(theirs[0]), [b"other"])) is False
     assert not [name for name in names(urls[1]) if name.startswith("presence/")]
+
+
+def renewed_leases() -> int:
+    return sum(thread.name == "lease" for thread in threading.enumerate())
+
+
+def test_a_bucket_that_comes_back_halfway_is_left_again(
+    urls: list[str], minio: S3Server, proxy: FaultProxy
+) -> None:
+    """It answers, and cannot be probed yet: each try leaves neither presence nor thread behind."""
+    with opened(urls[:2]):
+        pass
+    mixed = [url_of(urls[0]), through(proxy, urls[1], minio)]
+    proxy.fault(everything, Action.ERROR_503)
+    with open_stores(mixed, DEAD, working=True) as stores:
+        proxy.heal()
+        proxy.fault(puts_of("/probe/"), Action.ERROR_503)
+        dead = stores.named("store-1")
+        leases = renewed_leases()
+        for _ in range(3):
+            dead._next = 0.0  # type: ignore[attr-defined]
+            with pytest.raises(Unavailable, match="store-1 has not answered since the start"):
+                asyncio.run(dead.filled(Area.OBJECTS))
+        assert renewed_leases() == leases
+        assert not [name for name in names(urls[1]) if name.startswith("presence/")]
+
+
+def test_a_bucket_is_taken_in_once_though_nobody_waits_for_it_any_more(
+    urls: list[str], minio: S3Server, proxy: FaultProxy
+) -> None:
+    """The one that asked is cancelled, as when its partition goes: what was opened for it serves the next."""
+    with opened(urls[:2]):
+        pass
+    mixed = [url_of(urls[0]), through(proxy, urls[1], minio)]
+    proxy.fault(everything, Action.ERROR_503)
+    with open_stores(mixed, DEAD, working=True) as stores:
+        proxy.heal()
+        dead = stores.named("store-1")
+
+        async def ask_twice() -> None:
+            first = asyncio.create_task(dead.filled(Area.OBJECTS))
+            await asyncio.sleep(0.05)
+            first.cancel()
+            await asyncio.wait({first})
+            dead._next = 0.0  # type: ignore[attr-defined]
+            await dead.filled(Area.OBJECTS)
+
+        asyncio.run(ask_twice())
+        assert len([name for name in names(urls[1]) if name.startswith("presence/")]) == 1
 
 
 def test_a_dead_bucket_is_not_done_without_after_an_interrupted_change(
