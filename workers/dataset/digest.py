@@ -8,7 +8,8 @@ and items: for each element its tag, its length and its value, so VR and length 
 - numbers of a big endian data set are turned to little endian;
 - a sequence without items and an empty value are the same;
 - `LEFT_OUT` and group lengths are skipped, and Photometric Interpretation YBR_RCT counts as RGB: they follow
-  from the transfer syntax or the place an object is kept at. Pixel Data is digested apart, with the pixels.
+  from the transfer syntax or the place an object is kept at. Pixel Data is digested apart, with the pixels. Where
+  YBR_RCT does not follow from it, in other syntaxes than those of JPEG 2000, the comparison of two objects tells it.
 
 The elements that tell whose object it is go into a digest of their own, so that a conflict can be classed.
 Nothing else is normalised: no character set, no number format, no order.
