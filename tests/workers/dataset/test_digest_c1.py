@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import time
 
 import pytest
 from hypothesis import assume, given
@@ -197,6 +198,24 @@ def test_differing_tags_name_what_differs() -> None:
     assert differing(one, other) == (0x0010_0020, 0x0008_0005, 0x0028_0103)
     assert differing(one, other, maximum=1) == (0x0010_0020,)
     assert digests(one) != digests(other)
+
+
+def test_a_tag_repeated_many_times() -> None:
+    """How often and with which values counts; 60,000 of one tag take no longer than 60,000 tags, not forty times as long."""
+    repeated = [El(0x0030_0010, "LO", b"xy")] * 60_000
+    apart = [El(0x0031_0010 + (group << 17), "LO", b"xy") for group in range(30_000)] * 2
+
+    def seconds(tree: Tree) -> float:
+        start = time.process_time()
+        assert differing(tree, tree) == ()
+        return time.process_time() - start
+
+    assert seconds(repeated) < 5 * seconds(apart)
+    assert differing(repeated, repeated[1:]) == (0x0030_0010,)
+    one, other = (
+        [El(0x0030_0010, "LO", value) for value in values] for values in ((b"a ", b"b "), (b"b ", b"a "))
+    )
+    assert differing(one, other) == (0x0030_0010,)
 
 
 def test_identity_is_digested_apart() -> None:
