@@ -12,6 +12,7 @@ from tests.support.element_trees import El, Tree, encode, encode_item, trees
 from tests.support.instances import image, ui
 from workers.dataset.dictionary import is_text
 from workers.dataset.digest import IDENTITY_TAGS, ContentDigests, content_digests, differing_tags
+from workers.dataset.elements import Limits, Walker
 from workers.dataset.payload import MemoryPayload
 from workers.dataset.transfer_syntax import Encoding
 
@@ -156,6 +157,16 @@ def test_unknown_that_holds_items_is_a_sequence() -> None:
         for vr in ("UN", "OB"):
             assert digests([El(0x0009_1003, vr, items)]) == sequence
             assert digests([El(0x0009_1003, vr, items + b"\0\0")]) != sequence
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_native_pixels_are_no_items(mode: str) -> None:
+    """Samples may begin as an item does: they are no elements, in or out of order, and not counted as such."""
+    looks_alike = b"\xfe\xff\x00\xe0" + struct.pack("<I", 4000) + bytes(4000)
+    tree = image(x7FE00010=El(0x7FE0_0010, "OW", looks_alike))
+    assert digests(tree, mode) == digests(image())
+    walker = Walker(MemoryPayload([encode(tree, mode)]), MODES[mode], Limits(elements=100))
+    assert len(list(walker)) == len(tree)
 
 
 def test_long_values_count_whole() -> None:
