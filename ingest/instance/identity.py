@@ -20,6 +20,8 @@ _ITEM = 0xFFFE_E000
 _ITEM_DELIMITATION = 0xFFFE_E00D
 _SEQUENCE_DELIMITATION = 0xFFFE_E0DD
 _UNDEFINED = 0xFFFF_FFFF
+# Headers looked at: a look holds up all associations, and real data sets have a dozen before their SOP Instance UID.
+ELEMENTS_MAX = 4096
 _UID_VALUE_MAX = 66  # 64 characters and a pad; a longer value is cut, and then differs from the command's
 _LONG_VR = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
@@ -28,6 +30,10 @@ _LONG_VR = frozenset(
 
 class Unreadable(ValueError):  # noqa: N818 - named like the status it leads to, C000H "cannot understand"
     """The bytes are not a data set in the negotiated transfer syntax."""
+
+
+class TooManyElements(ValueError):  # noqa: N818 - as above
+    """More than `ELEMENTS_MAX` elements, items and delimiters come before (0008,0018)."""
 
 
 class Incomplete(Exception):  # noqa: N818 - more bytes may still come
@@ -65,12 +71,13 @@ def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     Raises:
         Incomplete: ``head`` ends before (0008,0018) and before any tag above it.
         Unreadable: the bytes are no data set in this transfer syntax.
+        TooManyElements: what comes before (0008,0018) is not worth reading.
     """
     # Of the data set, and of what is open in it.
     layouts = [_LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN)]
     sop_class_uid = None
     position = 0
-    while True:
+    for _ in range(ELEMENTS_MAX):
         tag, inside, length, position = _header(head, position, layouts[-1])
         outermost = len(layouts) == 1
         if outermost:
@@ -87,6 +94,7 @@ def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
         elif tag != _ITEM or outermost:
             position += length
         # An item of defined length inside an undefined sequence is walked into: its elements are stepped over.
+    raise TooManyElements
 
 
 def _header(head: memoryview, position: int, layout: _Layout) -> tuple[int, _Layout, int, int]:

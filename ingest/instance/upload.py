@@ -27,6 +27,7 @@ from ingest.instance.identity import (
     SOP_INSTANCE_UID,
     Identity,
     Incomplete,
+    TooManyElements,
     Unreadable,
     read_identity,
 )
@@ -359,6 +360,8 @@ class Upload:
             self._fail(Refused(CANNOT_UNDERSTAND, "data set ends before SOP Instance UID"))
         except Unreadable:
             self._fail(Refused(CANNOT_UNDERSTAND, "data set is not in its transfer syntax"))
+        except TooManyElements:
+            self._fail(Refused(CANNOT_UNDERSTAND, "too many elements before SOP Instance UID"))
         self._checked = True
         return True
 

@@ -53,7 +53,7 @@ from ingest.dimse.commitment_report import encode_report, parse_report, report_o
 from ingest.dimse.commitment_request import encode_request, parse_request
 from ingest.dimse.messages import decode_message
 from ingest.errors import LocalProtocolError, Refused, RemoteProtocolError
-from ingest.instance.identity import Incomplete, Unreadable, read_identity
+from ingest.instance.identity import Incomplete, TooManyElements, Unreadable, read_identity
 from tests.fuzz import segments
 from tests.support.instances import SYNTAXES, encoded, recorded
 from tests.support.scu import (
@@ -154,7 +154,7 @@ def commitment_data_set(data: bytes) -> bool:
 def identity(data: bytes) -> bool:
     taken = False
     for syntax in SYNTAXES.values():
-        with contextlib.suppress(Incomplete, Unreadable):
+        with contextlib.suppress(Incomplete, TooManyElements, Unreadable):
             taken |= read_identity(memoryview(data), syntax).sop_instance_uid is not None
     return taken
 

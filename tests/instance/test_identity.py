@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmwrite
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from ingest.instance.identity import Identity, Incomplete, Unreadable, read_identity
+from ingest.instance.identity import (
+    ELEMENTS_MAX,
+    Identity,
+    Incomplete,
+    TooManyElements,
+    Unreadable,
+    read_identity,
+)
 
 CLASS = "1.2.840.10008.5.1.4.1.1.2"
 UID = "1.2.826.1.77"
@@ -103,6 +110,21 @@ def test_another_encoding_is_unreadable() -> None:
 def test_a_delimiter_of_nothing_is_above_both() -> None:
     """It ends the search as any tag above (0008,0018) does."""
     assert read_identity(memoryview(b"\xfe\xff\x0d\xe0\0\0\0\0"), ExplicitVRLittleEndian) == (None, None)
+
+
+@pytest.mark.parametrize("transfer_syntax", ENCODINGS)
+def test_no_more_elements_are_looked_at_than_is_worth_it(transfer_syntax: str) -> None:
+    """A look at 960 KiB of empty elements or open sequences would hold up all other associations for 0.1 s."""
+    order = "<" if transfer_syntax != ExplicitVRBigEndian else ">"
+    is_implicit = transfer_syntax == ImplicitVRLittleEndian
+    empty = struct.pack(order + "HH4s", 8, 5, bytes(4) if is_implicit else b"CS\0\0")
+    known = bytes(encoded(instance(), transfer_syntax))
+    for count in (ELEMENTS_MAX // 2, ELEMENTS_MAX - 5):
+        assert read_identity(memoryview(empty * count + known), transfer_syntax) == Identity(CLASS, UID)
+    opened = struct.pack(order + "HH", 8, 6) + (b"" if is_implicit else b"SQ\0\0") + b"\xff" * 4
+    for many in (empty * ELEMENTS_MAX + known, opened * (ELEMENTS_MAX + 1)):
+        with pytest.raises(TooManyElements):
+            read_identity(memoryview(many), transfer_syntax)
 
 
 @given(st.binary(max_size=200), st.sampled_from([*ENCODINGS]))

@@ -1,6 +1,7 @@
 """What a storage SCU sees of the receiver, over a real socket, with a log that obeys the test."""
 
 import asyncio
+import struct
 
 import pytest
 import xxhash
@@ -108,8 +109,9 @@ def test_a_log_that_fails_refuses_and_the_association_goes_on(failure: Exception
         (b"GET / HTTP/1.1\r\n\r\n", 0xC000),
         (ct_data_set(UID)[:20], 0xC000),
         (b"", 0xC000),
+        (struct.pack("<HH2sH", 8, 5, b"CS", 0) * 100_000 + ct_data_set(UID), 0xC000),
     ],
-    ids=["other-instance", "other-class", "no-instance", "not-dicom", "cut", "empty"],
+    ids=["other-instance", "other-class", "no-instance", "not-dicom", "cut", "empty", "endless"],
 )
 def test_a_data_set_that_contradicts_its_command(data_set: bytes, status: int) -> None:
     """A900H or C000H, nothing reaches the log, and the next instance is welcome."""

@@ -8,7 +8,8 @@ and items: for each element its tag, its length and its value, so VR and length 
 - numbers of a big endian data set are turned to little endian;
 - a sequence without items and an empty value are the same;
 - `LEFT_OUT` and group lengths are skipped, and Photometric Interpretation YBR_RCT counts as RGB: they follow
-  from the transfer syntax or the place an object is kept at. Pixel Data is digested apart, with the pixels.
+  from the transfer syntax or the place an object is kept at. Pixel Data is digested apart, with the pixels. Where
+  YBR_RCT does not follow from it, in other syntaxes than those of JPEG 2000, the comparison of two objects tells it.
 
 The elements that tell whose object it is go into a digest of their own, so that a conflict can be classed.
 Nothing else is normalised: no character set, no number format, no order.
@@ -234,7 +235,8 @@ def _digest_by_tag(payload: Payload, encoding: Encoding) -> dict[int, bytes]:
             sink.flush()
             digest = sink.hash.digest()
             if digest != _NOTHING:  # a group length
-                digests[tag] = digests.get(tag, b"") + digest
+                # Of a tag that is repeated, in one digest: a list of them all would be copied 60,000 times.
+                digests[tag] = hashlib.sha256(digests[tag] + digest).digest() if tag in digests else digest
         current.clear()
 
     def select(tag: int) -> _Sink | None:

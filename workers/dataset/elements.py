@@ -2,8 +2,8 @@
 
 A `Walker` yields a flat run of `Token`: values, and the starts and ends of sequences, items and fragments,
 each with its byte positions. A sequence is walked whatever the wire calls it: VR SQ, UN of undefined length
-(6.2.2: implicit VR little endian inside), an implicit element whose value is items, and any other value that
-parses exactly as implicit VR little endian items. So the run is the same for every encoding of one object.
+(6.2.2: implicit VR little endian inside), an implicit element whose value is items, and any other value but native
+Pixel Data that parses exactly as implicit VR little endian items. So the run is the same for every encoding of one object.
 """
 
 import enum
@@ -258,7 +258,7 @@ class Walker:
             self.findings.note(Finding.ODD_LENGTH, tag)
         if vr == b"SQ":
             return self._open(Kind.SEQUENCE, tag, vr, value, end, level.reader)
-        if length and ((not vr and tag in SEQUENCE_TAGS) or self._holds_items(vr, value, length)):
+        if length and ((not vr and tag in SEQUENCE_TAGS) or self._holds_items(tag, vr, value, length)):
             return self._open(Kind.SEQUENCE, tag, vr, value, end, _IMPLICIT)
         self._position = end
         return Token(_VALUE, tag, vr, position, value, length, self._depth, level.big)
@@ -363,8 +363,10 @@ class Walker:
         self._position = value + length
         return Token(Kind.FRAGMENT, level.tag, b"", position, value, length, self._depth, level.big)
 
-    def _holds_items(self, vr: bytes, value: int, length: int) -> bool:
+    def _holds_items(self, tag: int, vr: bytes, value: int, length: int) -> bool:
         """Whether a value of defined length parses exactly as implicit VR little endian items."""
+        if tag == PIXEL_DATA and not self._depth:
+            return False  # native, whatever its samples look like
         if length < 8 or (self._level.big and vr not in _BYTES_VRS):  # noqa: PLR2004 - an item header
             return False
         start = value - self._base

@@ -14,12 +14,17 @@ from workers.pixels.form import CodecFailed, Coding, Failure, FrameForm
 
 JPEG_2000_START = b"\xff\x4f\xff\x51"  # SOC, SIZ: a codestream without the boxes of a JP2 file (PS3.5 A.4.4)
 JPEG_START = b"\xff\xd8"  # SOI
-STARTS = {Coding.JPEG_2000: JPEG_2000_START, Coding.JPEG_LS: JPEG_START, Coding.JPEG_LOSSLESS: JPEG_START}
+_JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"  # the first box of a JP2 file
+# How a frame may begin.
+STARTS = {
+    Coding.JPEG_2000: (JPEG_2000_START, _JP2_START),
+    Coding.JPEG_LS: (JPEG_START,),
+    Coding.JPEG_LOSSLESS: (JPEG_START,),
+}
 
 _SIZ, _COD, _COC, _SOT = 0xFF51, 0xFF52, 0xFF53, 0xFF90
 _SOF0, _SOF3, _SOF15, _SOF55, _DHT, _JPG, _DAC = 0xFFC0, 0xFFC3, 0xFFCF, 0xFFF7, 0xFFC4, 0xFFC8, 0xFFCC
 _SOS, _EOI = 0xFFDA, 0xFFD9
-_JP2_START = b"\0\0\0\x0cjP  \r\n\x87\n"
 _BOXES = 64
 _SEGMENTS = 4096  # marker segments before the data: comments and tables may be many, but not endless
 _SIZ_FIXED = 36  # bytes before the components, without the length

@@ -102,9 +102,26 @@ def decode(data: memoryview, coding: Coding, form: FrameForm) -> bytes:
         return read(data, form, header).tobytes()
     if coding is Coding.RLE:
         return _decode_rle(data, form)
-    if len(data) not in (form.size, form.size + form.size % 2):
+    return _decode_uncompressed(data, form)
+
+
+def _decode_uncompressed(data: memoryview, form: FrameForm) -> bytes:
+    """PS3.5 A.4.11: a native frame, samples of one bit packed."""
+    length = _packed_length(form) if form.bits_allocated == 1 else form.size
+    if len(data) not in (length, length + length % 2):
         raise CodecFailed(Failure.DAMAGED, "a frame of another length")
-    return bytes(data[: form.size])
+    if form.bits_allocated == 1:
+        return _unpacked(np.frombuffer(data, np.uint8, length), form)
+    return bytes(data[:length])
+
+
+def _packed_length(form: FrameForm) -> int:
+    return (form.samples + 7) // 8
+
+
+def _unpacked(packed: NDArray[np.uint8], form: FrameForm) -> bytes:
+    """Samples of one bit as a byte each (PS3.5 8.1.1: the first pixel is the least significant bit)."""
+    return np.unpackbits(packed, bitorder="little")[: form.samples].tobytes()
 
 
 def _decode_jpeg_2000(data: memoryview, form: FrameForm, header: Header) -> Samples:
@@ -163,14 +180,14 @@ def _decode_rle(data: memoryview, form: FrameForm) -> bytes:
         raise CodecFailed(Failure.DISAGREES, "RLE segments are not the data set's samples and bytes")
     ends = [*offsets[1:count], len(data)]
     pixels = form.rows * form.columns
-    length = (pixels + 7) // 8 if form.bits_allocated == 1 else pixels
+    length = _packed_length(form) if form.bits_allocated == 1 else pixels
     frame = np.empty((length, form.samples_per_pixel, width), np.uint8)
     for index, (start, end) in enumerate(zip(offsets, ends, strict=False)):
         if not _RLE_HEADER.size <= start <= end <= len(data):
             raise CodecFailed(Failure.DAMAGED, "an RLE segment outside the frame")
         frame[:, index // width, width - 1 - index % width] = _unpack_bits(data[start:end], length)
     if form.bits_allocated == 1:
-        return np.unpackbits(frame.reshape(-1), bitorder="little")[:pixels].tobytes()
+        return _unpacked(frame.reshape(-1), form)
     return frame.tobytes()
 
 

@@ -35,6 +35,11 @@ def coding_of(transfer_syntax_uid: str, *, marked_lossy: bool) -> Coding | None:
     return _EITHER.get(transfer_syntax_uid) if coding is None and not marked_lossy else coding
 
 
+def is_jpeg_2000(transfer_syntax_uid: str) -> bool:
+    """Whether YBR_RCT is how the frames say RGB: their decoder turns the component transform back (PS3.5 8.2.4)."""
+    return coding_of(transfer_syntax_uid, marked_lossy=False) is Coding.JPEG_2000
+
+
 class DecodedFrames:
     """The frames of encapsulated pixel data as native ones; see `FrameForm`."""
 
@@ -48,7 +53,7 @@ class DecodedFrames:
         self._coding = coding
         self._codec = codec
         self._frames = EncapsulatedFrames(pixels)
-        self._frames.refuse_uncounted(_start_of(coding, pixels.form))
+        self._frames.refuse_uncounted(_starts_of(coding, pixels.form))
 
     async def frame(self, index: int) -> bytes:
         """One frame of `FrameForm.size` bytes.
@@ -65,8 +70,8 @@ class DecodedFrames:
         return frame
 
 
-def _start_of(coding: Coding, form: FrameForm) -> bytes:
-    """How each codestream begins; empty where nothing tells."""
+def _starts_of(coding: Coding, form: FrameForm) -> tuple[bytes, ...]:
+    """How a codestream may begin; empty where nothing tells."""
     if coding is Coding.RLE:  # G.5: the number of segments, and the first behind the header of 64 bytes
-        return struct.pack("<II", form.samples_per_pixel * max(1, form.bits_allocated // 8), 64)
-    return STARTS.get(coding, b"")
+        return (struct.pack("<II", form.samples_per_pixel * max(1, form.bits_allocated // 8), 64),)
+    return STARTS.get(coding, ())

@@ -16,9 +16,12 @@ import hashlib
 from typing import Literal, NamedTuple
 
 from workers.pixels.codec import Codec
-from workers.pixels.decoding import LOSSLESS, DecodedFrames, coding_of
+from workers.pixels.decoding import DecodedFrames, coding_of
 from workers.pixels.form import CodecFailed, Coding
 from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_blocks
+
+# Encapsulated Uncompressed and Deflated Image Frame Compression (PS3.5 A.4.11, A.4.13): native frames, as they are or deflated.
+_OF_NATIVE_FRAMES = frozenset({"1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.8.1"})
 
 
 class PixelDigest(NamedTuple):
@@ -50,8 +53,7 @@ async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) 
 
 async def encoded_digest(pixels: PixelData) -> PixelDigest:
     """The digest of encapsulated pixel data that is not decoded."""
-    is_native = LOSSLESS.get(pixels.transfer_syntax_uid) is Coding.UNCOMPRESSED
-    digest = hashlib.sha256(_order(pixels) if is_native else b"")
+    digest = hashlib.sha256(_order(pixels) if pixels.transfer_syntax_uid in _OF_NATIVE_FRAMES else b"")
     for block in EncapsulatedFrames(pixels).blocks():
         digest.update(block)
         await asyncio.sleep(0)

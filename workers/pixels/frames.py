@@ -22,7 +22,7 @@ INTEGER_BITS = (1, 8, 16, 32)  # Bits Allocated that have a canonical form here
 LONGEST_CODESTREAM = 256 * 1024 * 1024  # bytes of one encapsulated frame that is read into memory
 
 _ITEM_HEADER = struct.Struct("<HHI")
-_BEGINNING = 8  # bytes of an item that tell what it is
+_BEGINNING = 12  # bytes of an item that tell what it is
 _WINDOW = 64 * 1024
 
 
@@ -100,6 +100,14 @@ def native_blocks(pixels: PixelData) -> Iterator[memoryview]:
                 remaining -= len(block)
             yield block
         return
+    size = description.frame_bits // 8
+    if size <= BLOCK:
+        # Many at once: of frames of one pixel, a megabyte took seconds.
+        step = BLOCK // size * size
+        for position in range(0, length, step):
+            frames = _native(pixels, position, min(step, length - position))
+            yield memoryview(samples_together(frames, pixels.form))
+        return
     step = BLOCK // (description.samples_per_pixel * description.bits_allocated // 8)
     for index in range(description.number_of_frames):
         for start in range(0, description.rows * description.columns, step):
@@ -115,12 +123,12 @@ def native_frame(pixels: PixelData, index: int) -> memoryview:
     return _native(pixels, index * size, size)
 
 
-def samples_together(frame: bytes, form: FrameForm) -> bytes:
-    """A planar frame of whole samples with the samples of each pixel together."""
+def samples_together(frames: bytes | memoryview, form: FrameForm) -> bytes:
+    """Planar frames of whole samples with the samples of each pixel together."""
     import numpy as np  # noqa: PLC0415 - as below
 
-    shape = form.samples_per_pixel, form.rows * form.columns, form.bits_allocated // 8
-    return np.frombuffer(frame, np.uint8).reshape(shape).swapaxes(0, 1).tobytes()
+    shape = -1, form.samples_per_pixel, form.rows * form.columns, form.bits_allocated // 8
+    return np.frombuffer(frames, np.uint8).reshape(shape).swapaxes(1, 2).tobytes()
 
 
 def _native(pixels: PixelData, position: int, length: int) -> memoryview:
@@ -217,8 +225,8 @@ class EncapsulatedFrames:
         pieces = [data_set.read(self._offsets[at], self._lengths[at]) for at in range(start, end)]
         return memoryview(b"".join(pieces))
 
-    def refuse_uncounted(self, start: bytes) -> None:
-        """Make sure that the items are an offset table and the frames; ``start``: of each codestream, empty if unknown.
+    def refuse_uncounted(self, starts: tuple[bytes, ...]) -> None:
+        """Make sure that the items are an offset table and the frames; ``starts``: of a codestream, empty if unknown.
 
         Raises:
             FramesUnknown: there is more, which a decoder would pass over.
@@ -228,7 +236,7 @@ class EncapsulatedFrames:
             raise FramesUnknown("no offset table, and something else in its place")
         firsts = frozenset(self._first)
         for number, place in enumerate(zip(self._offsets, self._lengths, strict=True)):
-            if start and number not in firsts and self._begins(*place).startswith(start):
+            if starts and number not in firsts and self._begins(*place).startswith(starts):
                 raise FramesUnknown("more codestreams than frames")
 
     def _begins(self, offset: int, length: int) -> bytes:

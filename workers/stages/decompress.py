@@ -17,7 +17,7 @@ from workers.dataset.pixel_data import OF_ENCAPSULATION, PHOTOMETRIC_INTERPRETAT
 from workers.dataset.transfer_syntax import EXPLICIT_VR_LITTLE_ENDIAN, Encoding
 from workers.errors import Rejected
 from workers.pixels.codec import Codec
-from workers.pixels.decoding import DecodedFrames, coding_of
+from workers.pixels.decoding import DecodedFrames, coding_of, is_jpeg_2000
 from workers.pixels.digest import pixel_digest
 from workers.pixels.form import CodecFailed
 from workers.pixels.frames import FramesUnknown, PixelData
@@ -97,7 +97,8 @@ def _changes(examination: Examination) -> dict[int, bytes | None]:
     changes: dict[int, bytes | None] = dict.fromkeys(OF_ENCAPSULATION)
     pixels = examination.pixels
     assert pixels is not None
-    if pixels.photometric_interpretation == "YBR_RCT":
+    is_rgb = pixels.photometric_interpretation == "YBR_RCT" and is_jpeg_2000(examination.transfer_syntax_uid)
+    if is_rgb:
         changes[PHOTOMETRIC_INTERPRETATION] = explicit_element(PHOTOMETRIC_INTERPRETATION, "CS", b"RGB")
     if pixels.planar_configuration:
         changes[PLANAR_CONFIGURATION] = explicit_element(PLANAR_CONFIGURATION, "US", b"\0\0")

@@ -20,8 +20,10 @@ from workers.dataset.digest import IDENTITY_TAGS, ContentDigests, differing_tags
 from workers.dataset.elements import PIXEL_DATA
 from workers.dataset.findings import tag_text
 from workers.dataset.payload import SlicePayload
+from workers.dataset.pixel_data import PHOTOMETRIC_INTERPRETATION
 from workers.errors import Rejected, Unavailable
 from workers.pixels.codec import Codec
+from workers.pixels.decoding import is_jpeg_2000
 from workers.pixels.digest import PixelDigest, pixel_digest
 from workers.stages.transcode import pixel_data_of
 from workers.stages.validate import Examination, validate
@@ -76,6 +78,7 @@ class Difference:
 class _Content(NamedTuple):
     digests: ContentDigests | None
     pixels: PixelDigest | None
+    is_rct: bool  # of samples that nobody turns back to RGB, as which c1 counts YBR_RCT everywhere
 
 
 def stored_reason(manifest: Manifest) -> str:
@@ -134,12 +137,12 @@ async def compare(
     first = other.manifest
     key = object_key(first.sop_instance_uid)
     store = stores.of(key)
-    mine = _Content(examination.digests, await _pixels(examination, codec, settle=settle))
+    mine = await _content(examination, codec, settle=settle)
     if _proved(first) == mine and mine.digests is not None:
         return Settled(Place.DUPLICATE, "", store.name, key)
     try:
         async with _opened(stores, first, scratch) as stored:
-            theirs = _Content(stored.digests, await _pixels(stored, codec, settle=settle))
+            theirs = await _content(stored, codec, settle=settle)
             if theirs == mine and mine.digests is not None:
                 return Settled(Place.DUPLICATE, "", store.name, key)
             return await asyncio.to_thread(_difference, first, (stored, theirs), (examination, mine))
@@ -158,7 +161,8 @@ def _proved(manifest: Manifest) -> _Content | None:
     if not manifest.elements_digest or manifest.pixels is None:
         return None
     digests = ContentDigests(manifest.identity_digest, manifest.elements_digest)
-    return _Content(digests, digest_of(manifest.pixels))
+    is_rct = _is_rct(manifest.photometric_interpretation, manifest.source_transfer_syntax_uid)
+    return _Content(digests, digest_of(manifest.pixels), is_rct)
 
 
 def proof_of(pixels: PixelDigest | None) -> PixelProof:
@@ -173,9 +177,17 @@ def digest_of(proof: PixelProof) -> PixelDigest | None:
     return PixelDigest("native" if proof.kind == "native" else "encoded", proof.digest)
 
 
-async def _pixels(examination: Examination, codec: Codec, *, settle: bool) -> PixelDigest | None:
+async def _content(examination: Examination, codec: Codec, *, settle: bool) -> _Content:
     pixels = pixel_data_of(examination)
-    return None if pixels is None else await pixel_digest(pixels, codec, settle=settle)
+    if pixels is None:
+        return _Content(examination.digests, None, is_rct=False)
+    digest = await pixel_digest(pixels, codec, settle=settle)
+    photometric = pixels.description.photometric_interpretation
+    return _Content(examination.digests, digest, _is_rct(photometric, examination.transfer_syntax_uid))
+
+
+def _is_rct(photometric: str, transfer_syntax_uid: str) -> bool:
+    return photometric == "YBR_RCT" and not is_jpeg_2000(transfer_syntax_uid)
 
 
 @asynccontextmanager
@@ -231,6 +243,8 @@ def _difference(
     """What differs; blocks."""
     one, other = theirs[0], mine[0]
     tags = differing_tags((one.data_set, one.encoding), (other.data_set, other.encoding), _MOST_TAGS)
+    if theirs[1].is_rct != mine[1].is_rct and PHOTOMETRIC_INTERPRETATION not in tags:
+        tags = (*tags, PHOTOMETRIC_INTERPRETATION)
     classes = []
     if any(tag in IDENTITY_TAGS for tag in tags):
         classes.append(IDENTITY)

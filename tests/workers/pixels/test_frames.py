@@ -63,6 +63,17 @@ def test_blocks_are_bounded(planar: int) -> None:
     assert max(map(len, blocks)) <= BLOCK
 
 
+@pytest.mark.parametrize("mode", ["explicit", "big"])
+def test_many_small_planes_come_together(mode: str) -> None:
+    """Frames of a pixel or two: one block at a time, not one frame, which took five seconds a megabyte."""
+    form = FrameForm(1, 1, 3, 16, 16, False)
+    frames = [noise(form, seed) for seed in (1, 2, 3)] * 100_000
+    pixels = pixel_data(*native(form, frames, mode, planar=1))
+    blocks = list(native_blocks(pixels))
+    assert len(blocks) == 2
+    assert b"".join(blocks) == b"".join(frame.tobytes() for frame in frames)
+
+
 @pytest.mark.parametrize("side", [8, 9, 13])
 def test_one_bit(side: int) -> None:
     """Frames of one bit follow each other without a gap (PS3.5 8.1.1); each sample comes out as a byte."""

@@ -58,6 +58,22 @@ def test_native_is_rewritten_without_a_change(
     assert result == native(GRAY, [noise(GRAY)])[0]
 
 
+def test_only_jpeg_2000_makes_rgb_of_ybr_rct(runner: asyncio.Runner, codec: Codec, tmp_path: Path) -> None:
+    """PS3.5 8.2.4: its decoder turns the component transform back; what is in another syntax stays what it is called."""
+    frame = noise(COLOUR)
+    stream = even(runner.run(codec.encode_proved(frame.tobytes(), COLOUR, transform=True)))
+    for syntax, piece, label in (
+        ("1.2.840.10008.1.2.4.90", stream, "RGB"),
+        (UNCOMPRESSED, even(frame.tobytes()), "YBR_RCT"),
+    ):
+        source = examined(*encapsulated(COLOUR, fragments([piece]), syntax, photometric="YBR_RCT"))
+        result = decompressed(runner, codec, source, tmp_path)
+        pixels = pixel_data_of(examined(result, recorded(result, EXPLICIT)))
+        assert pixels is not None
+        assert pixels.description.photometric_interpretation == label
+        assert bytes(native_frame(pixels, 0)) == frame.tobytes()
+
+
 def test_frames_that_nobody_counted_have_no_native_form(
     runner: asyncio.Runner, codec: Codec, tmp_path: Path
 ) -> None:

@@ -149,6 +149,33 @@ def test_a_lossy_original_decompressed_is_a_conflict(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("syntax", ["native", "rle"])
+def test_what_only_jpeg_2000_makes_rgb_is_no_rgb_elsewhere(tmp_path: Path, syntax: str) -> None:
+    """The same samples called RGB and YBR_RCT look different, unless JPEG 2000 has the transform within (PS3.5 8.2.4)."""
+    rgb = CORPUS / "SC_rgb.dcm"
+    plain = changed(rgb, tmp_path / "plain", lambda ds: setattr(ds, "PhotometricInterpretation", "YBR_RCT"))
+    rct = plain
+    if syntax == "rle":
+        rct = tmp_path / "rle"
+        subprocess.run(["dcmcrle", "+un", str(plain), str(rct)], check=True)
+
+    async def scenario(first: Path, second: Path) -> None:
+        async with placing(tmp_path / f"data-{first.name}") as one:
+            assert (await one.file(first)).place is Place.STORED
+            assert place_of(await one.file(second)) == (Place.CONFLICT, "elements")
+            (entry,) = await lane(one, Area.CONFLICTS)
+            assert entry.classes == ("elements",)
+            assert entry.differing_tags == ("(0028,0004)",)
+            # What is stored of the RGB is called YBR_RCT, and is the same.
+            back = tmp_path / "data-SC_rgb.dcm" / "store" / str(object_key(str(read(rgb).SOPInstanceUID)))
+            if first == rgb:
+                assert read(back).PhotometricInterpretation == "YBR_RCT"
+                assert place_of(await one.file(back)) == DUPLICATE
+
+    asyncio.run(scenario(rgb, rct))
+    asyncio.run(scenario(rct, rgb))
+
+
 def test_elements_out_of_order_are_compared_by_source_digest_only(tmp_path: Path) -> None:
     """Equal bytes are a duplicate; anything else is a conflict, even the same elements in order."""
     data_set = data_set_bytes(CT)
