@@ -274,6 +274,8 @@ class Requestor:
         response = await self._answer(what)
         if not isinstance(response, expected):
             raise AssociationFailed("the peer answered with another message")
+        if response.message_id_being_responded_to != self._message_id:
+            raise AssociationFailed("the peer answered another request")
         return response
 
     async def _send_piece(self, context_id: int, piece: memoryview, *, last: bool) -> None:
