@@ -19,7 +19,7 @@ from ingest.commitment.deliveries import WRONG_PROOF
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.proving import Proving, facts_of
 from ingest.commitment.reading import aside
-from ingest.commitment.reporting import NotOurs, Reporter, Reporting, longest_report
+from ingest.commitment.reporting import NotOurs, Reporter, Reporting, longest_report, source_of
 from ingest.commitment.rules import Patience, Rules
 from ingest.commitment.transaction import NEVER, Clock, Transaction
 from ingest.commitment.transactions import Action, State, Step, Transactions
@@ -391,7 +391,7 @@ class Engine:
 
     def _patience_of(self, accepted: CommitAccepted) -> Patience:
         limits = self._settings.commitment
-        source = self._settings.sources.get(accepted.source)
+        source = source_of(self._settings, accepted)
         grace = limits.absent_grace if source is None or source.absent_grace is None else source.absent_grace
         limit = limits.wait_limit if source is None or source.wait_limit is None else source.wait_limit
         return Patience(grace, limit)

@@ -831,3 +831,20 @@ async def test_a_report_goes_to_whoever_has_the_ae_title_by_now(tmp_path: Path, 
     (report,) = bench.modality.reports
     assert report.peer is not None
     assert report.peer.host == "10.0.0.9"
+
+
+@asynchronous
+async def test_a_source_that_was_renamed_keeps_its_patience(tmp_path: Path) -> None:
+    """How long an absent instance is waited for is what the source that has the AE title by now says."""
+    bench = Bench(tmp_path, absent_grace=0)
+    bench.finding[REFERENCES[0]] = Finding.ABSENT
+    patient = {"ae_titles": ["CT1"], "host": "127.0.0.1", "absent_grace": 600}
+    async with bench.running() as engine:
+        assert await bench.ask(engine) == 0x0000
+        engine.take_sources(Settings.model_validate({"sources": {"renamed": patient}}))
+        transaction = open_transaction(engine, ID)
+        bench.prove()
+        await until(lambda: transaction.round == 0)
+        await quiet(engine)
+        assert engine.transactions.state_of(transaction) is State.WAITING
+    assert not bench.modality.tries
