@@ -266,11 +266,13 @@ class Requestor:
         self._expect()
         self._association.send_command(context_id, command)
         if data_set is not None:
+            self._inbox.hold()
             piece = memoryview(b"")
             async for following in data_set:
                 await self._send_piece(context_id, piece, last=False)
                 piece = following
             await self._send_piece(context_id, piece, last=True)
+            self._inbox.let_go()
         response = await self._answer(what)
         if not isinstance(response, expected):
             raise AssociationFailed("the peer answered with another message")

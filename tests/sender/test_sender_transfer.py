@@ -13,10 +13,12 @@ from ingest.association import (
     AssociateRequested,
     Association,
     Fragment,
+    ReleaseRequested,
     SendPdu,
     negotiate,
 )
-from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
+from ingest.dimse import CEchoRequest, CEchoResponse, CStoreRequest, MessageAssembler, MessageBegun
+from ingest.errors import RemoteProtocolError
 from ingest.sender import AssociationFailed, Peer, Requestor, Summary, send_files
 from ingest.sender.contexts import contexts_of
 from ingest.sender.files import DicomFile
@@ -107,6 +109,8 @@ class Hasty:
                 out += event.pdu
             elif isinstance(event, Fragment):
                 self._take(event)
+            elif isinstance(event, ReleaseRequested):
+                association.release_response()
         return out
 
     def _take(self, fragment: Fragment) -> None:
@@ -139,6 +143,29 @@ class Repeating(Hasty):
         elif fragment.is_last and before is not None:
             status = 0x0000 if before.message_id == 1 else 0xA700
             self._association.send_command(1, before.respond(status).encode())
+
+
+class Asking(Hasty):
+    """A peer that asks for a C-ECHO as soon as a data set begins, and refuses one that the answer comes within."""
+
+    _asked = False
+
+    def _take(self, fragment: Fragment) -> None:
+        begins = self._request is not None and not self._asked
+        try:
+            found = self._assembler.receive(fragment)
+        except RemoteProtocolError as fault:
+            self._association.abort(fault)
+            return
+        if isinstance(found, MessageBegun) and isinstance(found.message, CStoreRequest):
+            self._request = found.message
+        elif isinstance(found, MessageBegun):
+            assert isinstance(found.message, CEchoResponse)
+            assert self._request is not None
+            self._association.send_command(1, self._request.respond().encode())
+        elif begins:
+            self._asked = True
+            self._association.send_command(1, CEchoRequest(7, CT).encode())
 
 
 @asynccontextmanager
@@ -198,6 +225,16 @@ async def test_an_answer_to_another_request_is_none(tmp_path: Path) -> None:
         )
     assert [file.path.name for file in summary.stored] == ["0", "2"]
     assert {why for _, why in summary.failures} == {"the peer answered another request"}
+
+
+@asynchronous
+async def test_no_answer_comes_within_a_data_set(tmp_path: Path) -> None:
+    """PS3.8 Annex E: what a peer asks while an instance is sent to it is answered behind the instance."""
+    summary = Summary()
+    async with hasty(after="", peer=Asking) as port:
+        files = written(tmp_path, 4 * len(PIECE))[:1]
+        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    assert (summary.sent, summary.failures) == (1, [])
 
 
 async def endless() -> AsyncIterator[memoryview]:
