@@ -21,6 +21,9 @@ OVERSHOOT = 2
 
 # From here on one array operation is cheaper than a loop: measured at 16 KiB PDUs.
 MINIMUM_RUN = 48 * 1024
+# Fragments of a run at most. What it takes to see that headers are not equal is paid for each run, so it must not grow
+# with a buffer full of tiny PDUs, of which a peer makes every second one different. Of 4 KiB, a buffer has as many.
+LONGEST_RUN = 64
 
 _NOTHING = memoryview(b"")
 _HEADERS_SIZE = ONE_PDV.size
@@ -131,7 +134,7 @@ class ReceiveBuffer:
         The headers of the run are equal to the first one, byte for byte, so one check serves all.
         """
         at = self._at
-        count = (self._end - at) // stride
+        count = min((self._end - at) // stride, LONGEST_RUN)
         if count < 2 or stride == _HEADERS_SIZE:  # noqa: PLR2004 - one is a fragment; a row must have a width
             return None
         pdus = np.frombuffer(self._view, np.uint8, count * stride, at).reshape(count, stride)

@@ -104,8 +104,6 @@ class _AssociateBody(NamedTuple):
                 single[kind] = value
         if len(contexts) > MAX_PRESENTATION_CONTEXTS:
             raise invalid(f"more than {MAX_PRESENTATION_CONTEXTS} presentation contexts")
-        user_information = UserInformation.decode(single.get(USER_INFORMATION, memoryview(b"")))
-        cls._check_counts(user_information, len(contexts))
         return cls(
             version,
             _decode_text(called),
@@ -113,19 +111,8 @@ class _AssociateBody(NamedTuple):
             reserved,
             _decode_text(bytes(single.get(APPLICATION_CONTEXT, b""))),
             contexts,
-            user_information,
+            UserInformation.decode(single.get(USER_INFORMATION, memoryview(b""))),
         )
-
-    @staticmethod
-    def _check_counts(user_information: UserInformation, contexts: int) -> None:
-        # PS3.7 D.3.3.4 to D.3.3.6: these speak of one SOP Class each, and there are no more than contexts.
-        for items in (
-            user_information.role_selections,
-            user_information.extended_negotiations,
-            user_information.common_extended_negotiations,
-        ):
-            if len(items) > contexts:
-                raise invalid("more negotiation sub-items of one type than presentation contexts")
 
 
 def _encode_associate(

@@ -2,13 +2,14 @@
 
 Every item is type (1 byte), reserved (1), length (2, big-endian), value. Each type below is frozen, encodes
 itself with `encode`, and decodes from the value alone; `decode` raises `RemoteProtocolError` for one that is
-malformed. Unknown items are ignored (PS3.8 D.2); how many of them there may be is bounded.
+malformed. Unknown items are ignored (PS3.8 D.2), and sub-items that nobody here reads as well where they are malformed
+or come twice, as other acceptors do; how many of them there may be is bounded.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 from ingest.errors import AbortReason, RemoteProtocolError
 
@@ -40,6 +41,7 @@ _ITEM = struct.Struct(">BxH")
 _TWO = struct.Struct(">H")
 _FOUR = struct.Struct(">I")
 _WINDOW = struct.Struct(">HH")
+T = TypeVar("T")
 
 
 def invalid(message: str) -> RemoteProtocolError:
@@ -340,7 +342,7 @@ class UserInformation:
         if self.maximum_length is not None:
             value += encode_item(MAXIMUM_LENGTH, _FOUR.pack(self.maximum_length))
         if self.implementation_class_uid is not None:
-            value += encode_item(IMPLEMENTATION_CLASS_UID, self.implementation_class_uid.encode("ascii"))
+            value += encode_item(IMPLEMENTATION_CLASS_UID, self.implementation_class_uid.encode("latin-1"))
         if self.asynchronous_operations_window is not None:
             value += encode_item(
                 ASYNCHRONOUS_OPERATIONS_WINDOW, _WINDOW.pack(*self.asynchronous_operations_window)
@@ -348,7 +350,7 @@ class UserInformation:
         value += b"".join(item.encode() for item in self.role_selections)
         if self.implementation_version_name is not None:
             value += encode_item(
-                IMPLEMENTATION_VERSION_NAME, self.implementation_version_name.encode("ascii")
+                IMPLEMENTATION_VERSION_NAME, self.implementation_version_name.encode("latin-1")
             )
         value += b"".join(item.encode() for item in self.extended_negotiations)
         value += b"".join(item.encode() for item in self.common_extended_negotiations)
@@ -363,68 +365,61 @@ class UserInformation:
         """Decode the item's value; sub-items of unknown type are ignored (PS3.8 D.2).
 
         Raises:
-            RemoteProtocolError: a malformed sub-item, or one that may come once comes again.
+            RemoteProtocolError: a maximum length, role selection or common extended negotiation that is malformed, or a
+                second maximum length.
         """
         single: dict[int, memoryview] = {}
         roles: list[RoleSelection] = []
-        extended: list[ExtendedNegotiation] = []
+        extended: list[memoryview] = []
         common: list[CommonExtendedNegotiation] = []
         for kind, part in decode_items(value):
             if kind == ROLE_SELECTION:
                 roles.append(RoleSelection.decode(part))
             elif kind == EXTENDED_NEGOTIATION:
-                extended.append(ExtendedNegotiation.decode(part))
+                extended.append(part)
             elif kind == COMMON_EXTENDED_NEGOTIATION:
                 common.append(CommonExtendedNegotiation.decode(part))
-            elif kind in single:
-                raise invalid(f"sub-item {kind:02X}H comes twice")
-            elif kind in _SINGLE:
-                single[kind] = part
+            elif kind == MAXIMUM_LENGTH and kind in single:
+                raise invalid("sub-item 51H comes twice")
+            else:
+                single.setdefault(kind, part)
+        negotiations = [_unread(part, ExtendedNegotiation.decode) for part in extended]
         return cls(
             maximum_length=_optional_number(single.get(MAXIMUM_LENGTH)),
-            implementation_class_uid=_optional_text(single.get(IMPLEMENTATION_CLASS_UID)),
-            asynchronous_operations_window=_optional_window(single.get(ASYNCHRONOUS_OPERATIONS_WINDOW)),
+            implementation_class_uid=_unread(single.get(IMPLEMENTATION_CLASS_UID), _label),
+            asynchronous_operations_window=_unread(single.get(ASYNCHRONOUS_OPERATIONS_WINDOW), _window),
             role_selections=tuple(roles),
-            implementation_version_name=_optional_text(single.get(IMPLEMENTATION_VERSION_NAME)),
-            extended_negotiations=tuple(extended),
+            implementation_version_name=_unread(single.get(IMPLEMENTATION_VERSION_NAME), _label),
+            extended_negotiations=tuple(item for item in negotiations if item is not None),
             common_extended_negotiations=tuple(common),
-            user_identity=_optional_identity(single.get(USER_IDENTITY_RQ)),
-            user_identity_response=_optional_response(single.get(USER_IDENTITY_AC)),
+            user_identity=_unread(single.get(USER_IDENTITY_RQ), UserIdentity.decode),
+            user_identity_response=_unread(single.get(USER_IDENTITY_AC), _response),
         )
-
-
-_SINGLE = frozenset(
-    (
-        MAXIMUM_LENGTH,
-        IMPLEMENTATION_CLASS_UID,
-        ASYNCHRONOUS_OPERATIONS_WINDOW,
-        IMPLEMENTATION_VERSION_NAME,
-        USER_IDENTITY_RQ,
-        USER_IDENTITY_AC,
-    )
-)
 
 
 def _optional_number(value: memoryview | None) -> int | None:
     return None if value is None else _number(value, _FOUR, "sub-item 51H")
 
 
-def _optional_text(value: memoryview | None) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _optional_window(value: memoryview | None) -> tuple[int, int] | None:
-    if value is None:
+def _unread(value: memoryview | None, decode: Callable[[memoryview], T]) -> T | None:
+    """What nothing here depends on: a malformed one is none, as an association that fails for it helps nobody."""
+    try:
+        return None if value is None else decode(value)
+    except RemoteProtocolError:
         return None
+
+
+def _label(value: memoryview) -> str:
+    """Text to be shown at most; vendors put their names there in whatever characters they have."""
+    return bytes(value).decode("latin-1").strip("\0 ")
+
+
+def _window(value: memoryview) -> tuple[int, int]:
     if len(value) != _WINDOW.size:
         raise invalid(f"sub-item 53H has a length other than {_WINDOW.size}")
     invoked, performed = _WINDOW.unpack(value)
     return invoked, performed
 
 
-def _optional_identity(value: memoryview | None) -> UserIdentity | None:
-    return None if value is None else UserIdentity.decode(value)
-
-
-def _optional_response(value: memoryview | None) -> bytes | None:
-    return None if value is None else bytes(_Parts(value, "sub-item 59H").counted())
+def _response(value: memoryview) -> bytes:
+    return bytes(_Parts(value, "sub-item 59H").counted())

@@ -15,6 +15,8 @@ REFUSED: Final = "status other than success"
 NO_ADDRESS: Final = "no return address"
 ASSOCIATION_GONE: Final = "association gone and no return address"
 WRONG_PROOF: Final = "proofs do not fit the request"
+# Until its requester asks again there is no association to send it on.
+NOWHERE: Final = (NO_ADDRESS, ASSOCIATION_GONE)
 
 
 class _Ready(NamedTuple):

@@ -15,11 +15,11 @@ import structlog
 from ingest.commitment.accepting import Accepting, CommitmentRequest
 from ingest.commitment.asking import Asking
 from ingest.commitment.carrying import carry_forward
-from ingest.commitment.deliveries import WRONG_PROOF
+from ingest.commitment.deliveries import NOWHERE, WRONG_PROOF
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.proving import Proving, facts_of
 from ingest.commitment.reading import aside
-from ingest.commitment.reporting import NotOurs, Reporter, Reporting, longest_report
+from ingest.commitment.reporting import NotOurs, Reporter, Reporting, longest_report, source_of
 from ingest.commitment.rules import Patience, Rules
 from ingest.commitment.transaction import NEVER, Clock, Transaction
 from ingest.commitment.transactions import Action, State, Step, Transactions
@@ -199,16 +199,26 @@ class Engine:
             attempted is not None and attempted.problem == WRONG_PROOF
         ):
             return SUCCESS
-        wall = self._clock().wall
-        records = [Written(transaction.id, request_record(Request.RETRY, wall))]
+        records = [Written(transaction.id, request_record(Request.RETRY, self._clock().wall))]
         if self._log.shared:  # the association is ours
-            records.insert(0, Written(transaction.id, CommitTaken(*self._claimant, self._claim, wall)))
+            records.insert(0, self._taken_for(transaction, self._claim))
         try:
             await self._write(records)
         except (LogUnavailable, OutOfResources):
             return PROCESSING_FAILURE
         self._wake.set()
         return SUCCESS
+
+    def _deliver_where_it_asked(self, transaction_id: TransactionId) -> None:
+        """There was nowhere to report to, as whoever tried knew; its requester may be back on an association of ours."""
+        if self._reporting.has_channel(transaction_id):
+            self._start(self._deliver_on_channel(transaction_id))
+
+    async def _deliver_on_channel(self, transaction_id: TransactionId) -> None:
+        while (transaction := self._machine.get(transaction_id)) is not None:
+            if await self._deliver_after_all(transaction) == SUCCESS:
+                return
+            await asyncio.sleep(_AGAIN)
 
     @property
     def idle(self) -> bool:
@@ -236,6 +246,8 @@ class Engine:
             if isinstance(entry.commitment, CommitClosed):
                 self._reporting.forget(entry.transaction_id)
                 self._unwritten.pop(entry.transaction_id, None)
+            elif isinstance(entry.commitment, CommitAttempted) and entry.commitment.problem in NOWHERE:
+                self._deliver_where_it_asked(entry.transaction_id)
         self._log.expecting = len(self._machine) > 0 or self._accepting.under_way > 0
         self._log.promised = self._machine.promised
         waiting = self._waiters
@@ -308,8 +320,11 @@ class Engine:
             )
 
     async def _take(self, transaction: Transaction) -> None:
-        taken = CommitTaken(*self._claimant, self._claim, self._clock().wall)
-        await self._write([Written(transaction.id, taken)])
+        await self._write([self._taken_for(transaction, self._claim)])
+
+    def _taken_for(self, transaction: Transaction, seconds: float) -> Written:
+        """A claim of ours from now on, or its end."""
+        return Written(transaction.id, CommitTaken(*self._claimant, seconds, self._clock().wall))
 
     async def _still_ours(self, transaction: Transaction) -> bool:
         """Whether a report may be sent: under a claim of ours, which is made anew where it might end meanwhile."""
@@ -340,7 +355,11 @@ class Engine:
                     logger.info("another receiver has claimed a commitment report", **facts_of(transaction))
                 return
         self._unwritten[transaction.id] = outcome  # a log that is away must not make us send it again
-        await self._write([Written(transaction.id, outcome)])
+        records = [Written(transaction.id, outcome)]
+        if self._log.shared and isinstance(outcome, CommitAttempted) and outcome.problem in NOWHERE:
+            # Our claim ends with it: its requester may ask again at another receiver.
+            records.insert(0, self._taken_for(transaction, 0.0))
+        await self._write(records)
         self._unwritten.pop(transaction.id, None)
         reach(Failpoint.CLOSED)
         facts = facts_of(transaction)
@@ -391,7 +410,7 @@ class Engine:
 
     def _patience_of(self, accepted: CommitAccepted) -> Patience:
         limits = self._settings.commitment
-        source = self._settings.sources.get(accepted.source)
+        source = source_of(self._settings, accepted)
         grace = limits.absent_grace if source is None or source.absent_grace is None else source.absent_grace
         limit = limits.wait_limit if source is None or source.wait_limit is None else source.wait_limit
         return Patience(grace, limit)

@@ -1,13 +1,20 @@
 """The report of a decided transaction: what it says, and how it gets to the peer (PS3.4 J.3.3)."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
 
-from ingest.commitment.deliveries import ASSOCIATION_GONE, NO_ADDRESS, NO_ASSOCIATION, REFUSED, WRONG_PROOF
+from ingest.commitment.deliveries import (
+    ASSOCIATION_GONE,
+    NO_ADDRESS,
+    NO_ASSOCIATION,
+    NOWHERE,
+    REFUSED,
+    WRONG_PROOF,
+)
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.reading import aside, known_of
 from ingest.commitment.rounds import ProofsDoNotFit, Verdict, split_report
@@ -76,6 +83,8 @@ class Reporting:
         self._channels: dict[TransactionId, ReportChannel] = {}
         self._verdicts: OrderedDict[TransactionId, tuple[bytes, Verdict]] = OrderedDict()
         self._kept = 0  # instances in them
+        # Of reports in parts: how many instances the peer has taken, and is not told of again by this process.
+        self._told: dict[TransactionId, int] = {}
 
     def take_settings(self, settings: Settings) -> None:
         """Use these from now on."""
@@ -96,11 +105,19 @@ class Reporting:
             self._take_verdict(next(iter(self._verdicts)))
 
     def forget(self, transaction_id: TransactionId) -> None:
-        """It is closed, or its association of no more use."""
+        """It is closed, or asked again."""
         self._take_verdict(transaction_id)
+        self._told.pop(transaction_id, None)
+        self._let_go(transaction_id)
+
+    def _let_go(self, transaction_id: TransactionId) -> None:
         channel = self._channels.pop(transaction_id, None)
         if channel is not None:
             channel.let_go()
+
+    def has_channel(self, transaction_id: TransactionId) -> bool:
+        """Whether there is an association to report it on."""
+        return transaction_id in self._channels
 
     def wants_channel(self, source: SourceSettings | None) -> bool:
         """Whether a report is first tried on the association that brought the request."""
@@ -124,7 +141,8 @@ class Reporting:
             logger.error("a commitment report cannot be made any more", **facts)  # noqa: TRY400 - it says all
             return self._attempted(transaction, WRONG_PROOF, wall())
         source = source_of(self._settings, accepted)
-        reports = split_report(verdict, source.report_limit if source else 0)
+        limit = source.report_limit if source else 0
+        reports = deque(split_report(verdict, limit, self._told.get(transaction.id, 0)))
         reach(Failpoint.BEFORE_REPORT)
         problem = await self._send(transaction, source, reports, still_ours)
         if not problem:
@@ -160,7 +178,7 @@ class Reporting:
         self,
         transaction: Transaction,
         source: SourceSettings | None,
-        reports: Sequence[Verdict],
+        reports: deque[Verdict],
         still_ours: Callable[[], Awaitable[bool]],
     ) -> str:
         """Why it was not taken; empty when it was."""
@@ -179,7 +197,7 @@ class Reporting:
         self,
         transaction: Transaction,
         channel: ReportChannel,
-        reports: Sequence[Verdict],
+        reports: deque[Verdict],
         still_ours: Callable[[], Awaitable[bool]],
     ) -> str | None:
         """The same; None when the association is gone, or not idle for too long."""
@@ -187,7 +205,8 @@ class Reporting:
         assert accepted is not None
         limits = self._settings.commitment
         try:
-            for committed, failed in reports:
+            while reports:
+                committed, failed = reports[0]
                 if not await still_ours():
                     raise NotOurs
                 async with asyncio.timeout(limits.hold + limits.answer_timeout):
@@ -199,6 +218,7 @@ class Reporting:
                     return None
                 if status != SUCCESS:
                     return REFUSED
+                self._taken(transaction, reports)
         except TimeoutError:
             self._drop_channel(transaction, channel)
             return None
@@ -208,7 +228,7 @@ class Reporting:
         self,
         transaction: Transaction,
         source: SourceSettings,
-        reports: Sequence[Verdict],
+        reports: deque[Verdict],
         still_ours: Callable[[], Awaitable[bool]],
     ) -> str:
         accepted = transaction.accepted
@@ -220,7 +240,8 @@ class Reporting:
             logger.error("no TLS for commitment reports", source=accepted.source, why=str(error))  # noqa: TRY400 - it says all
             return NO_ASSOCIATION
         peer = _peer_of(source, accepted, limits.answer_timeout, tls)
-        for committed, failed in reports:
+        while reports:
+            committed, failed = reports[0]
             if not await still_ours():
                 raise NotOurs
             try:
@@ -241,12 +262,18 @@ class Reporting:
             if status != SUCCESS:
                 logger.info("a commitment report was not taken", peer=str(peer), status=f"{status:04X}H")
                 return REFUSED
+            self._taken(transaction, reports)
         return ""
+
+    def _taken(self, transaction: Transaction, reports: deque[Verdict]) -> None:
+        """The peer has the first: whatever becomes of the others, it is not sent again."""
+        told = self._told.get(transaction.id, 0)
+        self._told[transaction.id] = told + _size(reports.popleft())
 
     def _drop_channel(self, transaction: Transaction, channel: ReportChannel) -> None:
         """The association of the request is of no more use."""
         if self._channels.get(transaction.id) is channel:
-            self.forget(transaction.id)
+            self._let_go(transaction.id)
             transaction.held = False
 
     def _attempted(self, transaction: Transaction, problem: str, wall: int) -> CommitAttempted:
@@ -254,7 +281,7 @@ class Reporting:
         assert decided is not None
         attempts = (transaction.attempted.attempts if transaction.attempted else 0) + 1
         tried_for = (wall - max(decided.decided_at, transaction.retried_at)) / 1e9
-        if problem in (NO_ADDRESS, ASSOCIATION_GONE, WRONG_PROOF) or tried_for >= limits.retry_limit:
+        if problem in (*NOWHERE, WRONG_PROOF) or tried_for >= limits.retry_limit:
             wait = NEVER
         else:
             wait = min(limits.retry_first * 2.0 ** min(attempts - 1, _DOUBLINGS), limits.retry_longest)

@@ -128,10 +128,14 @@ def findings_from(
     return findings
 
 
-def split_report(verdict: Verdict, limit: int) -> list[Verdict]:
-    """Reports of at most ``limit`` instances each, where a peer takes no more; 0 for one of all."""
+def split_report(verdict: Verdict, limit: int, told: int = 0) -> list[Verdict]:
+    """Reports of at most ``limit`` instances each, where a peer takes no more; 0 for one of all.
+
+    ``told``: how many of the instances it has taken reports of.
+    """
     instances = [*verdict.committed, *verdict.failed]
-    if not limit or len(instances) <= limit:
+    limit = limit or len(instances)
+    if not told and len(instances) <= limit:
         return [verdict]
     committed = len(verdict.committed)
     return [
@@ -139,5 +143,5 @@ def split_report(verdict: Verdict, limit: int) -> list[Verdict]:
             instances[at : min(at + limit, committed)] if at < committed else [],
             instances[max(at, committed) : at + limit],
         )
-        for at in range(0, len(instances), limit)
+        for at in range(told, len(instances), limit)
     ]

@@ -125,7 +125,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._held:
             if self._receiving is None:
                 server = self._server
-                large = self._chunks.free and not (self._small_bites or server.turns)
+                # Without an association PDUs are skipped that make no event, and so count for no turn.
+                large = self.established and self._chunks.free and not (self._small_bites or server.turns)
                 return server.receive_buffer if large else server.small_buffer
             room = self._receiving.room
             if room >= RECEIVE_BUFFER:

@@ -58,6 +58,19 @@ class Inbox:
         self._report: NEventReportRequest | None = None
         self._context_id = 0
         self._data = bytearray()
+        self._held = False
+        self._answers: list[tuple[int, bytes]] = []  # by context, while they are held
+
+    def hold(self) -> None:
+        """A message of ours goes out in pieces: no answer may come between its fragments (PS3.8 Annex E)."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """It is whole."""
+        self._held = False
+        answers, self._answers = self._answers, []
+        for context_id, command in answers:
+            self._send(context_id, command)
 
     def take(self, item: Fragment | FragmentRun) -> None:
         """Take the next fragments; a peer that breaks the protocol with them is aborted."""
@@ -108,7 +121,11 @@ class Inbox:
         self._report, self._data = None, bytearray()
 
     def _send(self, context_id: int, command: bytes) -> None:
-        if self._association.state is State.ESTABLISHED:
+        if self._association.state is not State.ESTABLISHED:
+            return
+        if self._held:
+            self._answers.append((context_id, command))
+        else:
             self._association.send_command(context_id, command)
 
     def _status(self, request: NEventReportRequest) -> int:

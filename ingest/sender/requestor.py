@@ -266,14 +266,18 @@ class Requestor:
         self._expect()
         self._association.send_command(context_id, command)
         if data_set is not None:
+            self._inbox.hold()
             piece = memoryview(b"")
             async for following in data_set:
                 await self._send_piece(context_id, piece, last=False)
                 piece = following
             await self._send_piece(context_id, piece, last=True)
+            self._inbox.let_go()
         response = await self._answer(what)
         if not isinstance(response, expected):
             raise AssociationFailed("the peer answered with another message")
+        if response.message_id_being_responded_to != self._message_id:
+            raise AssociationFailed("the peer answered another request")
         return response
 
     async def _send_piece(self, context_id: int, piece: memoryview, *, last: bool) -> None:

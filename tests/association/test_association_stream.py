@@ -31,6 +31,7 @@ from ingest.association import (
     UserInformation,
     negotiate,
 )
+from ingest.association.buffer import LONGEST_RUN
 from ingest.association.p_data import encode_command, encode_data_set
 from ingest.association.pdu import (
     MAX_ASSOCIATE_LENGTH,
@@ -543,6 +544,18 @@ def test_a_run_ends_where_a_header_differs(other: bytes, before: int) -> None:
             got.append((event.is_command, len(event.data)))
     expected = [(False, 16_372)] * before + [(bool(other[11] & 1), len(other) - 12)] + [(False, 16_372)] * 4
     assert got == expected
+
+
+def test_a_run_has_a_bound_whatever_comes() -> None:
+    """Each run costs a look at all that it might be, so tiny PDUs come in many: a peer must not make one look at thousands."""
+    association = reach("acceptor", 6)
+    size = 4096
+    association.receive_data(memoryview(b"".join(pdv(bytes(2)) * 2 + pdv(bytes(4)) for _ in range(size))))
+    runs = [len(event.rows) for event in events(association) if isinstance(event, FragmentRun)]
+    assert set(runs) == {2}
+    association.receive_data(memoryview(pdv(b"ab") * 2 * size))
+    runs = [len(event.rows) for event in events(association) if isinstance(event, FragmentRun)]
+    assert max(runs) == LONGEST_RUN
 
 
 def test_a_run_never_hides_a_wrong_context() -> None:

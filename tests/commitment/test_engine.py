@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,17 @@ from ingest.receiver.metrics import commitment_gauges
 from ingest.receiver.run import run_receiver
 from tests.support.admin import Samples, of, parsed
 from tests.support.asynchronous import asynchronous
-from tests.support.commitment import CT, Channel, Hand, Modality, leave_proofs, open_transaction, quiet, until
+from tests.support.commitment import (
+    CT,
+    Channel,
+    Hand,
+    Modality,
+    Reported,
+    leave_proofs,
+    open_transaction,
+    quiet,
+    until,
+)
 from tests.support.memory_log import MemoryLog
 
 REFERENCES = [Reference(CT, f"1.2.3.{number}") for number in range(10)]
@@ -831,3 +841,63 @@ async def test_a_report_goes_to_whoever_has_the_ae_title_by_now(tmp_path: Path, 
     (report,) = bench.modality.reports
     assert report.peer is not None
     assert report.peer.host == "10.0.0.9"
+
+
+@asynchronous
+async def test_a_source_that_was_renamed_keeps_its_patience(tmp_path: Path) -> None:
+    """How long an absent instance is waited for is what the source that has the AE title by now says."""
+    bench = Bench(tmp_path, absent_grace=0)
+    bench.finding[REFERENCES[0]] = Finding.ABSENT
+    patient = {"ae_titles": ["CT1"], "host": "127.0.0.1", "absent_grace": 600}
+    async with bench.running() as engine:
+        assert await bench.ask(engine) == 0x0000
+        engine.take_sources(Settings.model_validate({"sources": {"renamed": patient}}))
+        transaction = open_transaction(engine, ID)
+        bench.prove()
+        await until(lambda: transaction.round == 0)
+        await quiet(engine)
+        assert engine.transactions.state_of(transaction) is State.WAITING
+    assert not bench.modality.tries
+
+
+def parts_of(reports: Sequence[Reported]) -> list[list[str]]:
+    """The last numbers of the instances in each."""
+    return [
+        [one.sop_instance_uid.rpartition(".")[2] for one in [*each.committed, *each.failed]]
+        for each in reports
+    ]
+
+
+@asynchronous
+async def test_a_part_that_was_taken_is_not_sent_again(tmp_path: Path) -> None:
+    """After a part that was refused, what was answered with 0000H before it stays with the peer: only the rest goes out."""
+    bench = Bench(tmp_path, report_limit=4)
+    bench.modality.answers = [0, 0x0110, 0, None]
+    async with bench.running() as engine:
+        await bench.ask(engine)
+        bench.prove()
+        transaction = open_transaction(engine, ID)
+
+        def attempts() -> int:
+            return transaction.attempted.attempts if transaction.attempted is not None else 0
+
+        await until(lambda: attempts() == 1)
+        bench.clock.now += 100.0
+        await until(lambda: attempts() == 2, engine)
+        bench.clock.now += 100.0
+        await until(lambda: not len(engine.transactions), engine)
+    first, second, third = list("0123"), list("4567"), list("89")
+    assert parts_of(bench.modality.reports) == [first, second, second, third]
+
+
+@asynchronous
+async def test_a_new_association_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+    """Parts taken on the association of the request are not sent on another."""
+    bench = Bench(tmp_path, report_limit=4, same_association=True)
+    bench.channel.answers = [0, None]
+    async with bench.running() as engine:
+        await bench.ask(engine)
+        bench.prove()
+        await until(lambda: not len(engine.transactions))
+    assert parts_of(bench.channel.reports) == [list("0123")]
+    assert parts_of(bench.modality.reports) == [list("4567"), list("89")]

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from ingest.commitment import unserved
 from ingest.commitment.carrying import carry_forward
 from ingest.commitment.engine import Engine
+from ingest.commitment.transactions import State
 from ingest.commitment.unserved import tell_of_unserved
 from ingest.contract.commitments import CommitDecided, CommitProved, Finding, Found, Reference, found_of
 from ingest.contract.identifiers import TransactionId
@@ -26,7 +27,7 @@ from ingest.log.commitment_reader import TopicReader
 from ingest.log.commitment_topic import KafkaCommitmentLog, _looks
 from tests.support.asynchronous import asynchronous
 from tests.support.command import run
-from tests.support.commitment import CT, Channel, Hand, Modality, Running, proofs_of, until
+from tests.support.commitment import CT, Channel, Hand, Modality, Running, open_transaction, proofs_of, until
 from tests.support.kafka_log import environment, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.memory_log import MemoryLog
@@ -173,6 +174,36 @@ async def test_another_receiver_takes_over_and_a_restart_forgets_nothing(
     async with three.running() as third:
         assert await third.ask("1.2.9", REFERENCES, "CT1", "US", Channel()) == 0x0131
     assert len(modality.reports) == 1
+
+
+@asynchronous
+async def test_a_requester_that_is_back_at_another_receiver_gets_its_report(
+    kafka: KafkaServers, tmp_path: Path
+) -> None:
+    """Without return address its report goes to the association that is there, though another had claimed it."""
+    served = CommitmentSettings(enabled=True, without_address="same-association")
+    settings = settings_on(kafka, tmp_path).model_copy(update={"commitment": served})
+    transaction_id = TransactionId.of("STRANGER", "1.2.9")
+    one, two = (Receiver(settings, number, Modality(), Running()) for number in (1, 2))
+    gone, back, later = Channel(answers=[None]), Channel(answers=[None]), Channel()
+    async with one.running() as first, two.running() as second:
+        assert await first.ask("1.2.9", REFERENCES, "STRANGER", "US", gone) == 0x0000
+        await until(lambda: second.transactions.get(transaction_id))
+        assert await second.ask("1.2.9", REFERENCES, "STRANGER", "US", back) == 0x0000
+        await one.prove()
+        transaction = open_transaction(second, transaction_id)
+        await until(
+            lambda: not back.answers and second.transactions.state_of(transaction) is State.UNDELIVERABLE
+        )
+        await until(
+            lambda: (
+                first.transactions.state_of(open_transaction(first, transaction_id)) is State.UNDELIVERABLE
+            )
+        )
+        assert await first.ask("1.2.9", REFERENCES, "STRANGER", "US", later) == 0x0000
+        await until(lambda: first.transactions.is_closed(transaction_id))
+    assert (len(gone.reports), len(back.reports), len(later.reports)) == (0, 0, 1)
+    assert not one.modality.tries + two.modality.tries
 
 
 @asynchronous

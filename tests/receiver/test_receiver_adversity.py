@@ -11,7 +11,7 @@ from ingest.contract.records import MAX_PAYLOAD, Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import OutOfResources
-from ingest.receiver.connection import SPARE_BUFFER
+from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER
 from ingest.receiver.server import Server
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
@@ -173,6 +173,30 @@ def test_a_flood_of_echoes_leaves_others_their_turn() -> None:
                 await scu.release()
             await until(lambda: not server.turns)
             assert (await good.store(UID)).status == 0
+
+    run(scenario())
+
+
+def test_a_flood_without_association_leaves_others_their_turn() -> None:
+    """Before an association and after it, as when it is rejected or aborted, little is read at once: none of it is an event."""
+
+    async def scenario() -> None:
+        nothing = (b"\x04" + bytes(5)) * 40_000
+        async with receiver(MemoryLog()) as (port, server):
+            good = await Scu.associated(port)
+            (established,) = server.connections
+            assert len(established.get_buffer(-1)) == RECEIVE_BUFFER
+            rejected, aborted = await Scu.connect(port), await Scu.associated(port)
+            await rejected.send(associate(called="NOBODY"))
+            assert (await rejected.pdu())[0] == 3
+            await aborted.send(associate())
+            assert (await aborted.pdu())[0] == 7
+            for scu in (rejected, aborted):
+                scu.writer.write(nothing)
+            over = server.connections - {established}
+            assert [len(connection.get_buffer(-1)) for connection in over] == [SPARE_BUFFER] * 2
+            assert (await good.store(UID)).status == 0
+            assert server.connections >= over
 
     run(scenario())
 

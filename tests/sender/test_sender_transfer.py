@@ -13,10 +13,12 @@ from ingest.association import (
     AssociateRequested,
     Association,
     Fragment,
+    ReleaseRequested,
     SendPdu,
     negotiate,
 )
-from ingest.dimse import CStoreRequest, MessageAssembler, MessageBegun
+from ingest.dimse import CEchoRequest, CEchoResponse, CStoreRequest, MessageAssembler, MessageBegun
+from ingest.errors import RemoteProtocolError
 from ingest.sender import AssociationFailed, Peer, Requestor, Summary, send_files
 from ingest.sender.contexts import contexts_of
 from ingest.sender.files import DicomFile
@@ -107,6 +109,8 @@ class Hasty:
                 out += event.pdu
             elif isinstance(event, Fragment):
                 self._take(event)
+            elif isinstance(event, ReleaseRequested):
+                association.release_response()
         return out
 
     def _take(self, fragment: Fragment) -> None:
@@ -126,15 +130,63 @@ class Hasty:
         writer.close()
 
 
+class Repeating(Hasty):
+    """A peer that takes the first file of an association, says so once more within the next, and refuses that."""
+
+    def _take(self, fragment: Fragment) -> None:
+        found, before = self._assembler.receive(fragment), self._request
+        if isinstance(found, MessageBegun):
+            assert isinstance(found.message, CStoreRequest)
+            self._request = found.message
+            if before is not None:
+                self._association.send_command(1, before.respond().encode())
+        elif fragment.is_last and before is not None:
+            status = 0x0000 if before.message_id == 1 else 0xA700
+            self._association.send_command(1, before.respond(status).encode())
+
+
+class Asking(Hasty):
+    """A peer that asks for a C-ECHO as soon as a data set begins, and refuses one that the answer comes within."""
+
+    _asked = False
+
+    def _take(self, fragment: Fragment) -> None:
+        begins = self._request is not None and not self._asked
+        try:
+            found = self._assembler.receive(fragment)
+        except RemoteProtocolError as fault:
+            self._association.abort(fault)
+            return
+        if isinstance(found, MessageBegun) and isinstance(found.message, CStoreRequest):
+            self._request = found.message
+        elif isinstance(found, MessageBegun):
+            assert isinstance(found.message, CEchoResponse)
+            assert self._request is not None
+            self._association.send_command(1, self._request.respond().encode())
+        elif begins:
+            self._asked = True
+            self._association.send_command(1, CEchoRequest(7, CT).encode())
+
+
 @asynccontextmanager
-async def hasty(*, after: str) -> AsyncIterator[int]:
+async def hasty(*, after: str, peer: type[Hasty] = Hasty) -> AsyncIterator[int]:
     """Listens; each association is a new one."""
-    server = await asyncio.start_server(lambda *streams: Hasty(after).accept(*streams), "127.0.0.1", 0)
+    server = await asyncio.start_server(lambda *streams: peer(after).accept(*streams), "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         await server.wait_closed()
+
+
+def written(folder: Path, size: int) -> list[DicomFile]:
+    """Four files to send."""
+    files = []
+    for number in range(4):
+        path = folder / str(number)
+        path.write_bytes(data_set := ct_data_set(f"1.2.{number}", size))
+        files.append(DicomFile(path, CT, f"1.2.{number}", EXPLICIT, 0, len(data_set)))
+    return files
 
 
 def opened_in(folder: Path) -> list[Path]:
@@ -150,12 +202,7 @@ def opened_in(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("after", ["acceptance", "response", "early response"])
 async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: str) -> None:
     """It costs what it must: what was answered counts, the next file has another association, and nothing is a defect."""
-    files = []
-    for number in range(4):
-        path = tmp_path / str(number)
-        size = 4 * len(PIECE) if after == "early response" else 2048
-        path.write_bytes(data_set := ct_data_set(f"1.2.{number}", size))
-        files.append(DicomFile(path, CT, f"1.2.{number}", EXPLICIT, 0, len(data_set)))
+    files = written(tmp_path, 4 * len(PIECE) if after == "early response" else 2048)
     summary = Summary()
     async with hasty(after=after) as port:
         await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
@@ -166,6 +213,28 @@ async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: 
         for _, why in summary.failures
         if "ended: the peer sent A-ABORT" not in why and "not tried" not in why
     ]
+
+
+@asynchronous
+async def test_an_answer_to_another_request_is_none(tmp_path: Path) -> None:
+    """A second response to the file before, as from a peer that repeats itself, makes none of a file that is refused."""
+    summary = Summary()
+    async with hasty(after="", peer=Repeating) as port:
+        await send_files(
+            peer(port), written(tmp_path, 2048), summary, associations=1, progress=lambda _: None
+        )
+    assert [file.path.name for file in summary.stored] == ["0", "2"]
+    assert {why for _, why in summary.failures} == {"the peer answered another request"}
+
+
+@asynchronous
+async def test_no_answer_comes_within_a_data_set(tmp_path: Path) -> None:
+    """PS3.8 Annex E: what a peer asks while an instance is sent to it is answered behind the instance."""
+    summary = Summary()
+    async with hasty(after="", peer=Asking) as port:
+        files = written(tmp_path, 4 * len(PIECE))[:1]
+        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    assert (summary.sent, summary.failures) == (1, [])
 
 
 async def endless() -> AsyncIterator[memoryview]:
