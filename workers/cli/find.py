@@ -34,13 +34,31 @@ _HEADINGS = ("SOP Instance UID", "place", "committed", "source", "received (UTC)
 WAITING = "waiting"  # received, and not yet at a place
 
 
+def _significant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A value of LO or SH as the ledger has it: spaces around it are not significant (PS3.5 6.2).
+
+    Raises:
+        click.BadParameter: the terminal's encoding is not ours.
+    """
+    if value is None:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("not UTF-8") from None
+    return value.strip(" ")
+
+
 @click.command()
 @click.option("--sop", callback=checked_uid, metavar="UID", help="SOP Instance UID.")
 @click.option("--study", callback=checked_uid, metavar="UID", help="Study Instance UID.")
-@click.option("--accession", metavar="N", help="Accession Number.")
-@click.option("--patient", metavar="ID", help="Patient ID.")
+@click.option("--accession", callback=_significant, metavar="N", help="Accession Number.")
+@click.option("--patient", callback=_significant, metavar="ID", help="Patient ID.")
 @click.option(
-    "--issuer", metavar="NAME", help="Of the Patient ID, (0010,0021); else all that it can be within."
+    "--issuer",
+    callback=_significant,
+    metavar="NAME",
+    help="Of the Patient ID, (0010,0021); else all that it can be within.",
 )
 @data_settings
 @json_option

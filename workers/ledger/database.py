@@ -29,8 +29,9 @@ def open_database(settings: Settings, *, remake: bool = False) -> Engine:
     engine = _postgresql(settings) if settings.ledger.database else _sqlite(settings)
     for attempt in range(_TRIES):
         try:
-            with clear_errors(), engine.begin() as connection:
-                _make_tables(connection, remake=remake)
+            if not _is_made(engine):
+                with clear_errors(), engine.begin() as connection:
+                    _make_tables(connection, remake=remake)
         except LedgerUnavailable:
             if attempt + 1 == _TRIES:
                 engine.dispose()
@@ -69,6 +70,14 @@ def clear_errors() -> Iterator[None]:
         ) from None
     except SQLAlchemyError as error:
         raise LedgerUnavailable(f"the ledger's database cannot be used ({type(error).__name__})") from None
+
+
+def _is_made(engine: Engine) -> bool:
+    """Whether the tables are there and this release's; who only asks waits for nobody who writes."""
+    with reading(engine) as connection:
+        if not inspect(connection).has_table(ledger.name):
+            return False
+        return connection.execute(select(ledger.c.version)).scalar() == SCHEMA
 
 
 def _make_tables(connection: Connection, *, remake: bool) -> None:
