@@ -13,6 +13,14 @@ from workers.ledger.tables import ALL, FATES, SCHEMA, ledger, metadata
 _BUSY: Final = 60.0  # seconds that one who writes waits for another
 _TRIES: Final = 3  # several processes may make the tables at the same time
 _READING: Final = "ledger_reading"
+# Of libpq: a server that is gone without a word, as with its machine, is given up within a minute, not after the kernel's two hours.
+_PATIENCE: Final[dict[str, Any]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class LedgerUnavailable(Exception):  # noqa: N818 - named for the fact
@@ -124,7 +132,8 @@ def _postgresql(settings: Settings) -> Engine:
     if password:
         url = url.set(password=password)
     try:
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+        return create_engine(url, pool_pre_ping=True, connect_args=patience)
     except ImportError:
         raise LedgerUnavailable(
             "ledger.database needs psycopg: pip install 'dicom-ingest[postgresql]'"
