@@ -11,6 +11,7 @@ from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.pseudonyms import Pseudonyms
+from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
@@ -211,8 +212,8 @@ def _shard(key: str) -> str:
 
 
 def _located(fate: Fate, stores: Stores) -> Fate:
-    """With the store that has its shard now, which `shards rebalance` may have changed, and the path there."""
-    if not fate.shard:
+    """With the store that has its shard now, which `shards rebalance` may have changed, and the path there, if it is there."""
+    if not fate.shard or fate.place == Place.DISCARDED:
         return fate
     key = parse_key(fate.key)
     store = stores.of(key)
@@ -232,7 +233,7 @@ def _print(fates: Sequence[Fate]) -> None:
             fate.source if fate.source != OTHER else fate.calling_ae_title,
             fate.received_at,
             str(fate.bytes),
-            fate.path or fate.key,
+            "-" if fate.place == Place.DISCARDED else fate.path or fate.key,
         ]
         for fate in fates
     ]

@@ -12,6 +12,7 @@ from workers.ledger.tables import ALL, FATES, SCHEMA, ledger, metadata
 
 _BUSY: Final = 60.0  # seconds that one who writes waits for another
 _TRIES: Final = 3  # several processes may make the tables at the same time
+_DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _READING: Final = "ledger_reading"
 # Of libpq: a server that is gone without a word, as with its machine, is given up within a minute, not after the kernel's two hours.
 _PATIENCE: Final[dict[str, Any]] = {
@@ -70,14 +71,22 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        kind = type(error.orig).__name__
-        raise LedgerUnavailable(f"the ledger's database does not answer now ({kind})") from None
+        raise LedgerUnavailable(f"the ledger's database does not answer now ({_kind(error)})") from None
     except DBAPIError as error:
-        raise LedgerUnavailable(
-            f"the ledger's database refuses a statement ({type(error.orig).__name__})"
-        ) from None
+        kind = _kind(error)
+        if kind.startswith(_DAMAGED):
+            raise LedgerUnavailable(
+                f"the ledger's database is damaged ({kind}): stop its processes, remove DATA/ledger, "
+                "then `dicom-ingest ledger rebuild`"
+            ) from None
+        raise LedgerUnavailable(f"the ledger's database refuses a statement ({kind})") from None
     except SQLAlchemyError as error:
         raise LedgerUnavailable(f"the ledger's database cannot be used ({type(error).__name__})") from None
+
+
+def _kind(error: DBAPIError) -> str:
+    """SQLite's own name, as SQLITE_FULL, or the driver's class."""
+    return str(getattr(error.orig, "sqlite_errorname", "")) or type(error.orig).__name__
 
 
 def _is_made(engine: Engine) -> bool:
