@@ -2,6 +2,9 @@
 
 import asyncio
 import datetime as dt
+import json
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -104,3 +107,14 @@ def test_a_key_of_which_too_little_is_left_is_named(data: Path, left: str) -> No
         1,
         f"Error: {data / 'ledger.key'}: it has no key of at least 32 characters\n",
     )
+
+
+def test_warnings_are_not_in_the_answer(data: Path) -> None:
+    """A script reads JSON also where a record is damaged, or the command itself is the one that finds an alarm."""
+    moves = data / "store" / "moves" / "000"
+    moves.mkdir(parents=True)
+    (moves / f"{1:032x}.json").write_bytes(b"{")
+    command = [sys.executable, "-m", "ingest", "find", "--sop", "1.2.3.1", "--json", "--data", str(data)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [one["place"] for one in json.loads(done.stdout)] == ["stored"]
+    assert "a move record is damaged" in done.stderr
