@@ -37,9 +37,10 @@ class RestartPolicy:
 
     def ended(self, code: int, *, lived: float, ready: bool) -> Restart | GiveUp:
         """What follows from an end with ``code`` after ``lived`` seconds, in which it was ``ready`` or not."""
-        if code == EXIT_USAGE:
-            return GiveUp(EXIT_USAGE, "its settings are refused")
         self._was_ready |= ready
+        # One that was ready had settings that are right: somebody is about to change the file, and the others run.
+        if code == EXIT_USAGE and not self._was_ready:
+            return GiveUp(EXIT_USAGE, "its settings are refused")
         if lived >= STEADY:
             self._failures = self._successes = 0
         self._failures += 1

@@ -1,6 +1,7 @@
 """Run everything on this machine: one receiver, its workers and the ledger, supervised."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
@@ -38,12 +39,10 @@ def serve(config: Path | None, **flags: Unpack[ServeFlags]) -> None:
     """
     settings = settings_or_exit(config, serve_flags(flags)).settings
     configure_telemetry(settings.telemetry, "serve")
-    try:
-        make_run_folder(settings.data)
-    except OSError as error:
-        raise click.ClickException(f"data folder {settings.data}: {error.strerror}") from None
-    with _exclusive(settings.data):
+    with contextlib.ExitStack() as held:
         try:
+            make_run_folder(settings.data)
+            held.enter_context(_exclusive(settings.data))
             own = announce(settings.data, "serve")
         except OSError as error:
             raise click.ClickException(f"data folder {settings.data}: {error.strerror}") from None

@@ -12,6 +12,7 @@ import click
 
 from ingest.contract.settings_base import host_and_port
 from ingest.contract.settings_sources import CONFIG_VARIABLE, LoadedSettings, WrongSettings, load_settings
+from ingest.contract.telemetry import configure_command
 
 R = TypeVar("R")
 
@@ -106,6 +107,8 @@ def data_settings(command: Callable[..., R]) -> Callable[..., R]:
     @data_option
     @functools.wraps(command)
     def with_settings(config: Path | None, data: Path | None, **parameters: object) -> R:
-        return command(settings_or_exit(config, {"data": data}).settings, **parameters)
+        settings = settings_or_exit(config, {"data": data}).settings
+        configure_command(settings.telemetry)
+        return command(settings, **parameters)
 
     return with_settings

@@ -146,22 +146,22 @@ def _read_key(settings: Settings) -> bytes:
     if not key and ledger.key_file:
         key = _key_in(Path(ledger.key_file))
     if not key and settings.log.kind == "spool":
-        key = _own_key(settings.data / "ledger.key").encode()
+        key = _own_key(settings.data / "ledger.key")
     return hashlib.sha512(key).digest() if len(key) > _LONGEST_KEY else key
 
 
 def _key_in(path: Path) -> bytes:
-    """An administrator's key, which may be any bytes; too few of them hide nobody."""
+    """A key, an administrator's of any bytes; too few of them hide nobody, and are what is left of a file."""
     key = path.read_bytes().strip()
     if len(key) < LEAST_KEY:
         raise OSError(errno.EINVAL, f"it has no key of at least {LEAST_KEY} characters", str(path))
     return key
 
 
-def _own_key(path: Path) -> str:
+def _own_key(path: Path) -> bytes:
     """The key in a data folder, made once: several processes may want to at the same time."""
     with contextlib.suppress(FileNotFoundError):
-        return path.read_text().strip()
+        return _key_in(path)
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -175,4 +175,4 @@ def _own_key(path: Path) -> str:
         sync_folder(path.parent)
     finally:
         temporary.unlink()
-    return path.read_text().strip()
+    return _key_in(path)

@@ -7,6 +7,7 @@ characters are escaped, and the message of a foreign exception, which may quote 
 
 import sys
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -23,6 +24,20 @@ _OUR_PACKAGES: Final = ("ingest.", "workers.")
 
 def configure_telemetry(settings: TelemetrySettings, process: str) -> None:
     """Set up structlog for this process; ``process`` names it in each event: receiver, worker-0, serve."""
+    _configure(settings, structlog.WriteLoggerFactory(file=sys.stderr), cache=True)
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def configure_command(settings: TelemetrySettings) -> None:
+    """Set up structlog for a command, whose answer is on standard output: by default warnings would be in its JSON."""
+    if not structlog.is_configured():
+        _configure(settings, lambda *_: structlog.WriteLogger(sys.stderr), cache=False)
+
+
+def _configure(
+    settings: TelemetrySettings, factory: Callable[..., structlog.WriteLogger], *, cache: bool
+) -> None:
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -39,11 +54,9 @@ def configure_telemetry(settings: TelemetrySettings, process: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=factory,
+        cache_logger_on_first_use=cache,
     )
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(process=process)
 
 
 def bound_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -128,6 +128,12 @@ def asked(data: Path, folder: Path) -> None:
     assert withins == {"issuer NORTH", "ae UNKNOWN"}  # one number of two sources is not one person
     north = run(data, "find", "--patient", str(image.PatientID), "--issuer", "NORTH", "--json").json
     assert {one["study_instance_uid"] for one in north} == {study}
+    padded = f" {image.PatientID}  "
+    assert run(data, "find", "--patient", padded, "--json").json == by_patient
+    assert run(data, "find", "--patient", padded, "--issuer", "NORTH ", "--json").json == north
+    assert run(data, "find", "--patient", "  ").code == 2
+    latin_1 = run(data, "find", "--patient", os.fsdecode(b"M\xfcller"))
+    assert (latin_1.code, "not UTF-8" in latin_1.err) == (2, True)
     assert run(data, "find", "--patient", "nobody").code == 1
     assert run(data, "find", "--patient", "x", "--study", study).code == 2
     assert run(data, "find", "--study", "../x").code == 2

@@ -10,6 +10,14 @@ def test_wrong_settings_end_at_once() -> None:
     assert RestartPolicy().ended(2, lived=1, ready=False) == GiveUp(2, "its settings are refused")
 
 
+def test_wrong_settings_of_a_child_that_was_ready_end_nothing() -> None:
+    """Somebody is about to change the file, as a worker crashes: the others go on, and it is back once the file is right."""
+    policy = RestartPolicy()
+    assert isinstance(policy.ended(-9, lived=100, ready=True), Restart)
+    delays = [policy.ended(2, lived=1, ready=False) for _ in range(2000)]
+    assert delays[-1] == Restart(MAXIMUM_DELAY)
+
+
 def test_child_that_was_never_ready_gets_three_starts() -> None:
     """A port in use or a damaged installation is reported, not retried for ever."""
     policy = RestartPolicy()

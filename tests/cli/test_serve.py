@@ -17,6 +17,8 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
 
+SETTINGS = "settings.toml"
+
 
 def running(data: Path) -> dict[str, Running]:
     return {found.name: found for found in running_processes(data)}
@@ -36,7 +38,10 @@ def answers(pipeline: Pipeline) -> bool:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    with Pipeline(tmp_path_factory.mktemp("serve") / "data", workers=2) as started:
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / SETTINGS).touch()
+    environment = {"DICOM_INGEST_CONFIG": str(folder / SETTINGS)}
+    with Pipeline(folder / "data", workers=2, environment=environment) as started:
         yield started
         assert started.stop() == 0
     assert running(started.data) == {}
@@ -79,6 +84,31 @@ def test_killed_child_is_replaced(pipeline: Pipeline, name: str) -> None:
         other: before[other] for other in before if other != name
     }
     until(lambda: answers(pipeline))
+
+
+def test_child_killed_while_its_settings_are_changed_returns(pipeline: Pipeline) -> None:
+    """A worker ends while the file is half-written: the receiver goes on, and the worker is back when the file is whole."""
+    before, settings = running(pipeline.data), pipeline.data.parent / SETTINGS
+    settings.write_text("[receiver")
+    os.kill(before["worker-0"].pid, signal.SIGKILL)
+    until(lambda: re.search(r'"worker-0", "pid": \d+, "code": 2', pipeline.log.read_text()))
+    assert answers(pipeline)
+    settings.write_text("")
+    until(all_running(pipeline.data, 2))
+    assert running(pipeline.data)["receiver"] == before["receiver"]
+
+
+def test_lock_that_cannot_be_had_is_reported(tmp_path: Path) -> None:
+    """As on a disk that has been mounted read-only: one line, no traceback."""
+    data = tmp_path / "data"
+    (data / "run" / "serve.lock").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ingest", "serve", "--data", str(data)],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, f"Error: data folder {data}: Is a directory\n")
 
 
 def test_killed_supervisor_takes_everything_with_it(pipeline: Pipeline) -> None:

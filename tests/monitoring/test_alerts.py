@@ -79,20 +79,34 @@ FIRES = {
     "DicomIngestLedgerLost": {"ledger_lost_total": "0+1x150"},
     "DicomIngestCommitmentOld": {"commitment_oldest_seconds": "8000+60x150"},
 }  # fmt: skip
-# What happens once and for the first time begins its series at 1, after a process has shown none of it for an hour and more.
+STAYS = {"process_start_time_seconds": "9+0x150"}
+# What happens once and for the first time begins its series at 1, after a process has shown none of it for an hour and more, or as
+# soon as a process is there. What a ledger finds at its start is in its number before anybody has seen another.
 FIRST = {
     "DicomIngestUnknownSources": {
-        'placed_instances_total{source="(other)",place="quarantined",reason="unknown-source"}': "_x100 1+0x50"
+        'placed_instances_total{source="(other)",place="quarantined",reason="unknown-source"}': "_x100 1+0x50",
+        **STAYS,
     },
     "DicomIngestQuarantine": {
-        'placed_instances_total{source="ct-1",place="quarantined",reason="truncated"}': "_x100 1+0x50"
+        'placed_instances_total{source="ct-1",place="quarantined",reason="truncated"}': "_x100 1+0x50",
+        **STAYS,
     },
     "DicomIngestConflicts": {
-        'placed_instances_total{source="ct-1",place="conflict",reason="pixels"}': "_x100 1+0x50"
+        'placed_instances_total{source="ct-1",place="conflict",reason="pixels"}': "_x100 1+0x50",
+        **STAYS,
     },
-    "DicomIngestUnproved": {'transcodes_total{result="unproved"}': "_x100 1+0x50"},
+    "DicomIngestUnproved": {'transcodes_total{result="unproved"}': "_x100 1+0x50", **STAYS},
+}
+BORN = {
+    "DicomIngestQuarantine": {
+        'placed_instances_total{source="ct-1",place="quarantined",reason="truncated"}': "_x100 1+0x50",
+        "process_start_time_seconds": "_x99 5940+0x50",
+    },
+    "DicomIngestLedgerAlarm": {'ledger_alarms_total{reason="study-of-two-patients"}': "3+0x20 _x80 4+0x50"},
+    "DicomIngestLedgerLost": {"ledger_lost_total": "0+0x20 _x80 1+0x50"},
 }
 CALM = {
+    "process_start_time_seconds": "9+0x150",
     "ready": "1+0x150",
     "log_refusing": "0+0x150",
     'received_instances_total{source="ct-1",outcome="acknowledged"}': "0+9x11000",
@@ -121,6 +135,24 @@ CALM = {
     'ledger_alarms_total{reason="series-in-two-studies"}': "3+0x150",
     "ledger_behind_seconds": "1+0x150",
     "ledger_lost_total": "2+0x150",
+}
+
+# The same where Prometheus itself was away for a quarter of an hour, an hour ago.
+UNWATCHED = dict.fromkeys(
+    (
+        'placed_instances_total{source="(other)",place="quarantined",reason="unknown-source"}',
+        'placed_instances_total{source="ct-1",place="quarantined",reason="seal"}',
+        'placed_instances_total{source="ct-1",place="conflict",reason="pixels"}',
+        'transcodes_total{result="unproved"}',
+        'ledger_alarms_total{reason="series-in-two-studies"}',
+        "ledger_lost_total",
+        "process_start_time_seconds",
+    ),
+    "7+0x50 _x16 7+0x90",
+)
+# A source that has sent all of its day between two looks of Prometheus, the first after a restart of the receiver.
+RESTARTED = {
+    'received_instances_total{source="ct-1",outcome="acknowledged"}': "0+9x300 2700+0x9380 _x400 300+0x500"
 }
 
 
@@ -164,7 +196,7 @@ def test_each_rule_is_whole(rule: dict[str, Any]) -> None:
     names = sample_names()
     used = METRIC.findall(rule["expr"])
     assert used
-    known = {"instance", "le"}
+    known = {"instance", "job", "le"}
     for name, matchers in used:
         assert name in names, name
         known |= set(names[name].labels)
@@ -225,8 +257,9 @@ def test_each_rule_has_a_case_that_fires() -> None:
 def series(values: dict[str, str]) -> Iterator[dict[str, str]]:
     for name, numbers in values.items():
         bare, brace, labels = name.partition("{")
+        prefix = "" if bare.startswith("process_") else PREFIX
         yield {
-            "series": f'{PREFIX}{bare}{{instance="host:11120"{"," if brace else "}"}{labels}',
+            "series": f'{prefix}{bare}{{job="dicom",instance="host:11120"{"," if brace else "}"}{labels}',
             "values": numbers,
         }
 
@@ -236,7 +269,7 @@ def test_rules_fire_and_are_calm(tmp_path: Path) -> None:
     """By Prometheus's own judgement: each fires in its case, and none on a calm day."""
     assert PROMTOOL is not None, "install Debian's package prometheus"
     cases = []
-    for name, values in [*FIRES.items(), *FIRST.items()]:
+    for name, values in [*FIRES.items(), *FIRST.items(), *BORN.items()]:
         minute = 7 * 24 * 60 + 180 if name == "DicomIngestSourceSilent" else 120
         query = f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) > bool 0'
         cases.append(
@@ -254,6 +287,9 @@ def test_rules_fire_and_are_calm(tmp_path: Path) -> None:
         for minute in (120, 149)
     ]
     cases.append({"interval": "1m", "input_series": list(series(CALM)), "alert_rule_test": calm})
+    cases.append({"interval": "1m", "input_series": list(series(UNWATCHED)), "alert_rule_test": calm[:-1:2]})
+    quiet = {"eval_time": f"{7 * 24 * 60 + 240}m", "alertname": "DicomIngestSourceSilent", "exp_alerts": []}
+    cases.append({"interval": "1m", "input_series": list(series(RESTARTED)), "alert_rule_test": [quiet]})
     file = tmp_path / "alerts_test.yaml"
     file.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": cases}))
     for command in (["check", "rules", str(RULES)], ["test", "rules", str(file)]):

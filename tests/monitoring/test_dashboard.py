@@ -23,6 +23,14 @@ VARIABLES = {"instance", "source", "datasource", "__rate_interval"}
 PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
 UNITS = {"short", "s", "ops", "Bps", "bytes", "percentunit"}
 WIDTH = 24
+# Panels of a day, a series of each, and what they say of one that was at 3 until it was gone a day ago, and came back at 7.
+DAYS = {
+    "In quarantine, 24 h": ("dicom_ingest_placed_instances_total", ',place="quarantined"', 7),
+    "Conflicts, 24 h": ("dicom_ingest_placed_instances_total", ',place="conflict"', 7),
+    "Ledger alarms, 24 hours": ("dicom_ingest_ledger_alarms_total", ',reason="study-of-two-patients"', 4),
+    "The last 24 hours by source": ("dicom_ingest_received_instances_total", ',outcome="acknowledged"', 7),
+    "Not taken or kept apart, 24 hours": ("dicom_ingest_placed_instances_total", ',place="conflict"', 7),
+}
 PROMTOOL = shutil.which("promtool")
 
 
@@ -66,7 +74,7 @@ def test_metrics_labels_and_values_exist(expression: str) -> None:
             if not value.startswith("$"):
                 assert set(value.split("|")) <= VALUES[label], (label, value)
         if name.endswith("_total") and "label_values" not in expression:
-            assert re.search(rf"(rate|increase)\({name}", expression), name
+            assert re.search(rf"(rate|increase|_over_time)\({name}", expression), name
         if name.endswith("_bucket"):
             assert "histogram_quantile" in expression
     for labels in GROUPING.findall(expression):
@@ -112,20 +120,59 @@ def test_the_component_makes_it_a_config_map() -> None:
     )  # of 1 MiB that a ConfigMap may have, with kubectl's copy in an annotation
 
 
+def chosen(expression: str) -> str:
+    """With all variables set to all."""
+    for variable, value in {"$__rate_interval": "5m", "$instance": ".*", "$source": ".*"}.items():
+        expression = expression.replace(variable, value)
+    return expression
+
+
+def promtool(tmp_path: Path, command: str, document: dict[str, Any]) -> None:
+    assert PROMTOOL is not None, "install Debian's package prometheus"
+    file = tmp_path / "rules.yaml"
+    file.write_text(json.dumps(document))
+    done = subprocess.run(
+        [PROMTOOL, command, "rules", str(file)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.servers
 def test_expressions_are_promql(tmp_path: Path) -> None:
     """By Prometheus's own parser."""
-    assert PROMTOOL is not None, "install Debian's package prometheus"
-    values = {"$__rate_interval": "5m", "$instance": ".*", "$source": ".*"}
-    rules = []
-    for number, expression in enumerate(one for one in expressions() if "label_values" not in one):
-        text = expression
-        for variable, value in values.items():
-            text = text.replace(variable, value)
-        rules.append({"record": f"panel:{number}", "expr": text})
-    file = tmp_path / "rules.yaml"
-    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
-    done = subprocess.run(
-        [PROMTOOL, "check", "rules", str(file)], capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    found = [chosen(one) for one in expressions() if "label_values" not in one]
+    rules = [{"record": f"panel:{number}", "expr": one} for number, one in enumerate(found)]
+    promtool(tmp_path, "check", {"groups": [{"name": "dashboard", "rules": rules}]})
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("title", DAYS)
+def test_a_day_has_the_first_of_each_series(tmp_path: Path, title: str) -> None:
+    """Also of a process that began and ended within it; and not what is older, where Prometheus was away a day ago."""
+    (panel,) = [panel for panel in SHOWN if panel["title"] == title]
+    (target,) = panel["targets"]
+    expression = f"sum({chosen(target['expr'])})"
+    name, labels, counted = DAYS[title]
+
+    def case(values: dict[str, str], expected: int) -> dict[str, Any]:
+        series = [
+            {
+                "series": f'{metric}{{instance="a",job="dicom"{"" if metric.startswith("process") else labels}}}',
+                "values": numbers,
+            }
+            for metric, numbers in values.items()
+        ]
+        asked = {"expr": expression, "eval_time": "50h", "exp_samples": [{"labels": "{}", "value": expected}]}
+        return {"interval": "1m", "input_series": series, "promql_expr_test": [asked]}
+
+    stays = {"process_start_time_seconds": "9+0x3000"}
+    cases = [
+        case({name: "3+0x1000 _x1500 7+0x600", **stays}, counted),
+        case({name: "7+0x1540 _x40 7+0x1500", "process_start_time_seconds": "9+0x1540 _x40 9+0x1500"}, 0),
+    ]
+    if "ledger" not in name:
+        begun = {name: "_x2500 7+0x100", "process_start_time_seconds": "_x2490 149400+0x110"}
+        cases += [case({name: "_x2500 7+0x600", **stays}, 7), case(begun, 7)]
+    if "> 0" in expression:
+        del cases[1]
+    promtool(tmp_path, "test", {"rule_files": [], "evaluation_interval": "1m", "tests": cases})

@@ -11,6 +11,7 @@ from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import InvalidIdentifier
 from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.pseudonyms import Pseudonyms
+from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
@@ -34,13 +35,31 @@ _HEADINGS = ("SOP Instance UID", "place", "committed", "source", "received (UTC)
 WAITING = "waiting"  # received, and not yet at a place
 
 
+def _significant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A value of LO or SH as the ledger has it: spaces around it are not significant (PS3.5 6.2).
+
+    Raises:
+        click.BadParameter: the terminal's encoding is not ours.
+    """
+    if value is None:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("not UTF-8") from None
+    return value.strip(" ")
+
+
 @click.command()
 @click.option("--sop", callback=checked_uid, metavar="UID", help="SOP Instance UID.")
 @click.option("--study", callback=checked_uid, metavar="UID", help="Study Instance UID.")
-@click.option("--accession", metavar="N", help="Accession Number.")
-@click.option("--patient", metavar="ID", help="Patient ID.")
+@click.option("--accession", callback=_significant, metavar="N", help="Accession Number.")
+@click.option("--patient", callback=_significant, metavar="ID", help="Patient ID.")
 @click.option(
-    "--issuer", metavar="NAME", help="Of the Patient ID, (0010,0021); else all that it can be within."
+    "--issuer",
+    callback=_significant,
+    metavar="NAME",
+    help="Of the Patient ID, (0010,0021); else all that it can be within.",
 )
 @data_settings
 @json_option
@@ -193,8 +212,8 @@ def _shard(key: str) -> str:
 
 
 def _located(fate: Fate, stores: Stores) -> Fate:
-    """With the store that has its shard now, which `shards rebalance` may have changed, and the path there."""
-    if not fate.shard:
+    """With the store that has its shard now, which `shards rebalance` may have changed, and the path there, if it is there."""
+    if not fate.shard or fate.place == Place.DISCARDED:
         return fate
     key = parse_key(fate.key)
     store = stores.of(key)
@@ -214,7 +233,7 @@ def _print(fates: Sequence[Fate]) -> None:
             fate.source if fate.source != OTHER else fate.calling_ae_title,
             fate.received_at,
             str(fate.bytes),
-            fate.path or fate.key,
+            "-" if fate.place == Place.DISCARDED else fate.path or fate.key,
         ]
         for fate in fates
     ]

@@ -12,7 +12,16 @@ from workers.ledger.tables import ALL, FATES, SCHEMA, ledger, metadata
 
 _BUSY: Final = 60.0  # seconds that one who writes waits for another
 _TRIES: Final = 3  # several processes may make the tables at the same time
+_DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _READING: Final = "ledger_reading"
+# Of libpq: a server that is gone without a word, as with its machine, is given up within a minute, not after the kernel's two hours.
+_PATIENCE: Final[dict[str, Any]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
 
 
 class LedgerUnavailable(Exception):  # noqa: N818 - named for the fact
@@ -29,8 +38,9 @@ def open_database(settings: Settings, *, remake: bool = False) -> Engine:
     engine = _postgresql(settings) if settings.ledger.database else _sqlite(settings)
     for attempt in range(_TRIES):
         try:
-            with clear_errors(), engine.begin() as connection:
-                _make_tables(connection, remake=remake)
+            if not _is_made(engine):
+                with clear_errors(), engine.begin() as connection:
+                    _make_tables(connection, remake=remake)
         except LedgerUnavailable:
             if attempt + 1 == _TRIES:
                 engine.dispose()
@@ -61,14 +71,30 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        kind = type(error.orig).__name__
-        raise LedgerUnavailable(f"the ledger's database does not answer now ({kind})") from None
+        raise LedgerUnavailable(f"the ledger's database does not answer now ({_kind(error)})") from None
     except DBAPIError as error:
-        raise LedgerUnavailable(
-            f"the ledger's database refuses a statement ({type(error.orig).__name__})"
-        ) from None
+        kind = _kind(error)
+        if kind.startswith(_DAMAGED):
+            raise LedgerUnavailable(
+                f"the ledger's database is damaged ({kind}): stop its processes, remove DATA/ledger, "
+                "then `dicom-ingest ledger rebuild`"
+            ) from None
+        raise LedgerUnavailable(f"the ledger's database refuses a statement ({kind})") from None
     except SQLAlchemyError as error:
         raise LedgerUnavailable(f"the ledger's database cannot be used ({type(error).__name__})") from None
+
+
+def _kind(error: DBAPIError) -> str:
+    """SQLite's own name, as SQLITE_FULL, or the driver's class."""
+    return str(getattr(error.orig, "sqlite_errorname", "")) or type(error.orig).__name__
+
+
+def _is_made(engine: Engine) -> bool:
+    """Whether the tables are there and this release's; who only asks waits for nobody who writes."""
+    with reading(engine) as connection:
+        if not inspect(connection).has_table(ledger.name):
+            return False
+        return connection.execute(select(ledger.c.version)).scalar() == SCHEMA
 
 
 def _make_tables(connection: Connection, *, remake: bool) -> None:
@@ -115,7 +141,8 @@ def _postgresql(settings: Settings) -> Engine:
     if password:
         url = url.set(password=password)
     try:
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+        patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+        return create_engine(url, pool_pre_ping=True, connect_args=patience)
     except ImportError:
         raise LedgerUnavailable(
             "ledger.database needs psycopg: pip install 'dicom-ingest[postgresql]'"

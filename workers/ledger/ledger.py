@@ -5,9 +5,9 @@ position gone on.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from sqlalchemy import Connection, Engine, bindparam, text
@@ -137,7 +137,11 @@ def note_moves(connection: Connection, rows: list[Row]) -> None:
 
 def let_in(connection: Connection) -> list[Alarm]:
     """Within a transaction: hold what was let in of unknown sources against others; the alarms that it raises."""
-    uploads = connection.execute(_LET_IN).all()
+    return enter_relations(connection, connection.execute(_LET_IN).all())
+
+
+def enter_relations(connection: Connection, uploads: Sequence[Sequence[Any]]) -> list[Alarm]:
+    """Within a transaction: hold uploads against others; the alarms that it raises."""
     alarms: list[Alarm] = []
     for first in range(0, len(uploads), _UPLOADS):
         some = uploads[first : first + _UPLOADS]

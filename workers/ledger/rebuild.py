@@ -1,18 +1,33 @@
 """Rebuild: the ledger made anew, of what the logs still hold and of what the stores themselves tell.
 
-First the logs, which know all of an upload; then heads of objects, the lanes with their references, and the move
-records, for what has left the logs. A duplicate leaves nothing in a store, and what was discarded little: of those that
-have left the logs, the account of `status` alone knows the number.
+The logs know all of an upload; heads of objects, the lanes with their references, and the move records tell of what has
+left the logs. A duplicate leaves nothing in a store, and what was discarded little: of those that have left the logs, the
+account of `status` alone knows the number.
 
-All in one transaction: others see the old ledger until the new one is whole, and one that is interrupted changes nothing.
+First the stores, which takes hours where they are large: what they tell goes into a temporary table. Then all is made anew
+in one transaction: others see the old ledger until the new one is whole, and one that is interrupted changes nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Final, NamedTuple
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Row,
+    String,
+    Table,
+    bindparam,
+    select,
+    text,
+)
 
 from ingest.contract.identifiers import InvalidIdentifier
 from ingest.contract.records import Outcome, Place
@@ -20,12 +35,21 @@ from ingest.contract.settings import Settings
 from workers.dataset.payload import MemoryPayload
 from workers.dataset.subject import HEAD as SUBJECT_HEAD
 from workers.dataset.subject import Subject, read_subject
+from workers.errors import Reason
 from workers.ledger.consumer import move_rows
-from workers.ledger.database import clear_errors
+from workers.ledger.database import reading
 from workers.ledger.inserts import INSERT_INSTANCE, Insert, outcome_inserts
-from workers.ledger.ledger import Alarm, enter, let_in, note_moves, read_positions, take_batch
+from workers.ledger.ledger import (
+    Alarm,
+    enter,
+    enter_relations,
+    let_in,
+    note_moves,
+    read_positions,
+    take_batch,
+)
 from workers.ledger.logs import Logs
-from workers.ledger.tables import ALL
+from workers.ledger.tables import ALL, instances
 from workers.stages.deduplicate import stored_reason
 from workers.stages.outcome import Outcomes
 from workers.storage.lanes import Repeat, Settled, is_reference, repeats
@@ -40,6 +64,20 @@ _READS: Final = 8  # heads at a time
 _TOLD: Final = text("SELECT upload_id FROM instances WHERE upload_id IN :uploads").bindparams(
     bindparam("uploads", expanding=True)
 )
+_TOLD_BY_STORES: Final = Table(
+    "told_by_stores",
+    MetaData(),
+    Column("number", Integer, primary_key=True),
+    Column("upload_id", String, nullable=False),
+    Column("outcome", LargeBinary, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+_IN_ORDER: Final = select(_TOLD_BY_STORES).order_by(_TOLD_BY_STORES.c.number)
+# Not of unknown sources that are not let in: see `relation_inserts`.
+_KEPT: Final = text(
+    "SELECT upload_id, study_instance_uid, series_instance_uid, patient, patient_scope FROM instances "
+    "WHERE NOT (place = 'quarantined' AND reason = :unknown)"
+).bindparams(unknown=Reason.UNKNOWN_SOURCE.value)
 
 
 class Rebuilt(NamedTuple):
@@ -51,10 +89,17 @@ class Rebuilt(NamedTuple):
     moves: int
 
 
+class _Told(NamedTuple):
+    """An upload, as what is in a store tells of it."""
+
+    upload_id: str
+    outcome: Outcome
+
+
 class _Read(NamedTuple):
     """What one object of a store tells."""
 
-    inserts: list[Insert]
+    told: list[_Told]
     is_readable: bool
 
 
@@ -68,30 +113,61 @@ async def rebuild(
         Unavailable, WrongStores: a store.
         KafkaUnreachable, SpoolMismatch, OSError: the logs'.
     """
+    begun = time.time_ns()
     alarms: list[Alarm] = []
-    with clear_errors(), engine.begin() as connection:
-        for table in ALL:
-            connection.execute(table.delete())
-        records = _read_logs(connection, logs, alarms)
-        objects = unreadable = 0
-        pending: list[Insert] = []
-        async for read in _objects(stores, Outcomes(settings)):
-            objects += 1
-            unreadable += not read.is_readable
-            pending += read.inserts
-            if objects % _ROWS == 0:
-                alarms += enter(connection, _untold(connection, pending))
-                pending = []
-                progress(objects)
-        alarms += enter(connection, _untold(connection, pending))
+    with reading(engine) as store:
+        objects, unreadable = await _read_stores(store, stores, settings, progress)
         moves = list(move_rows(settings))
-        for first in range(0, len(moves), _ROWS):
-            note_moves(connection, moves[first : first + _ROWS])
-        alarms += let_in(connection)
-        _enter_moved(connection)
+        with engine.begin() as connection:
+            alarms += _empty(connection, begun)
+            records = _read_logs(connection, logs, alarms)
+            for rows in store.execute(_IN_ORDER, execution_options={"yield_per": _ROWS}).partitions():
+                alarms += enter(connection, _untold(connection, list(_inserts_of(rows))))
+            for first in range(0, len(moves), _ROWS):
+                note_moves(connection, moves[first : first + _ROWS])
+            alarms += let_in(connection)
+            _enter_moved(connection)
     for alarm in alarms:
         alarm.tell()
     return Rebuilt(records, objects, unreadable, len(moves))
+
+
+async def _read_stores(
+    connection: Connection, stores: Stores, settings: Settings, progress: Callable[[int], None]
+) -> tuple[int, int]:
+    """All that stores tell into the temporary table; how many objects that were, and how many unreadable."""
+    _TOLD_BY_STORES.create(connection)
+    objects = unreadable = 0
+    pending: list[dict[str, object]] = []
+    async for read in _objects(stores, Outcomes(settings)):
+        objects += 1
+        unreadable += not read.is_readable
+        pending += [
+            {"upload_id": told.upload_id, "outcome": msgspec.json.encode(told.outcome)} for told in read.told
+        ]
+        if objects % _ROWS == 0:
+            if pending:
+                connection.execute(_TOLD_BY_STORES.insert(), pending)
+            pending = []
+            progress(objects)
+    if pending:
+        connection.execute(_TOLD_BY_STORES.insert(), pending)
+    return objects, unreadable
+
+
+def _inserts_of(rows: Iterable[Row[Any]]) -> Iterator[Insert]:
+    for row in rows:
+        yield from outcome_inserts(row.upload_id, msgspec.json.decode(row.outcome, type=Outcome))
+
+
+def _empty(connection: Connection, begun: int) -> list[Alarm]:
+    """But for what was placed while the stores were read: it may have left the logs, and be in none of what was read."""
+    for table in ALL:
+        if table is instances:
+            connection.execute(table.delete().where(instances.c.placed_at < begun))
+        else:
+            connection.execute(table.delete())
+    return enter_relations(connection, connection.execute(_KEPT).all())
 
 
 def _read_logs(connection: Connection, logs: Logs, alarms: list[Alarm]) -> int:
@@ -141,23 +217,23 @@ async def _read(stores: Stores, listed: Listed, outcomes: Outcomes) -> _Read:
     manifest = head.manifest
     payload = MemoryPayload([memoryview(start.data)[head.size :]])
     subject = await asyncio.to_thread(read_subject, payload, manifest.transfer_syntax_uid)
-    inserts = list(_inserts(manifest, store, key, subject, outcomes))
+    told = [_told(manifest, store, key, subject, outcomes)]
     if key.area is not Area.OBJECTS:
-        for repeat in await repeats(store, key):
-            inserts += _inserts(_repeated(manifest, repeat), store, key, subject, outcomes)
-    return _Read(inserts, is_readable=True)
+        told += [
+            _told(_repeated(manifest, repeat), store, key, subject, outcomes)
+            for repeat in await repeats(store, key)
+        ]
+    return _Read(told, is_readable=True)
 
 
-def _inserts(
-    manifest: Manifest, store: ObjectStore, key: Key, subject: Subject, outcomes: Outcomes
-) -> list[Insert]:
+def _told(manifest: Manifest, store: ObjectStore, key: Key, subject: Subject, outcomes: Outcomes) -> _Told:
     """As the worker announced it."""
     place = counted_as(key)
     reason = stored_reason(manifest) if place is Place.STORED else manifest.reason
     outcome: Outcome = outcomes.of(
         manifest, Settled(place, reason, store.name, key), subject, manifest.findings
     )
-    return list(outcome_inserts(manifest.upload_id, msgspec.structs.replace(outcome, at=manifest.placed_at)))
+    return _Told(manifest.upload_id, msgspec.structs.replace(outcome, at=manifest.placed_at))
 
 
 def _repeated(entry: Manifest, repeat: Repeat) -> Manifest:

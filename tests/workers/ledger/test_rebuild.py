@@ -2,18 +2,27 @@
 
 import asyncio
 import shutil
+import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from ingest.contract.records import Place
+from ingest.contract.records import Outcome, Place
 from ingest.contract.spool.errors import SpoolMismatch
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
 from tests.support.ledger_runs import announcing, live, rebuilt
-from tests.support.ledgers import fates, rows, settings_of
+from tests.support.ledgers import fates, outcome, rows, settings_of
 from tests.support.placing import CORPUS, CT
+from tests.workers.ledger.test_ledger import recorded
+from workers.ledger.consumer import logs_of
+from workers.ledger.database import open_database
+from workers.ledger.ledger import Ledger
+from workers.ledger.logs import Batch
+from workers.ledger.rebuild import rebuild
+from workers.storage.stores import open_stores
 
 OTHER = data_set_bytes(CT).replace(b"CompressedSamples^CT1", b"CompressedSamples^CT2")
 THIRD = data_set_bytes(CT).replace(b"CompressedSamples^CT1", b"CompressedSamples^CT3")
@@ -135,6 +144,52 @@ def test_a_rebuild_that_fails_changes_nothing(tmp_path: Path) -> None:
     meta.write_bytes(whole)
     rebuilt(settings, ledger)
     assert fates(ledger) == kept
+    ledger.close()
+
+
+def test_others_write_while_stores_are_read(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may take hours: the ledger's process goes on, and what it enters meanwhile stays, though no store tells of it."""
+    monkeypatch.setattr("workers.ledger.rebuild._ROWS", 2)
+    monkeypatch.setattr("workers.ledger.database._BUSY", 1.0)
+    fill(tmp_path)
+    settings = settings_of(tmp_path, database)
+    ledger = live(settings)
+    kept = fates(ledger)
+    late: list[Outcome] = []
+
+    def meanwhile(objects: int) -> None:
+        late.append(
+            outcome(90 + objects, at=time.time_ns(), place=Place.DUPLICATE, patient=f"{objects:032x}")
+        )
+        record = recorded(late[-1], 90 + objects)
+        with closing(Ledger(open_database(settings))) as other:
+            assert other.take(Batch("gone", len(late) - 1, len(late), [record]))
+
+    with (
+        open_stores(settings.store_locations, settings.store) as stores,
+        closing(logs_of(settings)) as logs,
+    ):
+        asyncio.run(rebuild(ledger.engine, logs, stores, settings, meanwhile))
+    assert len(late) >= 2
+    again = fates(ledger)
+    assert [row for row in again if row in kept] == kept
+    assert len(again) == len(kept) + len(late)
+    # Of two patients: what is entered meanwhile is held against others, too.
+    assert {row["uid"] for row in rows(ledger, "SELECT uid FROM alarms")} >= {late[0].study_instance_uid}
+    ledger.close()
+
+
+def test_who_asks_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`find` and `report` open the ledger as a rebuild is under way."""
+    monkeypatch.setattr("workers.ledger.database._BUSY", 1.0)
+    fill(tmp_path)
+    ledger = live(settings_of(tmp_path, ""))
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM relations")
+        found = run(tmp_path, "find", "--sop", UID)
+    assert (found.code, "stored" in found.out) == (0, True), found.err
     ledger.close()
 
 
