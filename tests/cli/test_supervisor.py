@@ -209,7 +209,10 @@ def test_refused_settings_stop_everything(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
 
     async def scenario() -> None:
-        supervisor = Supervisor([folder.child("a", WAIT), folder.child("b", "sys.exit(2)")])
+        refused = folder.child("b", "sys.exit(2)")
+        # One that was ready once is started again.
+        refused.is_ready = lambda _: False
+        supervisor = Supervisor([folder.child("a", WAIT), refused])
         async with asyncio.timeout(60):
             assert await supervisor.run(lambda: None) == 2
         assert len(folder.starts("b")) == 1

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,10 +125,12 @@ class Hasty:
             self._association.abort()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(16384):
-                writer.write(self.answer(data))
-        writer.close()
+        try:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(16384):
+                    writer.write(self.answer(data))
+        finally:
+            writer.close()
 
 
 class Repeating(Hasty):
@@ -171,9 +174,16 @@ class Asking(Hasty):
 @asynccontextmanager
 async def hasty(*, after: str, peer: type[Hasty] = Hasty) -> AsyncIterator[int]:
     """Listens; each association is a new one."""
-    server = await asyncio.start_server(lambda *streams: peer(after).accept(*streams), "127.0.0.1", 0)
+    associations: list[asyncio.Task[None]] = []
+
+    def accept(*streams: Any) -> None:
+        associations.append(asyncio.create_task(peer(after).accept(*streams)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
+        # Whoever sends has left each; what ends here later would find the loop closed.
+        await asyncio.gather(*associations)
     finally:
         server.close()
         await server.wait_closed()
