@@ -56,6 +56,7 @@ class Ownership:
     partition: int
     offered: OffsetCheckpoint  # set by the event loop, read by the client's thread
     next_position: int
+    member: str  # who we were in the group then
     gone: bool = False
 
 
@@ -171,7 +172,9 @@ class KafkaPoller:
         try:
             self._keep_the_budget()
             reach(Failpoint.POLLING)
-            for place, records in self._poll().items():
+            polled = self._poll()
+            self._drop_what_others_had()
+            for place, records in polled.items():
                 # One that is not taken over yet will be read again from where its account says.
                 if place.partition in self._owned:
                     self._hand_out(self._owned[place.partition], records)
@@ -226,6 +229,23 @@ class KafkaPoller:
             self._is_paused = False
             self._consumer.resume(*self._consumer.paused())
 
+    @property
+    def _member(self) -> str:
+        """Who we are in the group; empty while it does not know us."""
+        member: str = self._consumer.group_metadata().member_id
+        return member
+
+    def _drop_what_others_had(self) -> None:
+        """Take over anew what we kept or were given while the group had put us out: it was another's meanwhile.
+
+        A member that learns so from its join alone is not told that it has lost anything (3.0.12).
+        """
+        member = self._member
+        stale = [number for number, ownership in self._owned.items() if member and ownership.member != member]
+        if stale:
+            self.taken(stale)
+            self._new |= {place.partition for place in self._consumer.assignment()} & set(stale)
+
     def _take_over_all(self) -> None:
         """Read the accounts of what is new to us, commit that we have started on them, and tell.
 
@@ -237,6 +257,7 @@ class KafkaPoller:
         places = [TopicPartition(self._topic, partition) for partition in sorted(self._new)]
         if not places:
             return
+        member = self._member
         timeout = int(1000 * _QUESTION)
         first = self._consumer.beginning_offsets(places, timeout_ms=timeout)
         ends = self._consumer.end_offsets(places, timeout_ms=timeout)
@@ -250,7 +271,7 @@ class KafkaPoller:
         for place, checkpoint in accounts.items():
             self._consumer.seek(place, checkpoint.low_water_mark)
             self._new.discard(place.partition)
-            ownership = Ownership(place.partition, checkpoint, checkpoint.low_water_mark)
+            ownership = Ownership(place.partition, checkpoint, checkpoint.low_water_mark, member)
             self._owned[place.partition] = ownership
             self._call(self._listening.on_taken, ownership, checkpoint, ends[place])
 
@@ -316,16 +337,18 @@ class KafkaPoller:
         self._new.update(partitions)
 
     def taken(self, partitions: Iterable[int]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """It has taken some; returns what may still be committed of them."""
+        """It has taken some; returns what may still be committed of them: not over what another has meanwhile."""
         offsets = {}
+        member = self._member
         for partition in partitions:
             self._new.discard(partition)
             ownership = self._owned.pop(partition, None)
             if ownership is not None:
                 ownership.gone = True
                 self._call(self._listening.on_gone, ownership)
-                place = TopicPartition(self._topic, partition)
-                offsets[place] = commit_of(given_back(ownership.offered))
+                if ownership.member == member:
+                    place = TopicPartition(self._topic, partition)
+                    offsets[place] = commit_of(given_back(ownership.offered))
         return offsets
 
     def lost(self, partitions: Iterable[int]) -> None:

@@ -357,6 +357,41 @@ def test_a_zombies_commit_is_refused(settings: Settings, publisher: Publisher) -
     asyncio.run(scenario())
 
 
+def test_who_comes_back_to_the_group_sets_no_mark_back(settings: Settings, publisher: Publisher) -> None:
+    """It was put out while brokers were out of its reach, and learns so from its next join alone: others went on meanwhile."""
+
+    async def scenario() -> None:
+        for uid in uids(40):
+            publisher.upload(uid, b"a")
+        publisher.flush()
+        zombie, heir = Member(settings), Member(settings)
+        await zombie.reader.start()
+        await until(lambda: len(zombie.entries) == 40, zombie)
+        consumer = zombie.reader._poller._consumer
+        consumer._coordinator._disable_heartbeat()
+        poll, consumer.poll = consumer.poll, lambda **_: {}
+        await heir.reader.start()
+        await until(lambda: len(heir.entries) == 40, heir)
+        await heir.commit()
+        marks = {number: committed(settings, number).low_water_mark for number in range(4)}
+        assert all(marks.values())
+        assert not zombie.dropped
+        consumer._coordinator.request_rejoin()
+        consumer.poll = poll
+        await until(
+            lambda: len(zombie.dropped) == 4 and len(zombie.owned) == len(heir.owned) == 2, zombie, heir
+        )
+        assert {number: committed(settings, number).low_water_mark for number in range(4)} == marks
+        # What it has now is as the other left it.
+        assert {
+            number: progress.checkpoint().low_water_mark for number, progress in zombie.owned.items()
+        } == {number: marks[number] for number in zombie.owned}
+        await heir.reader.close()
+        await zombie.reader.close()
+
+    asyncio.run(scenario())
+
+
 def test_who_was_put_out_of_the_group_claims_nothing(settings: Settings, publisher: Publisher) -> None:
     """It comes back together with another: what it has lost is shared out at once, and not kept for it by nobody."""
 
