@@ -147,10 +147,11 @@ class Connection(asyncio.BufferedProtocol):
             self._pump()
             if self._held:
                 self._association.keep_unread()
-            if self._meter is not None:
-                self._throttle(self._meter, nbytes)
-            elif self._association.state is State.AWAITING_ASSOCIATE_RQ:  # afterwards (Sta13) nothing is kept
+            # Afterwards (Sta13) nothing is kept.
+            if self._association.state is State.AWAITING_ASSOCIATE_RQ:
                 self._server.requesting(self, nbytes)
+        if self._meter is not None:
+            self._throttle(self._meter, nbytes)
 
     def eof_received(self) -> bool:
         """The peer will send no more: close."""
