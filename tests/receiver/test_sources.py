@@ -223,9 +223,9 @@ def test_what_comes_while_an_answer_is_due_counts_for_the_rate() -> None:
             rest = message[-8:]
             begun = time.monotonic()
             await scu.send(message[:-8])
-            for number in range(count):
+            for _ in range(count):
                 await scu.send(rest)
-                await until(lambda stored=number + 1: len(log.records) == stored)
+                await until(lambda: connection._held & Held.ANSWERING)
                 await scu.send(message[:-8])
                 await until(lambda: connection._spared or connection._held & Held.RATE)
                 log.acknowledge()
