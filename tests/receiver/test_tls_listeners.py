@@ -22,6 +22,7 @@ from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver import listeners
+from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.acceptance import Sent
@@ -324,6 +325,39 @@ def test_at_the_limit_of_handshakes_the_stalled_one_gives_way(
             assert len(handshakes) == 1
 
     loop.run(scenario())
+
+
+@pytest.mark.parametrize("setting", ["maximum_handshakes", "maximum_connections_per_address"])
+def test_connections_that_are_closed_before_tls_are_counted(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """As those without TLS are: the new one at a limit, and the stalled one that gives way."""
+    telemetry = Telemetry(Settings(data=tmp_path), ReceiverMetrics())
+    monkeypatch.setattr("ingest.receiver.handshakes._GIVES_WAY", 3600.0)
+
+    async def scenario() -> None:
+        limits = {"handshake_timeout": 120.0, setting: 1}
+        async with serving(MemoryLog(), site.listener(), telemetry=telemetry, **limits) as (port, server):
+            telemetry.refusals.start()
+            (handshakes,) = server.listeners._handshakes
+            stalled = await Scu.connect(port)
+            await until(lambda: len(handshakes) == 1)
+            newest = await Scu.connect(port)
+            assert await newest.reader.read() == b""
+            if setting == "maximum_handshakes":
+                monkeypatch.setattr("ingest.receiver.handshakes._GIVES_WAY", 0.0)
+                await associated(port, site.client())
+                assert await stalled.reader.read() == b""
+            await telemetry.refusals.close()
+
+    asyncio.run(scenario())
+    refusals = 1 + (setting == "maximum_handshakes")
+    found = [one for one in read_refusals(tmp_path) if one.refused == RefusalOf.CONNECTION]
+    assert sum(one.times for one in found) == refusals
+    assert found[0].address == HOST
+    assert setting in found[0].remedy
+    assert telemetry.metrics is not None
+    assert telemetry.metrics.connections_refused.values() == [((), refusals)]
 
 
 def test_a_receiver_that_stops_waits_for_no_handshake(site: Site, loop: asyncio.Runner) -> None:
