@@ -10,6 +10,7 @@ import subprocess
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver import listeners
+from ingest.receiver.credentials import Credentials
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
@@ -479,6 +481,36 @@ def test_a_bad_new_certificate_is_refused_and_the_old_one_stays(site: Site, tmp_
                 await associated(port, site.client())
 
     run(scenario())
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions bind."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_new_certificate_that_may_be_read_only_later_is_taken_then(site: Site) -> None:
+    """Copied by root and given to the receiver's user in a second step, with a look in between."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        own = (Path(folder) / "own.pem", Path(folder) / "own.key")
+        replaced(own, (site.certificate, site.key))
+        listener = site.listener(
+            certificate_file=str(own[0]), key_file=str(own[1]), client_certificate="none"
+        )
+        credentials = Credentials("outside", listener.model_copy(update={"client_ca_file": ""}))
+        before = credentials.context
+        replaced(own, site.authority.certificate("renewed"))
+        for file, mode in ((own[1], 0), (own[0], 0o644), (own[1], 0o644)):
+            file.chmod(mode)
+            with unprivileged():
+                credentials.refresh()
+        assert credentials.context is not before
 
 
 @pytest.mark.parametrize(
