@@ -147,10 +147,11 @@ class Connection(asyncio.BufferedProtocol):
             self._pump()
             if self._held:
                 self._association.keep_unread()
-            if self._meter is not None:
-                self._throttle(self._meter, nbytes)
-            elif self._association.state is State.AWAITING_ASSOCIATE_RQ:  # afterwards (Sta13) nothing is kept
+            # Afterwards (Sta13) nothing is kept.
+            if self._association.state is State.AWAITING_ASSOCIATE_RQ:
                 self._server.requesting(self, nbytes)
+        if self._meter is not None:
+            self._throttle(self._meter, nbytes)
 
     def eof_received(self) -> bool:
         """The peer will send no more: close."""
@@ -355,15 +356,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _message(self, begun: MessageBegun) -> None:
         message = begun.message
-        if isinstance(message, CStoreRequest) and begun.has_data_set:
-            context = self._association.contexts[begun.context_id]
-            assert self._grant is not None
-            receiving = self._server.storage.begin(
-                message, context, self._peer, self._grant, self._budget_freed
-            )
-            self._begin(begun, message, receiving)
-        elif isinstance(message, CStoreRequest):
-            self._send(begun.context_id, storage.without_data_set(message).encode())
+        if isinstance(message, CStoreRequest):
+            self._store(begun, message)
         elif isinstance(message, NActionRequest):
             self._action(begun, message)
         elif isinstance(message, CEchoRequest | UnknownRequest):
@@ -379,6 +373,20 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         self._request, self._receiving, self._context_id = request, receiving, begun.context_id
         self._clock.begin()
+
+    def _store(self, begun: MessageBegun, request: CStoreRequest) -> None:
+        if not begun.has_data_set:
+            receiving = storage.without_data_set()
+            self._begin(begun, request, receiving)
+            self._finish(receiving)
+            return
+        context = self._association.contexts[begun.context_id]
+        assert self._grant is not None
+        self._begin(
+            begun,
+            request,
+            self._server.storage.begin(request, context, self._peer, self._grant, self._budget_freed),
+        )
 
     def _action(self, begun: MessageBegun, request: NActionRequest) -> None:
         context = self._association.contexts[begun.context_id]
@@ -497,7 +505,8 @@ class Connection(asyncio.BufferedProtocol):
             self._reports = None
         if self._receiving is not None:
             self._receiving.abandon()
-            self._record.interrupted(self._receiving)
+            if isinstance(self._request, CStoreRequest):
+                self._refused += self._record.interrupted(self._request, self._receiving)
             self._receiving = self._request = None
         if self.established:
             assert self._grant is not None

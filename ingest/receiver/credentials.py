@@ -77,4 +77,5 @@ def _stamp_of(file: str) -> tuple[int, int, int] | None:
         status = Path(file).stat()
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    # Changed by permissions, too: what could not be read a moment ago may be by now.
+    return status.st_ctime_ns, status.st_ino, status.st_size

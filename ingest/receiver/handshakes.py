@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -26,6 +26,13 @@ _ACCEPT_PAUSE: Final = 0.1  # s, when the system has no more descriptors
 _READ_AHEAD: Final = 64 * 1024  # bytes
 
 
+class _Begun(NamedTuple):
+    """A handshake under way."""
+
+    at: float  # s, monotonic
+    address: str
+
+
 class Handshakes:
     """Accepts the connections of one listening socket, with whatever certificate is in force then."""
 
@@ -38,18 +45,20 @@ class Handshakes:
         *,
         protocol: Callable[[], asyncio.BaseProtocol],
         has_room: Callable[[], bool],
+        refused: Callable[[str], None],
         failed: Callable[[str, str], None],
     ) -> None:
-        """``failed`` is told the address of a peer with whom TLS could not be agreed upon, and why."""
+        """``refused`` is told the address of a peer without room, ``failed`` that of one without TLS, and why."""
         self._name = name
         self._listening = listening
         self._credentials = credentials
         self._settings = settings
         self._protocol = protocol
         self._has_room = has_room
+        self._refused = refused
         self._failed = failed
         self._addresses: Addresses[socket.socket] = Addresses(settings.maximum_connections_per_address)
-        self._begun: dict[socket.socket, float] = {}  # the oldest first
+        self._begun: dict[socket.socket, _Begun] = {}  # the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = asyncio.create_task(self._accept())
 
@@ -74,13 +83,14 @@ class Handshakes:
                 continue
             if not self._begin(connection, str(address[0])):
                 connection.close()
+                self._refused(str(address[0]))
 
     def _begin(self, connection: socket.socket, address: str) -> bool:
         within = self._addresses.enter(connection, address)
         if not within or not self._has_room() or not self._make_way():
             self._addresses.leave(connection)
             return False
-        self._begun[connection] = time.monotonic()
+        self._begun[connection] = _Begun(time.monotonic(), address)
         task = asyncio.create_task(self._shake(connection, address))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -91,11 +101,12 @@ class Handshakes:
         if len(self._begun) < self._settings.maximum_handshakes:
             return True
         oldest, begun = next(iter(self._begun.items()))
-        if time.monotonic() - begun < _GIVES_WAY:
+        if time.monotonic() - begun.at < _GIVES_WAY:
             return False
         self._ended(oldest)
         with contextlib.suppress(OSError):
             oldest.shutdown(socket.SHUT_RDWR)
+        self._refused(begun.address)
         return True
 
     def _ended(self, connection: socket.socket) -> None:

@@ -38,12 +38,14 @@ class Listeners:
         listeners: Mapping[str, ListenerSettings],
         protocol: Callable[[], asyncio.BaseProtocol],
         has_room: Callable[[int], bool],
+        *,
+        refused: Callable[[str], None],
         failed: Callable[[str, str], None],
     ) -> None:
         """Prepare to listen.
 
         ``protocol`` makes what handles a connection; ``has_room`` tells whether so many handshakes fit beside the
-        connections that there are; ``failed`` is told of handshakes that fail, by address and reason.
+        connections that there are; ``refused`` and ``failed`` as for `Handshakes`.
 
         Raises:
             WrongCertificate: the files of a listener cannot be used.
@@ -52,6 +54,7 @@ class Listeners:
         self._listeners = listeners
         self._protocol = protocol
         self._has_room = has_room
+        self._refused = refused
         self._failed = failed
         self._credentials = {
             name: Credentials(name, listener)
@@ -97,6 +100,7 @@ class Listeners:
                     self._settings,
                     protocol=self._protocol,
                     has_room=self._room,
+                    refused=self._refused,
                     failed=self._failed,
                 )
             )

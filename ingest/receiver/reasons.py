@@ -33,7 +33,8 @@ _SENDER: Final = "none here: the sender must be changed"
 _LOG: Final = "free disk, or log.maximum_size, log.reserve; with Kafka, its brokers: see /readyz"
 
 CONNECTIONS: Final = Reason(
-    "too-many-connections", "receiver.maximum_connections, receiver.maximum_connections_per_address"
+    "too-many-connections",
+    "receiver.maximum_connections, receiver.maximum_connections_per_address, receiver.maximum_handshakes",
 )
 HANDSHAKE: Final = Reason(
     "tls-handshake",

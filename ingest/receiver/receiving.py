@@ -51,7 +51,7 @@ class Drain:
     room = sys.maxsize
 
     def __init__(self, failure: Refused) -> None:
-        self._failure = failure
+        self.failure = failure
 
     def write(self, data: memoryview) -> int:
         """Take all, keep nothing."""
@@ -63,7 +63,7 @@ class Drain:
 
     def finish(self, done: Callable[[Exception | None], None]) -> None:
         """The refusal is the answer."""
-        done(self._failure)
+        done(self.failure)
 
     def keep_alive(self, now: float, limit: float) -> None:
         """Nothing was begun."""

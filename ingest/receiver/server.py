@@ -98,7 +98,12 @@ class Server:
         self.unused.set()
         self._addresses: Addresses[Connection] = Addresses(settings.maximum_connections_per_address)
         self.listeners = Listeners(
-            settings, listeners, lambda: Connection(self), self._has_room, self.telemetry.handshake_failed
+            settings,
+            listeners,
+            lambda: Connection(self),
+            self._has_room,
+            refused=self.telemetry.connection_refused,
+            failed=self.telemetry.handshake_failed,
         )
         self.bound: list[Bound] = []
         self._watch: asyncio.Task[None] | None = None

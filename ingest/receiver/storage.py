@@ -111,6 +111,6 @@ def _refusal(request: CStoreRequest, failure: Exception) -> CStoreResponse:
     return request.respond(PROCESSING_FAILURE, comment="internal error")
 
 
-def without_data_set(request: CStoreRequest) -> CStoreResponse:
-    """The answer to a C-STORE request that announces no data set."""
-    return request.respond(CANNOT_UNDERSTAND, comment="no data set")
+def without_data_set() -> Receiving:
+    """What becomes of a C-STORE request that announces no data set."""
+    return Drain(Refused(CANNOT_UNDERSTAND, "no data set"))

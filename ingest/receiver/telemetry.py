@@ -19,7 +19,7 @@ from ingest.errors import Refused
 from ingest.instance import Upload
 from ingest.receiver import reasons
 from ingest.receiver.metrics import ReceiverMetrics
-from ingest.receiver.receiving import Peer, Receiving
+from ingest.receiver.receiving import Drain, Peer, Receiving
 from ingest.receiver.refusals import Refusals
 
 logger = structlog.get_logger(__name__)
@@ -182,11 +182,15 @@ class AssociationTelemetry:
                 exc_info=failure if reason is reasons.DEFECT else None,
             )
 
-    def interrupted(self, receiving: Receiving) -> None:
-        """It ends within a data set."""
+    def interrupted(self, request: CStoreRequest, receiving: Receiving) -> bool:
+        """It ends within a data set; whether that was refused from its beginning."""
+        if isinstance(receiving, Drain):
+            self._not_stored(request, receiving.failure, 0)
+            return True
         if self._metrics is not None and isinstance(receiving, Upload):
             self._metrics.instances.add((self.source, "interrupted"))
             self._metrics.bytes.add((self.source, "interrupted"), receiving.size)
+        return False
 
     def ended(self, how: str, *, received: int, refused: int, oversized_pdus: int) -> None:
         """It is over: its one line."""

@@ -39,6 +39,7 @@ class UnknownQuota:
         self._data = data
         self._now = now
         self._failing = False
+        self.period = 0  # how many have begun
         self.taken = self._durable = Taken()
         self.reload(settings)
         if data is not None:
@@ -64,8 +65,10 @@ class UnknownQuota:
         """So many bytes of it have come; whether they may."""
         return self._take(0, size)
 
-    def give_back(self, size: int) -> None:
-        """An instance of which so many bytes had been taken will not be."""
+    def give_back(self, size: int, period: int) -> None:
+        """An instance that was begun in a period, and of which so many bytes had been taken, will not be."""
+        if period != self.period:
+            return
         taken = self.taken
         self.taken = replace(taken, instances=max(0, taken.instances - 1), bytes=max(0, taken.bytes - size))
 
@@ -105,6 +108,7 @@ class UnknownQuota:
         """Begin a new period if it is time."""
         now = self._now()
         if self._is_over(self.taken, now):
+            self.period += 1
             self.taken = Taken(now)
             self._durable = Taken()  # the file tells of another period
         elif self.taken.begun_at > now:  # a clock was set back: the period does not last longer for it
@@ -153,6 +157,7 @@ class UnknownUpload(Upload):
     ) -> None:
         super().__init__(log, chunks, upload_id, instance, resume, maximum=maximum)
         self._quota = quota
+        self._period = quota.period
         self._counted = 0
         self._may_be_given_back = True
 
@@ -185,7 +190,7 @@ class UnknownUpload(Upload):
     def _fail(self, failure: Exception) -> None:
         if self._may_be_given_back:
             self._may_be_given_back = False
-            self._quota.give_back(self._counted)
+            self._quota.give_back(self._counted, self._period)
         super()._fail(failure)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,43 @@ def test_refused_contexts_name_the_setting(tmp_path: Path) -> None:
     ]
     counts = counted(telemetry)
     assert counts[of("presentation_contexts_refused_total", source="ct-1", reason="service")] == 1
+
+
+def without_data_set() -> bytes:
+    """A C-STORE-RQ that announces none (PS3.7 9.3.1.1)."""
+    command = CStoreRequest(1, CT, UID).encode()
+    kind = struct.pack("<HHI", 0, 0x0800, 2)
+    at = command.index(kind) + len(kind)
+    return p_data(command[:at] + struct.pack("<H", 0x0101) + command[at + 2 :], command=True)
+
+
+def test_what_brings_no_data_set_or_not_all_of_it_is_refused_and_counted(tmp_path: Path) -> None:
+    """Whether or not its peer waits for the answer, an instance that is refused is told of once."""
+    telemetry = watched(tmp_path)
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log, telemetry=telemetry) as (port, server):
+            telemetry.refusals.start()
+            scu = await Scu.associated(port)
+            await scu.send(without_data_set())
+            assert (await scu.response()).status == 0xC000
+            log.reason = "disk full"
+            begun = p_data(CStoreRequest(1, CT, UID).encode(), command=True)
+            await scu.send(begun + pdv(ct_data_set(UID)[:1000], command=False, last=False))
+            await until(lambda: any(connection._receiving for connection in server.connections))
+            await scu.send(ABORT)
+            await until(lambda: not server.connections)
+            await telemetry.refusals.close()
+
+    events = told(scenario())
+    reasons_found = ["unreadable", "out-of-resources"]
+    assert [one.reason for one in read_refusals(tmp_path)] == reasons_found
+    found = counted(telemetry)
+    for reason in reasons_found:
+        assert found[of("received_instances_total", source="ct-1", outcome=reason)] == 1
+    (ended,) = [event for event in events if event["event"] == "association ended"]
+    assert (ended["received"], ended["refused"]) == (0, 2)
 
 
 def test_refused_connections_are_remembered(tmp_path: Path) -> None:

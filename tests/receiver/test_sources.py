@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from ingest.association import AssociateRequest, PresentationContext, UserInformation
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import MiB, ReceiverSettings, SourceSettings
+from ingest.receiver.connection import Held
 from ingest.receiver.rate import RateMeter
 from tests.support.asynchronous import until
 from tests.support.certificates import Authority
@@ -204,6 +205,32 @@ def test_a_source_is_read_no_faster_than_it_may_be_sent() -> None:
             seconds = time.monotonic() - begun
             # 8 MiB less a second's burst and the last read of each, which is waited off after it was answered.
             assert seconds > 8 * MiB / rate - 1 - 2 * 512 * 1024 / rate - 0.1
+
+    run(scenario())
+
+
+def test_what_comes_while_an_answer_is_due_counts_for_the_rate() -> None:
+    """A peer that sends the next data set before the last one is answered is read no faster for it."""
+
+    async def scenario() -> None:
+        rate, count = 32 * 1024, 30
+        log = MemoryLog()
+        log.hold = True
+        async with receiver(log, sources={"ct1": source(maximum_rate=rate)}) as (port, server):
+            scu, _ = await asked(port, "CT1")
+            (connection,) = server.connections
+            message = c_store(UID, ct_data_set(UID, 3000))
+            rest = message[-8:]
+            begun = time.monotonic()
+            await scu.send(message[:-8])
+            for _ in range(count):
+                await scu.send(rest)
+                await until(lambda: connection._held & Held.ANSWERING)
+                await scu.send(message[:-8])
+                await until(lambda: connection._spared or connection._held & Held.RATE)
+                log.acknowledge()
+                assert (await scu.response()).status == 0
+            assert time.monotonic() - begun > (count - 2) * len(message) / rate - 1 - 0.1
 
     run(scenario())
 

@@ -10,6 +10,7 @@ import subprocess
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from ingest.contract.refusals import RefusalOf, read_refusals
 from ingest.contract.settings import MiB, Settings
 from ingest.contract.tls import WrongCertificate
 from ingest.receiver import listeners
+from ingest.receiver.credentials import Credentials
+from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.acceptance import Sent
@@ -326,6 +329,39 @@ def test_at_the_limit_of_handshakes_the_stalled_one_gives_way(
     loop.run(scenario())
 
 
+@pytest.mark.parametrize("setting", ["maximum_handshakes", "maximum_connections_per_address"])
+def test_connections_that_are_closed_before_tls_are_counted(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    """As those without TLS are: the new one at a limit, and the stalled one that gives way."""
+    telemetry = Telemetry(Settings(data=tmp_path), ReceiverMetrics())
+    monkeypatch.setattr("ingest.receiver.handshakes._GIVES_WAY", 3600.0)
+
+    async def scenario() -> None:
+        limits = {"handshake_timeout": 120.0, setting: 1}
+        async with serving(MemoryLog(), site.listener(), telemetry=telemetry, **limits) as (port, server):
+            telemetry.refusals.start()
+            (handshakes,) = server.listeners._handshakes
+            stalled = await Scu.connect(port)
+            await until(lambda: len(handshakes) == 1)
+            newest = await Scu.connect(port)
+            assert await newest.reader.read() == b""
+            if setting == "maximum_handshakes":
+                monkeypatch.setattr("ingest.receiver.handshakes._GIVES_WAY", 0.0)
+                await associated(port, site.client())
+                assert await stalled.reader.read() == b""
+            await telemetry.refusals.close()
+
+    asyncio.run(scenario())
+    refusals = 1 + (setting == "maximum_handshakes")
+    found = [one for one in read_refusals(tmp_path) if one.refused == RefusalOf.CONNECTION]
+    assert sum(one.times for one in found) == refusals
+    assert found[0].address == HOST
+    assert setting in found[0].remedy
+    assert telemetry.metrics is not None
+    assert telemetry.metrics.connections_refused.values() == [((), refusals)]
+
+
 def test_a_receiver_that_stops_waits_for_no_handshake(site: Site, loop: asyncio.Runner) -> None:
     """Its port is free again, and who was shaking hands is let go."""
 
@@ -445,6 +481,36 @@ def test_a_bad_new_certificate_is_refused_and_the_old_one_stays(site: Site, tmp_
                 await associated(port, site.client())
 
     run(scenario())
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions bind."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_a_new_certificate_that_may_be_read_only_later_is_taken_then(site: Site) -> None:
+    """Copied by root and given to the receiver's user in a second step, with a look in between."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        own = (Path(folder) / "own.pem", Path(folder) / "own.key")
+        replaced(own, (site.certificate, site.key))
+        listener = site.listener(
+            certificate_file=str(own[0]), key_file=str(own[1]), client_certificate="none"
+        )
+        credentials = Credentials("outside", listener.model_copy(update={"client_ca_file": ""}))
+        before = credentials.context
+        replaced(own, site.authority.certificate("renewed"))
+        for file, mode in ((own[1], 0), (own[0], 0o644), (own[1], 0o644)):
+            file.chmod(mode)
+            with unprivileged():
+                credentials.refresh()
+        assert credentials.context is not before
 
 
 @pytest.mark.parametrize(

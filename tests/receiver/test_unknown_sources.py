@@ -198,7 +198,7 @@ def take(quota: UnknownQuota, *sizes: int) -> list[bool]:
             continue
         found.append(quota.take(size))
         if not found[-1]:
-            quota.give_back(0)
+            quota.give_back(0, quota.period)
     return found
 
 
@@ -240,6 +240,31 @@ def test_a_clock_set_back_neither_frees_nor_prolongs(tmp_path: Path) -> None:
     assert take(quota, 10) == [False]
     clock.now += 1
     assert take(quota, 10) == [True]
+
+
+def test_what_is_given_back_is_of_its_own_period() -> None:
+    """A peer that keeps an upload open over the end of a period, and then goes, frees nothing of the next one."""
+
+    async def scenario() -> None:
+        clock = Clock()
+        async with receiver(
+            MemoryLog(), sources=KNOWN, unknown_sources="quarantine", unknown_bytes=3 * MiB
+        ) as (port, server):
+            quota = server.admission.sources.quota
+            quota._now = clock
+            one = await Scu.associated(port, calling="STRANGER")
+            two = await Scu.associated(port, calling="STRANGER")
+            await one.send(c_store(f"{UID}.1", ct_data_set(f"{UID}.1", 3 * MiB))[: 2 * MiB])
+            await until(lambda: quota.taken.bytes > MiB)
+            clock.now += server.settings.unknown_period
+            assert await store(two, 2, 2 * MiB) == 0
+            taken = quota.taken
+            one.writer.close()
+            await until(lambda: server.admission.associations == 1)
+            assert quota.taken == taken
+            assert await store(two, 3, 2 * MiB) == OUT_OF_RESOURCES
+
+    run(scenario())
 
 
 def test_what_cannot_be_counted_is_refused(tmp_path: Path) -> None:
