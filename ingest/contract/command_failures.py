@@ -1,9 +1,11 @@
 """How a command ends when the world does not let it run: one line, no traceback, and the exit code that fits."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import click
 
@@ -14,6 +16,11 @@ from ingest.contract.records import NewerRecord
 from ingest.contract.settings import Settings
 from ingest.contract.spool.errors import SpoolError, SpoolMismatch
 from ingest.contract.tls import WrongCertificate
+
+# Without a file's name, these are of the address to listen on.
+_OF_AN_ADDRESS: Final = frozenset(
+    (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, errno.EAFNOSUPPORT, errno.EINVAL)
+)
 
 
 @contextmanager
@@ -45,4 +52,6 @@ def _sentence(error: OSError, settings: Settings) -> str:
     # A socket's error names no file, and the event loop wraps its text; a resolver's number is no errno.
     resolving = isinstance(error, socket.gaierror) or not error.errno
     reason = error.strerror if resolving else os.strerror(error.errno or 0)
+    if not resolving and error.errno not in _OF_AN_ADDRESS:
+        return str(reason)  # of a file that is open, or of none: who says it may listen nowhere
     return f"cannot listen on {settings.receiver.host}:{settings.receiver.port}: {reason}"

@@ -137,6 +137,21 @@ def test_second_instance_is_refused(pipeline: Pipeline) -> None:
     assert answers(pipeline)
 
 
+def test_a_worker_short_of_descriptors_says_so(tmp_path: Path) -> None:
+    """It listens nowhere: an error that names no file must not be put down to the receiver's address."""
+    pipeline = Pipeline(tmp_path / "data")
+    with pipeline:
+        pass
+    command = pipeline.command("worker", "--data", str(pipeline.data))
+    # An outcome log takes three descriptors, of which one is of a file that the error names.
+    for limit in (60, 61, 62):
+        limited = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *command]
+        done = subprocess.run(limited, check=False, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert "Too many open files" in done.stderr
+        assert "cannot listen" not in done.stderr
+
+
 def test_port_in_use_is_reported(pipeline: Pipeline, tmp_path: Path) -> None:
     """A port that another process has: exit code 1 after a few tries, the address in a line, no traceback."""
     other = tmp_path / "other"

@@ -44,9 +44,9 @@ class TopicLogs:
             limit = int(1000 * _ANSWER)
             first = self._consumer.beginning_offsets(self._places, timeout_ms=limit)
             ends = self._consumer.end_offsets(self._places, timeout_ms=limit)
-            starts = {
-                place: min(max(positions.get(_name(place), 0), first[place]), ends[place]) for place in first
-            }
+            if rewound := list(_rewound(positions, first, ends)):
+                return rewound
+            starts = {place: max(positions.get(_name(place), 0), first[place]) for place in first}
             behind = [place for place in self._places if starts[place] < ends[place]]
             if not behind:
                 return []
@@ -79,6 +79,20 @@ class TopicLogs:
 
 def _name(place: TopicPartition) -> str:
     return f"{place.topic}/{place.partition}"
+
+
+def _rewound(
+    positions: Mapping[str, int], first: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> Iterator[Batch]:
+    """Of what ends before what was read of it: from its start again, and a part of what it was may have been missed.
+
+    The topic was made anew, or brokers have lost records. Told before there is anything to read, for what comes may
+    soon reach beyond the old position; and what is entered already is not entered again.
+    """
+    for place, end in ends.items():
+        position = positions.get(_name(place), 0)
+        if position > end:
+            yield Batch(_name(place), position, first[place], [], 1)
 
 
 def _batch(place: TopicPartition, before: int, records: Sequence[Any]) -> Batch:
