@@ -112,7 +112,9 @@ class Host:
         return stands(self.pid)
 
     def peak(self) -> int:
-        """The most memory it ever had, in bytes; 0 once it has ended."""
+        """The most memory it ever had, in bytes; 0 once it has ended, when its process id may be another's."""
+        if not self.running:
+            return 0
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
                 if line.startswith("VmHWM:"):
