@@ -312,7 +312,9 @@ class KafkaPoller:
             self._call(_settle, future, 0, None)
             return
         try:
-            sent = self._consumer.commit_async(offsets)
+            # `commit_async` of a member without coordinator answers that it has found one, whatever becomes of the commit
+            # (3.0.12): what is settled would be told as committed, and wait for the next instance to be.
+            sent = self._consumer._coordinator._do_commit_offsets_async(offsets)  # noqa: SLF001 - there is no other way
         except KafkaError as error:
             if not _passes(error):
                 raise

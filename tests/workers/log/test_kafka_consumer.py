@@ -357,6 +357,30 @@ def test_a_zombies_commit_is_refused(settings: Settings, publisher: Publisher) -
     asyncio.run(scenario())
 
 
+def test_a_commit_is_none_before_the_coordinator_has_it(settings: Settings, publisher: Publisher) -> None:
+    """The client looks for a coordinator that it has lost, and its answer to a commit is then that it has found one."""
+
+    async def scenario() -> None:
+        member = Member(settings)
+        publisher.upload("1.2", b"a")
+        publisher.flush()
+        await member.reader.start()
+        await until(lambda: len(member.entries) == 1 and len(member.owned) == 4, member)
+        partition = member.entries[0].partition
+        consumer = member.reader._poller._consumer
+        poll, consumer.poll = consumer.poll, lambda **_: {}
+        consumer._coordinator._disable_heartbeat()
+        consumer._coordinator.coordinator_dead("brokers were out of reach")
+        consumer._coordinator.reset_generation()
+        with pytest.raises(Unavailable):
+            await member.commit()
+        assert committed(settings, partition).low_water_mark == 0
+        consumer.poll = poll
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
 def test_who_comes_back_to_the_group_sets_no_mark_back(settings: Settings, publisher: Publisher) -> None:
     """It was put out while brokers were out of its reach, and learns so from its next join alone: others went on meanwhile."""
 
