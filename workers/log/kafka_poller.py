@@ -238,10 +238,13 @@ class KafkaPoller:
     def _drop_what_others_had(self) -> None:
         """Take over anew what we kept or were given while the group had put us out: it was another's meanwhile.
 
-        A member that learns so from its join alone is not told that it has lost anything (3.0.12).
+        A member that learns so from its join alone is not told that it has lost anything (3.0.12). Until the join is over
+        the client still shows what was ours before.
         """
+        if not self._consumer._coordinator.stable():  # noqa: SLF001 - there is no other way
+            return
         member = self._member
-        stale = [number for number, ownership in self._owned.items() if member and ownership.member != member]
+        stale = [number for number, ownership in self._owned.items() if ownership.member != member]
         if stale:
             self.taken(stale)
             self._new |= {place.partition for place in self._consumer.assignment()} & set(stale)
@@ -259,12 +262,15 @@ class KafkaPoller:
             return
         member = self._member
         timeout = int(1000 * _QUESTION)
+        # Before the ends: one who does not know yet that he has lost it may read on meanwhile.
+        committed = {
+            place: self._consumer.committed(place, metadata=True, timeout_ms=timeout) for place in places
+        }
         first = self._consumer.beginning_offsets(places, timeout_ms=timeout)
         ends = self._consumer.end_offsets(places, timeout_ms=timeout)
-        accounts = {}
-        for place in places:
-            committed = self._consumer.committed(place, metadata=True, timeout_ms=timeout)
-            accounts[place] = started(account_of(place, committed, first[place], ends[place]))
+        accounts = {
+            place: started(account_of(place, committed[place], first[place], ends[place])) for place in places
+        }
         self._consumer.commit(
             {place: commit_of(found) for place, found in accounts.items()}, timeout_ms=timeout
         )
