@@ -32,7 +32,7 @@ class Unreadable(ValueError):  # noqa: N818 - named like the status it leads to,
     """The bytes are not a data set in the negotiated transfer syntax."""
 
 
-class TooManyElements(ValueError):  # noqa: N818 - as above
+class TooManyElements(ValueError):  # noqa: N818 - states what was found
     """More than `ELEMENTS_MAX` elements, items and delimiters come before (0008,0018)."""
 
 

@@ -196,7 +196,7 @@ class KafkaPoller:
         A leader that joins because the topic has changed forgets that it must, once it has shared out: when its wait
         ends just then, nobody asks for what the join gave, and the member stands still for good (3.0.12; KAFKA-9815).
         """
-        group = self._consumer._coordinator  # noqa: SLF001 - there is no other way
+        group = self._membership
         if group.rejoining:
             group.request_rejoin()
         overdue = (
@@ -230,6 +230,11 @@ class KafkaPoller:
             self._consumer.resume(*self._consumer.paused())
 
     @property
+    def _membership(self) -> Any:
+        """The client's side of the group, which it shows nobody."""
+        return self._consumer._coordinator  # noqa: SLF001 - there is no other way
+
+    @property
     def _member(self) -> str:
         """Who we are in the group; empty while it does not know us."""
         member: str = self._consumer.group_metadata().member_id
@@ -241,7 +246,7 @@ class KafkaPoller:
         A member that learns so from its join alone is not told that it has lost anything (3.0.12). Until the join is over
         the client still shows what was ours before.
         """
-        if not self._consumer._coordinator.stable():  # noqa: SLF001 - there is no other way
+        if not self._membership.stable():
             return
         member = self._member
         stale = [number for number, ownership in self._owned.items() if ownership.member != member]
@@ -320,7 +325,7 @@ class KafkaPoller:
         try:
             # `commit_async` of a member without coordinator answers that it has found one, whatever becomes of the commit
             # (3.0.12): what is settled would be told as committed, and wait for the next instance to be.
-            sent = self._consumer._coordinator._do_commit_offsets_async(offsets)  # noqa: SLF001 - there is no other way
+            sent = self._membership._do_commit_offsets_async(offsets)  # noqa: SLF001 - there is no other way
         except KafkaError as error:
             if not _passes(error):
                 raise
@@ -366,7 +371,7 @@ class KafkaPoller:
         what we do not have, gives it to nobody meanwhile, and nothing ever ends that.
         """
         self.taken(partitions)
-        for assignor in self._consumer._coordinator._assignors.values():  # noqa: SLF001 - there is no other way
+        for assignor in self._membership._assignors.values():  # noqa: SLF001 - there is no other way
             assignor.member_assignment = None
 
     async def commit_taken(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:

@@ -1,9 +1,10 @@
 """Files that this process has seen become durable, bytes and name, so that what is found again is not synced again.
 
-A file is told by its device, as folders of shards may be mounts of their own, its inode and the time of its last status change
-(inode(7)), which every link, rename and write moves: what another has made or moved since is not taken for it. Linux before 6.13 tells no two changes within one tick of its clock
-apart, 10 ms at most. To be misled one would have to be made here, removed or moved, and made anew or moved back within that
-time by others, the last of whom dies before its sync: each of these is several syncs under a lock.
+A file is told by its device, as folders of shards may be mounts of their own, its inode and the time of its last status
+change (inode(7)), which every link, rename and write moves: what another has made or moved since is not taken for it. Linux
+before 6.13 tells no two changes within one tick of its clock apart, 10 ms at most. To be misled one would have to be made here,
+removed or moved, and made anew or moved back within that time by others, the last of whom dies before its sync: each of these
+is several syncs under a lock.
 """
 
 import os

@@ -21,9 +21,11 @@ from tests.support.fault_proxy import Action, FaultProxy, everything, puts_of
 from tests.support.s3_servers import S3Server
 from workers.errors import Unavailable
 from workers.storage import bucket_store
+from workers.storage.absent import AbsentStore
 from workers.storage.bucket_root import BucketRoot
 from workers.storage.layout import Area, object_key
 from workers.storage.lease import LeaseLost
+from workers.storage.object_store import ObjectStore
 from workers.storage.rebalance import add_store, rebalance, shard_counts
 from workers.storage.roots import roots_of
 from workers.storage.shard_map import MAP_FILE, STORE_FILE, WrongStores, read_map, write_map
@@ -95,6 +97,12 @@ def fill(stores: Stores, count: int = 40) -> dict[str, bytes]:
 
     asyncio.run(scenario())
     return made
+
+
+def look_now(store: ObjectStore) -> None:
+    """As if the time until the next look at an absent store were over."""
+    assert isinstance(store, AbsentStore)
+    store._next = 0.0
 
 
 def contents(stores: Stores) -> dict[str, bytes]:
@@ -360,10 +368,20 @@ def test_a_dead_bucket_is_done_without_and_taken_in_later(
         with pytest.raises(Unavailable, match="store-1 has not answered since the start"):
             asyncio.run(dead.start(object_key(theirs[0]), 99))
         proxy.heal()
-        dead._next = 0.0  # type: ignore[attr-defined]
+        look_now(dead)
         assert contents(stores) == made
         assert asyncio.run(dead.put_new(object_key(theirs[0]), [b"other"])) is False
     assert not [name for name in names(urls[1]) if name.startswith("presence/")]
+
+
+@contextlib.contextmanager
+def one_dead(urls: list[str], minio: S3Server, proxy: FaultProxy) -> Iterator[Stores]:
+    """Two stores, of which the second has answered once, and does not since this start."""
+    with opened(urls[:2]):
+        pass
+    proxy.fault(everything, Action.ERROR_503)
+    with open_stores([url_of(urls[0]), through(proxy, urls[1], minio)], DEAD, working=True) as stores:
+        yield stores
 
 
 def renewed_leases() -> int:
@@ -374,17 +392,13 @@ def test_a_bucket_that_comes_back_halfway_is_left_again(
     urls: list[str], minio: S3Server, proxy: FaultProxy
 ) -> None:
     """It answers, and cannot be probed yet: each try leaves neither presence nor thread behind."""
-    with opened(urls[:2]):
-        pass
-    mixed = [url_of(urls[0]), through(proxy, urls[1], minio)]
-    proxy.fault(everything, Action.ERROR_503)
-    with open_stores(mixed, DEAD, working=True) as stores:
+    with one_dead(urls, minio, proxy) as stores:
         proxy.heal()
         proxy.fault(puts_of("/probe/"), Action.ERROR_503)
         dead = stores.named("store-1")
         leases = renewed_leases()
         for _ in range(3):
-            dead._next = 0.0  # type: ignore[attr-defined]
+            look_now(dead)
             with pytest.raises(Unavailable, match="store-1 has not answered since the start"):
                 asyncio.run(dead.filled(Area.OBJECTS))
         assert renewed_leases() == leases
@@ -395,11 +409,7 @@ def test_a_bucket_is_taken_in_once_though_nobody_waits_for_it_any_more(
     urls: list[str], minio: S3Server, proxy: FaultProxy
 ) -> None:
     """The one that asked is cancelled, as when its partition goes: what was opened for it serves the next."""
-    with opened(urls[:2]):
-        pass
-    mixed = [url_of(urls[0]), through(proxy, urls[1], minio)]
-    proxy.fault(everything, Action.ERROR_503)
-    with open_stores(mixed, DEAD, working=True) as stores:
+    with one_dead(urls, minio, proxy) as stores:
         proxy.heal()
         dead = stores.named("store-1")
 
@@ -408,7 +418,7 @@ def test_a_bucket_is_taken_in_once_though_nobody_waits_for_it_any_more(
             await asyncio.sleep(0.05)
             first.cancel()
             await asyncio.wait({first})
-            dead._next = 0.0  # type: ignore[attr-defined]
+            look_now(dead)
             await dead.filled(Area.OBJECTS)
 
         asyncio.run(ask_twice())
