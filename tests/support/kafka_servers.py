@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import struct
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ _PROPERTIES: Final = {
 _TOOL: Final = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 # A quarter of a short-lived broker's processor time would go to compile once more what is hot; what is measured has it.
 _SHORT_LIVED: Final = ("-XX:TieredStopAtLevel=1",)
+_BATCH: Final = struct.Struct(">qi")  # of a segment: first offset, length of what follows
 _BROKER: Final = ("-Xms256m", "-XX:+UseG1GC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
 
@@ -154,6 +156,18 @@ class KafkaNode:
         assert self._process is not None
         self._process.wait(60)
         self._process = None
+
+    def lose(self, topic: str, partition: int, end: int) -> None:
+        """After `kill`: what a partition had from the position ``end`` on was not on the disk yet when the power failed."""
+        (segment,) = (self._folder / "data" / f"{topic}-{partition}").glob("*.log")
+        with segment.open("r+b") as file:
+            while len(head := file.read(_BATCH.size)) == _BATCH.size:
+                first, length = _BATCH.unpack(head)
+                if first >= end:
+                    file.truncate(file.tell() - _BATCH.size)
+                    return
+                file.seek(length, os.SEEK_CUR)
+        raise ValueError(f"{segment.name} ends before {end}")
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open, and nobody answers. Returns once all its threads stand still."""

@@ -41,7 +41,7 @@ class GroupAccount(NamedTuple):
     """The account, and what else the group tells."""
 
     account: Account
-    lost: int  # records that retention took unread
+    lost: int  # records that retention took unread, or brokers lost
     members: list[Member]
 
 

@@ -51,7 +51,7 @@ class OffsetCheckpoint(Checkpoint, frozen=True, kw_only=True):
 
     done_ranges: tuple[Range, ...] = ()  # in order, apart from each other
     starts: int = 0  # owners in a row that lost the partition unasked, before the mark moved on, and this one
-    lost: int = 0  # records that retention took before they were read, since the group was made
+    lost: int = 0  # records that retention took unread or brokers lost, since the group was made
 
     def counts(self, position: int) -> bool:
         """Whether ``done_ranges`` has the upload that the record at ``position`` ends."""

@@ -24,8 +24,9 @@ from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.log.commit_metadata import OffsetCheckpoint
 from workers.log.entries import Entry
-from workers.log.kafka_poller import CLOSE, Batch, KafkaPoller, Ownership
+from workers.log.kafka_poller import CLOSE, KafkaPoller
 from workers.log.offset_progress import OffsetProgress
+from workers.log.ownership import Batch, Ownership
 
 MAXIMUM_READ: Final = 4 << 20  # bytes of records in one read
 _RETRY_AFTER: Final = 1.0  # seconds

@@ -7,87 +7,41 @@ account that is whole in itself, and work in progress is never waited for.
 
 import asyncio
 import contextvars
-import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import CommitFailedError, KafkaError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.failpoints import Failpoint, reach
-from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, LogRewound, client_options
+from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.kafka_topics import check_topics
 from ingest.contract.records import CorruptRecord, NewerRecord, decode
 from ingest.contract.settings import Settings
 from workers.errors import Unavailable
 from workers.log.commit_metadata import OffsetCheckpoint
 from workers.log.entries import DamagedRecord, Entry, LogRecord
-from workers.log.kafka_account import account_of, commit_of, report_loss
-from workers.log.kafka_network import wide_client
+from workers.log.kafka_account import account_of, commit_of, end_of, report_loss
+from workers.log.kafka_options import RECORDS, consumer_options
+from workers.log.leader_epochs import UNKNOWN, LeaderEpochs, epoch_ends, go_on
 from workers.log.offset_progress import given_back, started
+from workers.log.ownership import Batch, Listening, Ownership
 
 CLOSE: Final = 3.0  # s; without a broker the group is not left, and misses us by itself
 _POLL: Final = 100  # ms; what a question waits for at most while nothing comes
 _OVERDUE: Final = 0.01  # s between two looks while a heartbeat is unanswered
 _QUESTION: Final = 10.0  # s; of what is asked of a broker at once
-_RECORDS: Final = 16  # of one poll: up to 16 MB
 _RETRY: Final = 0.5  # s
-_HEARTBEATS: Final = 4  # within a session, at least
-_HEARTBEAT: Final = 2.0  # s; a member hears of a rebalance with its next one
 _RETRY_AFTER: Final = 1.0  # s
 
 logger = structlog.get_logger(__name__)
-
-
-@dataclass(eq=False)
-class Ownership:
-    """One partition from being given to us until it is taken; another time it is another ownership."""
-
-    partition: int
-    offered: OffsetCheckpoint  # set by the event loop, read by the client's thread
-    next_position: int
-    member: str  # who we were in the group then
-    gone: bool = False
-
-
-@dataclass(eq=False)
-class Batch:
-    """Entries that came together, of one ownership."""
-
-    ownership: Ownership
-    entries: list[Entry]
-    size: int  # bytes
-    lost: int  # records that should have come before them
-
-
-class Listening(Protocol):
-    """Who hears of it, on the event loop's thread."""
-
-    def on_taken(self, ownership: Ownership, checkpoint: OffsetCheckpoint, end: int) -> None:
-        """A partition is ours, with its account and where it ends."""
-        ...
-
-    def on_gone(self, ownership: Ownership) -> None:
-        """It is ours no more."""
-        ...
-
-    def on_batch(self, batch: Batch) -> None:
-        """Entries of one that may still be ours."""
-        ...
-
-    def on_failure(self, error: Exception) -> None:
-        """Nothing more comes."""
-        ...
 
 
 class KafkaPoller:
@@ -176,8 +130,8 @@ class KafkaPoller:
             self._drop_what_others_had()
             for place, records in polled.items():
                 # One that is not taken over yet will be read again from where its account says.
-                if place.partition in self._owned:
-                    self._hand_out(self._owned[place.partition], records)
+                if ownership := self._owned.get(place.partition):
+                    self._hand_out(ownership, place, records)
             self._take_over_all()
         except KafkaError as error:
             if not _passes(error):
@@ -206,7 +160,7 @@ class KafkaPoller:
             and not group.need_rejoin()
         )
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(
-            timeout_ms=0 if overdue else _POLL, max_records=_RECORDS
+            timeout_ms=0 if overdue else _POLL, max_records=RECORDS
         )
         if overdue and not polled:
             time.sleep(_OVERDUE)
@@ -265,36 +219,50 @@ class KafkaPoller:
         places = [TopicPartition(self._topic, partition) for partition in sorted(self._new)]
         if not places:
             return
-        member = self._member
         timeout = int(1000 * _QUESTION)
+        taken = self._accounts(places, timeout)
+        commits = {place: commit_of(found.offered, found.epochs) for place, (found, _) in taken.items()}
+        self._consumer.commit(commits, timeout_ms=timeout)
+        for place, (ownership, end) in taken.items():
+            self._consumer.seek(place, ownership.next_position)
+            self._new.discard(place.partition)
+            self._owned[place.partition] = ownership
+            self._call(self._listening.on_taken, ownership, ownership.offered, end)
+
+    def _accounts(
+        self, places: Sequence[TopicPartition], timeout: int
+    ) -> dict[TopicPartition, tuple[Ownership, int]]:
+        """What we shall own, held against the log of this moment, and where that ends; ``timeout`` in milliseconds."""
+        member = self._member
         # Before the ends: one who does not know yet that he has lost it may read on meanwhile.
         committed = {
             place: self._consumer.committed(place, metadata=True, timeout_ms=timeout) for place in places
         }
         first = self._consumer.beginning_offsets(places, timeout_ms=timeout)
         ends = self._consumer.end_offsets(places, timeout_ms=timeout)
-        accounts = {
-            place: started(account_of(place, committed[place], first[place], ends[place])) for place in places
-        }
-        self._consumer.commit(
-            {place: commit_of(found) for place, found in accounts.items()}, timeout_ms=timeout
-        )
-        for place, checkpoint in accounts.items():
-            self._consumer.seek(place, checkpoint.low_water_mark)
-            self._new.discard(place.partition)
-            ownership = Ownership(place.partition, checkpoint, checkpoint.low_water_mark, member)
-            self._owned[place.partition] = ownership
-            self._call(self._listening.on_taken, ownership, checkpoint, ends[place])
+        known = {place: found.leader_epoch for place, found in committed.items() if found is not None}
+        asked = {place: epoch for place, epoch in known.items() if epoch != UNKNOWN}
+        epochs = epoch_ends(self._consumer, asked, timeout)
+        taken = {}
+        for place in places:
+            held = epochs.get(place)
+            found = account_of(place, committed[place], first[place], ends[place], held)
+            end = end_of(found)
+            # Of what retention took unread the epochs are unknown.
+            epoch = held.epoch if held is not None and held.position >= end else UNKNOWN
+            read, mark = LeaderEpochs(epoch, end), found.low_water_mark
+            taken[place] = Ownership(place.partition, started(found), mark, member, read), ends[place]
+        return taken
 
-    def _hand_out(self, ownership: Ownership, records: Sequence[Any]) -> None:
+    def _hand_out(self, ownership: Ownership, place: TopicPartition, records: Sequence[Any]) -> None:
+        is_on = records[0].offset >= ownership.next_position
+        if not (is_on and go_on(self._consumer, place, ownership.epochs, records, int(1000 * _QUESTION))):
+            self.taken([place.partition])
+            self._new.add(place.partition)
+            return
         entries: list[Entry] = []
         size = lost = 0
         for record in records:
-            if record.offset < ownership.next_position:
-                raise LogRewound(
-                    f"partition {ownership.partition} of {self._topic} is at {record.offset} again, "
-                    f"and {ownership.next_position} was read: its brokers have lost records"
-                )
             if record.offset > ownership.next_position:
                 lost += report_loss(ownership.partition, ownership.next_position, record.offset)
             ownership.next_position = record.offset + 1
@@ -315,7 +283,7 @@ class KafkaPoller:
         self, offers: Sequence[tuple[Ownership, OffsetCheckpoint]], future: asyncio.Future[int]
     ) -> None:
         offsets = {
-            TopicPartition(self._topic, ownership.partition): commit_of(checkpoint)
+            TopicPartition(self._topic, ownership.partition): commit_of(checkpoint, ownership.epochs)
             for ownership, checkpoint in offers
             if not ownership.gone
         }
@@ -361,7 +329,7 @@ class KafkaPoller:
                 self._call(self._listening.on_gone, ownership)
                 if ownership.member == member:
                     place = TopicPartition(self._topic, partition)
-                    offsets[place] = commit_of(given_back(ownership.offered))
+                    offsets[place] = commit_of(given_back(ownership.offered), ownership.epochs)
         return offsets
 
     def lost(self, partitions: Iterable[int]) -> None:
@@ -401,32 +369,6 @@ class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the cl
     async def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         """Only drop: they are another's already."""
         self._poller.lost([place.partition for place in lost])
-
-
-def consumer_options(settings: Settings) -> dict[str, Any]:
-    """The consumer's keywords."""
-    kafka = settings.kafka
-    return (
-        client_options(kafka)
-        | {
-            "client_id": f"worker-{socket.gethostname()}-{os.getpid()}",  # as status and the brokers' tools show it
-            "group_id": kafka.group,
-            "group_instance_id": kafka.group_instance_id or None,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "partition_assignment_strategy": (CooperativeStickyAssignor,),
-            "session_timeout_ms": int(1000 * kafka.session_timeout),
-            "heartbeat_interval_ms": int(1000 * min(_HEARTBEAT, kafka.session_timeout / _HEARTBEATS)),
-            "max_poll_interval_ms": int(1000 * kafka.poll_interval),
-            "max_poll_records": _RECORDS,
-            "fetch_max_bytes": kafka.fetch_maximum,
-            "max_partition_fetch_bytes": min(kafka.fetch_maximum, MAXIMUM_MESSAGE),
-            "check_crcs": False,  # each record of ours has its own, over everything
-            "metrics_enabled": False,
-            "allow_auto_create_topics": False,
-            "kafka_client": wide_client,
-        }
-    )
 
 
 def _passes(error: KafkaError) -> bool:

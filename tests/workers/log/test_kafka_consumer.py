@@ -2,28 +2,26 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.structs import OffsetAndMetadata
 
 from ingest.contract.identifiers import UploadId
 from ingest.contract.kafka import LogRewound, TopicMismatch
 from ingest.contract.records import Kind, NewerRecord, encode_header
 from ingest.contract.settings import Settings
+from tests.support.group_member import Member, commit_by_hand, committed, until
 from tests.support.kafka_records import Publisher, kafka_settings
 from tests.support.kafka_servers import KafkaServers
 from tests.support.next_release import newer_record
 from workers.errors import Unavailable
 from workers.log import kafka_poller
-from workers.log.commit_metadata import ForeignCommit, OffsetCheckpoint, decode_metadata
-from workers.log.entries import DamagedRecord, Entry, LogRecord
-from workers.log.kafka_consumer import KafkaReader
-from workers.log.offset_progress import OffsetProgress
+from workers.log.commit_metadata import ForeignCommit
+from workers.log.entries import DamagedRecord, LogRecord
 
 pytestmark = [
     pytest.mark.real,
@@ -47,67 +45,6 @@ def publisher(settings: Settings) -> Iterator[Publisher]:
     found = Publisher(settings)
     yield found
     found.close()
-
-
-class Member:
-    """A reader whose partitions and entries are kept."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.owned: dict[int, OffsetProgress] = {}
-        self.dropped: list[int] = []
-        self.entries: list[Entry] = []
-        self.reader = KafkaReader(settings, self.add, self.drop)
-
-    def add(self, progress: OffsetProgress) -> None:
-        assert progress.partition not in self.owned
-        self.owned[progress.partition] = progress
-
-    def drop(self, partition: int) -> None:
-        del self.owned[partition]
-        self.dropped.append(partition)
-
-    def read(self) -> None:
-        for entry in self.reader.read():
-            self.entries.append(entry)
-            self.owned[entry.partition].advance(entry.next_position)
-
-    async def commit(self) -> None:
-        checkpoints = [progress.checkpoint() for progress in self.owned.values()]
-        await self.reader.write(checkpoints)
-
-    def positions(self, partition: int) -> list[int]:
-        return [entry.position for entry in self.entries if entry.partition == partition]
-
-
-async def until(condition: Callable[[], bool], *members: Member) -> None:
-    """Read until something is so."""
-    async with asyncio.timeout(240):
-        while not condition():
-            for member in members:
-                member.read()
-                if member.reader.failed.done():
-                    await member.reader.failed
-            await asyncio.sleep(0.01)
-
-
-def committed(settings: Settings, partition: int) -> OffsetCheckpoint:
-    """What the group has committed of a partition."""
-    kafka = settings.kafka
-    with closing(KafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=kafka.group)) as consumer:
-        found = consumer.committed(TopicPartition(kafka.instance_topic, partition), metadata=True)
-        return decode_metadata(partition, found.offset, found.metadata)
-
-
-def commit_by_hand(settings: Settings, partition: int, offset: int, metadata: str) -> None:
-    kafka = settings.kafka
-    with closing(
-        KafkaConsumer(
-            bootstrap_servers=kafka.bootstrap_servers, group_id=kafka.group, enable_auto_commit=False
-        )
-    ) as consumer:
-        place = TopicPartition(kafka.instance_topic, partition)
-        consumer.assign([place])
-        consumer.commit({place: OffsetAndMetadata(offset, metadata, -1)})
 
 
 def uids(count: int) -> list[str]:
