@@ -128,6 +128,29 @@ def test_a_worker_that_lives_through_it_reads_them_too(
     asyncio.run(scenario())
 
 
+def test_a_worker_that_has_read_nothing_yet_reads_them_too(settings: Settings, cut_off: KafkaServers) -> None:
+    """It knows what was read by the commit alone, and its client nothing."""
+
+    async def scenario() -> None:
+        publish(settings, 5)
+        member = Member(settings)
+        await member.reader.start()
+        await read(member, 5)
+        await member.commit()
+        await member.reader.close()
+        member = Member(settings)
+        await member.reader.start()
+        await read(member, 0)
+        fail_power(cut_off, settings, 2)
+        publish(settings, 9)
+        await read(member, 9)
+        assert member.positions(0) == list(range(2, 11))
+        assert member.owned[0].lost == 3
+        await member.reader.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_broker_that_comes_back_whole_has_lost_nothing(settings: Settings, cut_off: KafkaServers) -> None:
     """Another epoch alone says nothing, neither to who lives on nor to who comes after."""
 
