@@ -20,8 +20,9 @@ numbers = itertools.count()
 
 @pytest.fixture(scope="module")
 def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServers]:
-    """A broker whose power fails."""
-    with KafkaServers(tmp_path_factory.mktemp("lost-end")) as servers:
+    """A broker whose power fails, and which soon after is known to have been away."""
+    properties = {"broker.session.timeout.ms": "1000", "broker.heartbeat.interval.ms": "200"}
+    with KafkaServers(tmp_path_factory.mktemp("lost-end"), properties=properties) as servers:
         yield servers
 
 
