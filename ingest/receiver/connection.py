@@ -127,8 +127,10 @@ class Connection(asyncio.BufferedProtocol):
                 server = self._server
                 # Without an association PDUs are skipped that make no event, and so count for no turn.
                 large = self.established and self._chunks.free and not (self._small_bites or server.turns)
-                return server.receive_buffer if large else server.small_buffer
+                return server.receive_buffer if large and self._meter is None else server.small_buffer
             room = self._receiving.room
+            if self._meter is not None:
+                room = min(room, self._meter.bite)
             if room >= RECEIVE_BUFFER:
                 return self._server.receive_buffer
             return self._server.receive_buffer[: max(room, SPARE_BUFFER)]
