@@ -25,7 +25,7 @@ pytestmark = pytest.mark.real
 
 UID = "1.2.826.0.1.9"
 DATA = ct_data_set(UID, 3 * MiB)
-ENDS = f"{Failpoint.PART_READ}=stop@2"  # the first part is in scratch by then
+STOPS = f"{Failpoint.PART_READ}=stop@2"  # the first part is in scratch by then
 
 
 def settings_of(folder: Path) -> tuple[Settings, Path]:
@@ -79,12 +79,15 @@ def test_a_spoiled_upload_is_read_from_the_log_again(tmp_path: Path, wrong: str)
     """By another process, once; what is still not as it was received is set apart then, and holds up nothing."""
     settings, config = settings_of(tmp_path)
     asyncio.run(publish(settings, xxhash.xxh3_128_digest(DATA if wrong == "scratch" else b"")))
-    first = start_worker(config, ENDS if wrong == "scratch" else "")
-    if wrong == "scratch":
-        os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        rot(settings)
-        first.send_signal(signal.SIGCONT)
-    assert first.wait(120) == 1, (config.parent / "worker.log").read_text()
+    first = start_worker(config, STOPS if wrong == "scratch" else "")
+    try:
+        if wrong == "scratch":
+            os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            rot(settings)
+            first.send_signal(signal.SIGCONT)
+        assert first.wait(120) == 1, (config.parent / "worker.log").read_text()
+    finally:
+        first.kill()
     second = start_worker(config)
 
     def found() -> Checkpoint:
