@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import click
 import msgspec
 
+from ingest.contract.checkpoint import has_placed
 from ingest.contract.command_columns import aligned
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.settings import Settings
-from workers.cli.account import read_checkpoints
 from workers.cli.opened import has_stores, opened_stores, print_json, time_text
 from workers.storage.entries import Entry, entries
 from workers.storage.layout import Area
@@ -32,9 +32,8 @@ def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
 
 
 def _has_placed(settings: Settings) -> bool:
-    """Whether workers on this data folder have placed anything: then stores that are not there are away, not empty."""
     with clear_failures(settings):
-        return any(found.counters for found in read_checkpoints(settings.data).values())
+        return has_placed(settings.data)
 
 
 async def all_entries(stores: Stores, area: Area, folder: str = "") -> list[Entry]:
