@@ -1,7 +1,9 @@
 """Entries of a lane on the terminal, and for scripts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from textwrap import indent
+from typing import Final
 
 import click
 import msgspec
@@ -16,6 +18,10 @@ from workers.storage.entries import Entry, entries
 from workers.storage.layout import Area
 from workers.storage.stores import Stores
 
+_NONE: Final = "no entries"
+_HEAD: Final = ("SOP Instance UID", "source digest", "reason", "uploads", "received", "from")
+_PAGE: Final = 1000  # rows that share their columns
+
 
 def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
     """Print the entries of a lane; of one where no worker has ever worked, that there are none.
@@ -24,11 +30,12 @@ def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
         click.ClickException: the stores cannot be used.
     """
     warn_of_no_data(settings)
-    found: list[Entry] = []
-    if has_stores(settings) or _has_placed(settings):
-        with opened_stores(settings) as stores:
-            found = asyncio.run(all_entries(stores, area))
-    _print_entries(found, as_json=as_json)
+    if not has_stores(settings) and not _has_placed(settings):
+        click.echo("[]" if as_json else _NONE)
+        return
+    with opened_stores(settings) as stores:
+        found = entries(stores, area)
+        asyncio.run(_print_array(found) if as_json else _print_table(found))
 
 
 def _has_placed(settings: Settings) -> bool:
@@ -41,19 +48,34 @@ async def all_entries(stores: Stores, area: Area, folder: str = "") -> list[Entr
     return [entry async for entry in entries(stores, area, folder)]
 
 
-def _print_entries(found: Sequence[Entry], *, as_json: bool) -> None:
-    if as_json:
-        print_json([_without_manifest(entry) for entry in found])
-        return
-    if not found:
-        click.echo("no entries")
-        return
-    rows: list[tuple[str, ...]] = [
-        ("SOP Instance UID", "source digest", "reason", "uploads", "received", "from")
-    ]
-    rows += [_row(entry) for entry in found]
+async def _print_array(found: AsyncIterator[Entry]) -> None:
+    """As `print_json` would, but one by one: a lane may have more than memory."""
+    before = "["
+    async for entry in found:
+        text = msgspec.json.format(msgspec.json.encode(_without_manifest(entry)), indent=2).decode()
+        click.echo(before + indent("\n" + text, "  "), nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
+
+
+async def _print_table(found: AsyncIterator[Entry]) -> None:
+    rows: list[tuple[str, ...]] = []
+    some = False
+    async for entry in found:
+        some = True
+        rows.append(_row(entry))
+        if len(rows) == _PAGE:
+            _print_rows(rows)
+            rows = []
+    if rows:
+        _print_rows(rows)
+    if not some:
+        click.echo(_NONE)
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     # Not a table that fits the terminal: a UID must come out whole, to be copied.
-    click.echo("\n".join(aligned(rows)))
+    click.echo("\n".join(aligned([_HEAD, *rows])))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
