@@ -13,8 +13,8 @@ from pydicom.filereader import read_file_meta_info
 from benchmarks.load import Load, send
 from benchmarks.peers import OURS
 from benchmarks.processes import ChildProcess, free_port, python
+from ingest.contract.checkpoint import read_checkpoints
 from ingest.contract.settings import LogSettings
-from workers.cli.account import read_checkpoints
 
 _POLL: Final = 0.02  # s
 _UPLOADS_IN_WORK: Final = 8  # of all workers of a comparison together, or more

@@ -3,6 +3,7 @@
     WorkerError
      +-- Rejected       the instance: quarantine it with the reason, announce, go on
      +-- Unavailable    the world, for now: pause, try the same instance again after `retry_after`
+     +-- Spoiled        our scratch disk: the process ends, and the next reads the instance from the log again
 
 Beside the tree are facts that one caller asks about and settles, each defined where it is met:
 
@@ -60,3 +61,7 @@ class Unavailable(WorkerError):  # noqa: N818 - a state of the world
         """``retry_after``: seconds to wait before the next try."""
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class Spoiled(WorkerError):  # noqa: N818 - a state of the world
+    """A scratch file has not kept the bytes of an instance, which the log still has."""

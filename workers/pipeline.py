@@ -18,7 +18,7 @@ from ingest.contract.records import Outcome
 from ingest.contract.settings import Settings
 from workers.dataset.payload import Payload, sha256
 from workers.dataset.subject import Subject, read_subject
-from workers.errors import Reason, Rejected, Unavailable
+from workers.errors import Reason, Rejected, Spoiled, Unavailable
 from workers.log.upload import Upload
 from workers.pixels.codec import Codec
 from workers.pixels.digest import pixel_digest
@@ -26,7 +26,7 @@ from workers.pixels.form import CodecFailed
 from workers.stages.deduplicate import Difference, Fresh, Other, compare, known
 from workers.stages.outcome import Outcomes
 from workers.stages.passage import Passage, passage
-from workers.stages.seal import check_seal
+from workers.stages.seal import Resealed, check_seal
 from workers.stages.store import (
     conflict_manifest,
     examined_manifest,
@@ -81,6 +81,7 @@ class Work:
 
     upload: Upload
     tries: Tries
+    payload: Payload = field(init=False)  # the data set as received
     source_digest: str = ""
     manifest: Manifest = field(init=False)  # with the source digest
     found: Fresh | Other | None = None  # under the key
@@ -88,10 +89,9 @@ class Work:
     read: Subject | None = None  # where nothing was examined
     result: Transcoded | PassedThrough | None = None
 
-    @property
-    def payload(self) -> Payload:
-        """The data set as received."""
-        return self.upload.payload
+    def __post_init__(self) -> None:
+        """Begin with what the log has."""
+        self.payload = self.upload.payload
 
     async def subject(self) -> Subject:
         """Whose it is; of what no stage has examined, read from its first elements."""
@@ -142,6 +142,7 @@ class Pipeline:
 
         Raises:
             Unavailable: not now; nothing is wrong with the upload.
+            Spoiled: it must be read from the log again, in another try.
         """
         work = Work(upload, tries)
         settled = await self.settle(work)
@@ -153,7 +154,7 @@ class Pipeline:
         """Bring an upload to its place, durably; whoever tells of places does so around this.
 
         Raises:
-            Unavailable: not now.
+            Unavailable, Spoiled: see `place`.
         """
         try:
             return await self._pass_through(work)
@@ -187,7 +188,15 @@ class Pipeline:
         if not work.source_digest:
             check = partial(check_seal, work.payload, work.upload.instance)
             here = work.upload.file is None and work.payload.size <= _HASHED_HERE
-            work.source_digest = check() if here else await asyncio.to_thread(check)
+            try:
+                work.source_digest = check() if here else await asyncio.to_thread(check)
+            except Rejected as rejected:
+                # Only the log can tell whether it was this disk; who has read it again already takes it as a fact.
+                if work.upload.file is None or work.tries.count:
+                    raise
+                raise Spoiled(f"scratch: {rejected.detail}") from None
+            if work.upload.file is not None:
+                work.payload = Resealed(work.payload, work.upload.instance.seal)
             work.manifest = received_manifest(work.upload.upload_id, work.upload.instance, work.source_digest)
 
     async def _know_the_source(self, work: Work) -> None:

@@ -9,7 +9,13 @@ from typing import Final
 import structlog
 
 from ingest.contract.audit import Trail
-from ingest.contract.checkpoint import Checkpoint, checkpoint_path, read_checkpoint
+from ingest.contract.checkpoint import (
+    Checkpoint,
+    CorruptCheckpoint,
+    checkpoint_path,
+    has_placed,
+    read_checkpoint,
+)
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import MiB, Settings, WorkerSettings
@@ -155,7 +161,11 @@ async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None
     def opened() -> Stores:
         with in_flight():
             stores = open_stores(
-                settings.store_locations, settings.store, working=True, checksums=wants_checksums(settings)
+                settings.store_locations,
+                settings.store,
+                working=True,
+                checksums=wants_checksums(settings),
+                founding=_may_be_new(settings.data),
             )
             if stop.is_set():  # nobody waits for them any more
                 stores.close()
@@ -171,6 +181,14 @@ async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None
         return None
     finally:
         stopped.cancel()
+
+
+def _may_be_new(data: Path) -> bool:
+    """Whether there need be no stores yet; a checkpoint that cannot be read was written for something."""
+    try:
+        return not has_placed(data)
+    except CorruptCheckpoint:
+        return False
 
 
 async def _settle_resolutions(stores: Stores) -> None:

@@ -2,7 +2,8 @@
 
 A worker owns partitions: always the same on one machine, on Kafka those that the group gives it for now. It
 keeps a few uploads in work, one of each SOP Instance UID at a time, and reads ahead within a budget in bytes.
-What cannot be placed now (`Unavailable`) is held and tried again while others go on. An error that is nobody's but
+What cannot be placed now (`Unavailable`) is held and tried again while others go on. What a scratch disk has spoiled
+ends the process: the next reads it from the log again, for no reader goes back. An error that is nobody's but
 ours ends the process without a checkpoint; the upload in hand stays marked, and when it has taken the process with it
 often enough it goes on with less done to it.
 Questions of storage commitment in the log are for `fences`.
@@ -23,7 +24,7 @@ from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.records import Kind, Outcome, Place
 from ingest.contract.settings import WorkerSettings
 from workers.commits import Commits
-from workers.errors import Unavailable
+from workers.errors import Spoiled, Unavailable
 from workers.fences import Fences
 from workers.log.checkpoint import CheckpointWriter, Progress
 from workers.log.entries import DamagedRecord, Entry, LogRecord
@@ -57,6 +58,7 @@ class Placer(Protocol):
 
         Raises:
             Unavailable: not now.
+            Spoiled: only if another process reads it from the log anew.
         """
         ...
 
@@ -361,6 +363,9 @@ class Worker:
                 return Unavailable(str(error), error.retry_after)
             except Exception as error:
                 self.blamed[error] = upload
+                if isinstance(error, Spoiled):
+                    partition.tries(upload).failed()
+                    await self._commits.commit()  # what cannot be committed now may end one more process
                 raise
 
     async def _commit_mark(self) -> None:
@@ -418,7 +423,7 @@ def _marked(in_hand: Marks, upload: Upload) -> Iterator[bool]:
     needs_commit = in_hand.mark(upload.upload_id)
     try:
         yield needs_commit
-    except (Unavailable, asyncio.CancelledError):
+    except (Unavailable, Spoiled, asyncio.CancelledError):
         in_hand.clear(upload.upload_id)
         raise
     in_hand.clear(upload.upload_id)  # not after any other error: it ends the process

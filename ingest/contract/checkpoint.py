@@ -104,6 +104,32 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
         raise CorruptCheckpoint(f"{path}: {error}") from None
 
 
+def read_checkpoints(data: Path) -> dict[int, Checkpoint]:
+    """Every partition's checkpoint that there is in a data folder.
+
+    Raises:
+        CorruptCheckpoint: one cannot be read.
+        OSError: the file system's.
+    """
+    folder = data / "checkpoints"
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name.isdecimal():
+            checkpoint = read_checkpoint(path)
+            if checkpoint is not None:
+                found[int(path.name)] = checkpoint
+    return found
+
+
+def has_placed(data: Path) -> bool:
+    """Whether workers on a data folder have placed anything: then stores that are not there are away, not new.
+
+    Raises:
+        CorruptCheckpoint, OSError: see `read_checkpoints`.
+    """
+    return any(found.counters for found in read_checkpoints(data).values())
+
+
 def write_checkpoints(folder: Path, checkpoints: Iterable[Checkpoint]) -> None:
     """Replace partitions' checkpoints in ``folder``, each atomically, with one sync of the folder.
 

@@ -94,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._rest: Fragment | None = None  # what the budget has not let through
         self._transport: asyncio.Transport | None = None
         self._artim: asyncio.TimerHandle | None = None
+        self._asked = False  # by an A-ASSOCIATE-RQ that could be read
         self._peer = Peer("", "", "")
         self._request: CStoreRequest | NActionRequest | None = None
         self._reports: Reports | None = None  # since the first N-ACTION
@@ -127,8 +128,10 @@ class Connection(asyncio.BufferedProtocol):
                 server = self._server
                 # Without an association PDUs are skipped that make no event, and so count for no turn.
                 large = self.established and self._chunks.free and not (self._small_bites or server.turns)
-                return server.receive_buffer if large else server.small_buffer
+                return server.receive_buffer if large and self._meter is None else server.small_buffer
             room = self._receiving.room
+            if self._meter is not None:
+                room = min(room, self._meter.bite)
             if room >= RECEIVE_BUFFER:
                 return self._server.receive_buffer
             return self._server.receive_buffer[: max(room, SPARE_BUFFER)]
@@ -160,6 +163,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the why changes nothing
         """The connection is gone, and with it whatever was not complete."""
         self._server.closed(self)
+        fault = self._association.fault
+        if fault is not None and not self._asked:
+            self._server.telemetry.request_unreadable(self.address, fault)
         self._transport = None
         self._stop_artim()
         self._end("closed")
@@ -311,6 +317,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _answer(self, event: AssociateRequested) -> None:
         request = event.request
+        self._asked = True
         assert self._transport is not None  # it brought the request
         admission, origin = self._server.admission, origin_of(self._transport)
         answer, grant = admission.answer(request, origin)

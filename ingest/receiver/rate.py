@@ -3,6 +3,9 @@
 from typing import Final
 
 _BURST: Final = 1.0  # seconds of silence that may be made up for at once
+# Reads of one association in a second's worth. Each waits for all others of its source: where a thousand share a low rate, a
+# read of all that has come would take each longer than the log bears between two records of an instance.
+_BITES: Final = 64
 
 
 class RateMeter:
@@ -10,6 +13,7 @@ class RateMeter:
 
     def __init__(self, rate: int) -> None:
         self._rate = rate  # bytes a second
+        self.bite: int = rate // _BITES  # bytes to read at once
         self._level = rate * _BURST
         self._at = 0.0
 

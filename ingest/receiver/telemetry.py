@@ -11,11 +11,11 @@ from ingest.association.negotiation import ACCEPTANCE, Answer
 from ingest.contract import audit
 from ingest.contract.audit import events
 from ingest.contract.identifiers import association_id
-from ingest.contract.monitoring.sources import Sources
+from ingest.contract.monitoring.sources import OTHER, Sources
 from ingest.contract.refusals import RefusalOf, shown, shown_uid
 from ingest.contract.settings import Settings
 from ingest.dimse import CStoreRequest
-from ingest.errors import Refused
+from ingest.errors import Refused, RemoteProtocolError
 from ingest.instance import Upload
 from ingest.receiver import reasons
 from ingest.receiver.metrics import ReceiverMetrics
@@ -58,6 +58,21 @@ class Telemetry:
         if self.metrics is not None:
             self.metrics.connections_refused.add()
         self.refusals.add(RefusalOf.CONNECTION, Peer("", "", address), reasons.CONNECTIONS, "")
+
+    def request_unreadable(self, address: str, fault: RemoteProtocolError) -> None:
+        """What came where an association request was due is none that can be read."""
+        reason = reasons.MALFORMED
+        if self.metrics is not None:
+            self.metrics.associations.add((OTHER, reason.word))
+        self.refusals.add(RefusalOf.ASSOCIATION, Peer("", "", address), reason, str(fault))
+        audit.record(events.refused("", "", address, f"association refused: {reason.word}"))
+        logger.warning(
+            "association refused",
+            peer=address,
+            reason=reason.word,
+            detail=str(fault),
+            change=reason.remedy,
+        )
 
     def handshake_failed(self, address: str, why: str) -> None:
         """TLS could not be agreed upon."""

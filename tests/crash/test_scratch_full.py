@@ -1,11 +1,13 @@
-"""Row 16 of the crash matrix: a worker's scratch, and a store that is a folder, on a disk without room."""
+"""Row 16 of the crash matrix: a worker's scratch, and a store that is a folder, on a disk without room; scratch that rots."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.crash import Load, Run, is_object, marks, seeds
+from ingest.contract.failpoints import Failpoint
+from tests.support.crash import Load, Run, Sent, is_object, marks, seeds, uid_of
 from tests.support.distributed import Distributed
 from tests.support.kafka_servers import KafkaServers
 from tests.support.small_disk import SmallDisk
@@ -48,6 +50,32 @@ def test_scratch_is_full(pipeline: Distributed, disk: SmallDisk, seed: int) -> N
     pipeline.settle()
     assert worker.stop() == 0, f"seed {run.seed}: {worker.tail()}"  # before its disk goes
     run.check()
+
+
+@seeds
+def test_scratch_rots(pipeline: Distributed, seed: int) -> None:
+    """A bit of what is put together there is another: the worker ends, and the next has the right one from the log."""
+    run = Run(pipeline, seed, 161, load=Load(sizes=(3000, 20_000)))
+    for host in run.workers():
+        host.stop()
+    run.heal(workers=0)
+    doomed = pipeline.start_worker(f"{Failpoint.PART_READ}=stop@2", settings=TIGHT)
+    doomed.excused = True
+    large = Sent(f"{run.stem}99.1", 3_500_000)
+    with run:
+        assert run.send(large, run.ports()[0]) == 0, f"seed {seed}"
+        run.until(lambda: doomed.stands, "the second part")
+        (scratch,) = doomed.scratch()
+        data = bytearray(scratch.read_bytes())
+        data[run.random.randrange(len(data))] ^= 1
+        scratch.write_bytes(data)
+        doomed.signal(signal.SIGCONT)
+        run.until(lambda: not doomed.running, "the end of the worker")
+        assert doomed.process.returncode == 1, doomed.tail()
+        pipeline.start_worker(settings=TIGHT)
+        run.acknowledged(3)
+    run.check()
+    assert large.uid in {uid_of(key) for key in run.watch.seen if is_object(key)}, f"seed {seed}"
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ VALUES = {
 # For each rule a series, as promtool writes it, that makes it fire two hours later (a week for the silent source).
 FIRES = {
     "DicomIngestNotReady": {"ready": "0+0x150"},
+    "DicomIngestNotAnswering": {"up": "1+0x20 0+0x130", 'build_info{version="1"}': "1+0x20"},
     "DicomIngestRefusing": {"log_refusing": "1+0x150"},
     "DicomIngestInstancesRefused": {'received_instances_total{source="ct-1",outcome="out-of-resources"}': "0+1x150"},
     "DicomIngestAssociationsRefused": {'associations_total{source="(other)",result="called-ae-title"}': "0+1x150"},
@@ -107,6 +108,8 @@ BORN = {
 }
 CALM = {
     "process_start_time_seconds": "9+0x150",
+    "up": "1+0x70 0+0x3 1+0x77",
+    'build_info{version="1"}': "1+0x150",
     "ready": "1+0x150",
     "log_refusing": "0+0x150",
     'received_instances_total{source="ct-1",outcome="acknowledged"}': "0+9x11000",
@@ -257,7 +260,7 @@ def test_each_rule_has_a_case_that_fires() -> None:
 def series(values: dict[str, str]) -> Iterator[dict[str, str]]:
     for name, numbers in values.items():
         bare, brace, labels = name.partition("{")
-        prefix = "" if bare.startswith("process_") else PREFIX
+        prefix = "" if bare == "up" or bare.startswith("process_") else PREFIX
         yield {
             "series": f'{prefix}{bare}{{job="dicom",instance="host:11120"{"," if brace else "}"}{labels}',
             "values": numbers,

@@ -304,6 +304,45 @@ def test_refused_connections_are_remembered(tmp_path: Path) -> None:
     assert words(read_refusals(tmp_path)) == [(RefusalOf.CONNECTION, "too-many-connections", "")]
 
 
+# What comes where an A-ASSOCIATE-RQ is due, and what is said of it.
+UNREADABLE = {
+    b"GET / HTTP/1.1\r\nHost: dicom\r\n\r\n": "unknown PDU type",
+    p_data(b"", command=True): "PDU of Evt10 in Sta2",
+    request("TESTER")[:76] + b"\xff\xff" + request("TESTER")[78:]: "item 10H overruns what holds it",
+    struct.pack(">BxI", 1, 1 << 30): "an A-ASSOCIATE PDU is longer than 1048576 bytes",
+}
+
+
+def test_what_is_no_association_request_is_counted_and_remembered(tmp_path: Path) -> None:
+    """By a peer that speaks something else, or DICOM wrongly; not by one that only looks whether the port is open."""
+    telemetry = watched(tmp_path)
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), telemetry=telemetry) as (port, server):
+            telemetry.refusals.start()
+            for first in UNREADABLE:
+                scu = await Scu.connect(port)
+                await scu.send(first)
+                assert (await scu.pdu())[0] == 7
+                await scu.close()
+            await (await Scu.connect(port)).close()
+            good = await Scu.associated(port)
+            await good.send(b"\xff" * 6)
+            assert (await good.pdu())[0] == 7
+            await good.close()
+            await until(lambda: not server.connections)
+            await telemetry.refusals.close()
+
+    events = told(scenario())
+    assert words(read_refusals(tmp_path)) == [
+        (RefusalOf.ASSOCIATION, "malformed", subject) for subject in UNREADABLE.values()
+    ]
+    assert counted(telemetry)[of("associations_total", source="(other)", result="malformed")] == 4
+    refused = [event for event in events if event["event"] == "association refused"]
+    assert [event["detail"] for event in refused] == list(UNREADABLE.values())
+    assert {event["peer"] for event in refused} == {"127.0.0.1"}
+
+
 # What is asked for, on a receiver with `SOURCES`, and the word for why it is refused.
 SOURCES = {
     "ct-1": SourceSettings(ae_titles=("TESTER",)),

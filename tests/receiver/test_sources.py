@@ -209,6 +209,28 @@ def test_a_source_is_read_no_faster_than_it_may_be_sent() -> None:
     run(scenario())
 
 
+def test_many_associations_of_a_slow_source_are_read_little_by_little() -> None:
+    """None waits long for the others: a log may give an instance up that pauses, and its sender keep on trying in vain."""
+
+    async def scenario() -> None:
+        rate, bite = 256 * 1024, 4 * 1024
+        async with receiver(MemoryLog(), sources={"ct1": source(maximum_rate=rate)}) as (port, server):
+            first, *scus = [(await asked(port, "CT1"))[0] for _ in range(9)]
+            first.writer.write(c_store(UID, ct_data_set(UID, MiB // 2)))
+            await until(lambda: any(one._held & Held.RATE for one in server.connections))  # the burst is over
+            for number, scu in enumerate(scus):
+                scu.writer.write(c_store(f"{UID}.{number}", ct_data_set(f"{UID}.{number}", MiB // 8)))
+
+            def read() -> list[int]:
+                return [one._receiving.size if one._receiving else 0 for one in server.connections]
+
+            await until(lambda: min(read()) >= 2 * bite)
+            assert sorted(read())[-2] <= 6 * bite  # but for the first, which had the burst
+            assert [(await scu.response()).status for scu in (first, *scus)] == [0] * 9
+
+    run(scenario())
+
+
 def test_what_comes_while_an_answer_is_due_counts_for_the_rate() -> None:
     """A peer that sends the next data set before the last one is answered is read no faster for it."""
 

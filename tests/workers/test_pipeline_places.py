@@ -16,10 +16,10 @@ from ingest.contract.records import Instance, Place
 from ingest.contract.settings import Settings
 from tests.support.scu import CT, EXPLICIT, ct_data_set
 from workers.dataset.payload import MemoryPayload
-from workers.errors import Unavailable
+from workers.errors import Spoiled, Unavailable
 from workers.log.scratch import ScratchPayload
 from workers.log.upload import Upload
-from workers.pipeline import Pipeline, UncountedTries
+from workers.pipeline import Pipeline, UncountedTries, Work
 from workers.pixels.codec import Codec
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import object_key
@@ -59,9 +59,11 @@ class Line:
         return decode_head(start.data)
 
 
-def run(folder: Path, scenario: Callable[[Line], Awaitable[None]], **worker: float) -> None:
+def run(
+    folder: Path, scenario: Callable[[Line], Awaitable[None]], *, encode: bool = True, **worker: float
+) -> None:
     """Run a scenario with a pipeline in ``folder``."""
-    settings = Settings.model_validate({"data": folder, "worker": worker})
+    settings = Settings.model_validate({"data": folder, "worker": worker, "transcode": {"enabled": encode}})
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
 
@@ -132,6 +134,61 @@ def test_scratch_that_cannot_be_read_is_tried_again(tmp_path: Path, damage: str)
         assert (await line.place(waiting))[0] is (Place.QUARANTINED if damage else Place.STORED)
 
     run(tmp_path, scenario)
+
+
+def in_scratch(folder: Path, sequence: int = 1) -> Upload:
+    """An upload whose bytes are in a scratch file."""
+    path = folder / "scratch" / f"0-{sequence}"
+    path.write_bytes(DATA)
+    file = ScratchPayload(path.name, path, len(DATA))
+    return replace(upload(sequence), payload=file, file=file)
+
+
+def flip(path: Path) -> None:
+    """As a disk does that rots: a bit of the last pixel."""
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+
+
+def test_rot_of_a_scratch_file_is_taken_for_the_logs_only_when_it_comes_again(tmp_path: Path) -> None:
+    """The log may have the right bytes: it is read once more before the instance is set apart."""
+
+    async def scenario(line: Line) -> None:
+        one, tries = in_scratch(tmp_path), UncountedTries()
+        flip(tmp_path / "scratch" / "0-1")
+        with pytest.raises(Spoiled, match="scratch"):
+            await line.place(one, tries)
+        tries.failed()
+        assert await line.place(one, tries) == (Place.QUARANTINED, "seal")
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("behind", ["_seal", "_validate", "_transcode"])
+@pytest.mark.parametrize("encode", [True, False])
+def test_nothing_is_made_of_scratch_that_rots_once_its_seal_was_checked(
+    tmp_path: Path, behind: str, encode: bool
+) -> None:
+    """Whatever was made of it by then, a sound copy is stored, and only that."""
+
+    async def scenario(line: Line) -> None:
+        sound = line.pipeline.stages
+        file = tmp_path / "scratch" / "0-1"
+
+        async def rot(_: Work) -> None:
+            flip(file)
+
+        at = [stage.__name__ for stage in sound].index(behind) + 1
+        line.pipeline.stages = (*sound[:at], rot, *sound[at:])
+        with pytest.raises(Spoiled, match="scratch"):
+            await line.place(in_scratch(tmp_path))
+        key = object_key(UID)
+        assert await line.stores.of(key).start(key, HEAD) is None
+        line.pipeline.stages = sound
+        assert await line.place(in_scratch(tmp_path)) == (Place.STORED, "" if encode else "disabled")
+
+    run(tmp_path, scenario, encode=encode)
 
 
 def test_an_upload_that_has_had_its_tries_goes_on_without_the_codec(tmp_path: Path) -> None:

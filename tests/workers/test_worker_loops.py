@@ -14,7 +14,7 @@ from ingest.contract.settings import WorkerSettings
 from tests.support.asynchronous import until
 from tests.support.fences import any_fences
 from tests.support.small_disk import SmallDisk
-from workers.errors import Unavailable
+from workers.errors import Spoiled, Unavailable
 from workers.log.checkpoint import Announced, CheckpointFolder, Progress
 from workers.log.entries import Entry, LogRecord
 from workers.log.in_hand import InHand
@@ -555,6 +555,39 @@ def test_an_upload_that_ends_the_process_has_its_attempts_counted(tmp_path: Path
         await run
         assert tries_seen == [0, 1, 2]
         assert not bench.written().attempts
+
+    asyncio.run(scenario())
+
+
+def test_an_upload_that_is_to_be_read_again_has_one_more_try(tmp_path: Path) -> None:
+    """It ends the process once, is counted once, and none of its company with it."""
+
+    async def scenario() -> None:
+        log = ListLog()
+        tries_seen: list[int] = []
+
+        def before(upload: Upload, tries: Tries) -> None:
+            if upload.instance.sop_instance_uid == "1.3":
+                tries_seen.append(tries.count)
+                if not tries.count:
+                    raise Spoiled("scratch")
+
+        for number in range(10):
+            log.add(f"1.{number}")
+        bench = Bench(tmp_path, log, Placer(before))
+        worker = bench.worker()
+        with pytest.raises(ExceptionGroup) as caught:
+            await worker.run()
+        (spoiled,) = caught.value.exceptions
+        assert worker.blamed[spoiled].instance.sop_instance_uid == "1.3"
+        assert list(bench.written().attempts.values()) == [1]
+        worker = bench.worker()
+        assert not bench.in_hand.left
+        run = asyncio.create_task(worker.run())
+        await until(lambda: bench.progress.checkpoint().count(Place.STORED) == 10, run)
+        worker.stop()
+        await run
+        assert tries_seen == [0, 1]
 
     asyncio.run(scenario())
 

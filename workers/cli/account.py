@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ingest.contract.checkpoint import Checkpoint, read_checkpoint
+from ingest.contract.checkpoint import Checkpoint, read_checkpoints
 from ingest.contract.records import Place
 from workers.cli.backlog import Completed, completed_uploads
 
@@ -92,19 +92,3 @@ def open_uploads(
         for upload in completed
         if upload.partition not in checkpoints or not upload.settled_in(checkpoints[upload.partition])
     }
-
-
-def read_checkpoints(data: Path) -> dict[int, Checkpoint]:
-    """Every partition's checkpoint that there is.
-
-    Raises:
-        CorruptCheckpoint: one cannot be read.
-    """
-    folder = data / "checkpoints"
-    found = {}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.isdecimal():
-            checkpoint = read_checkpoint(path)
-            if checkpoint is not None:
-                found[int(path.name)] = checkpoint
-    return found

@@ -1,20 +1,26 @@
 """Entries of a lane on the terminal, and for scripts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from textwrap import indent
+from typing import Final
 
 import click
 import msgspec
 
+from ingest.contract.checkpoint import has_placed
 from ingest.contract.command_columns import aligned
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_folder import warn_of_no_data
 from ingest.contract.settings import Settings
-from workers.cli.account import read_checkpoints
 from workers.cli.opened import has_stores, opened_stores, print_json, time_text
 from workers.storage.entries import Entry, entries
 from workers.storage.layout import Area
 from workers.storage.stores import Stores
+
+_NONE: Final = "no entries"
+_HEAD: Final = ("SOP Instance UID", "source digest", "reason", "uploads", "received", "from")
+_PAGE: Final = 1000  # rows that share their columns
 
 
 def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
@@ -24,17 +30,17 @@ def print_lane(settings: Settings, area: Area, *, as_json: bool) -> None:
         click.ClickException: the stores cannot be used.
     """
     warn_of_no_data(settings)
-    found: list[Entry] = []
-    if has_stores(settings) or _has_placed(settings):
-        with opened_stores(settings) as stores:
-            found = asyncio.run(all_entries(stores, area))
-    _print_entries(found, as_json=as_json)
+    if not has_stores(settings) and not _has_placed(settings):
+        click.echo("[]" if as_json else _NONE)
+        return
+    with opened_stores(settings) as stores:
+        found = entries(stores, area)
+        asyncio.run(_print_array(found) if as_json else _print_table(found))
 
 
 def _has_placed(settings: Settings) -> bool:
-    """Whether workers on this data folder have placed anything: then stores that are not there are away, not empty."""
     with clear_failures(settings):
-        return any(found.counters for found in read_checkpoints(settings.data).values())
+        return has_placed(settings.data)
 
 
 async def all_entries(stores: Stores, area: Area, folder: str = "") -> list[Entry]:
@@ -42,19 +48,34 @@ async def all_entries(stores: Stores, area: Area, folder: str = "") -> list[Entr
     return [entry async for entry in entries(stores, area, folder)]
 
 
-def _print_entries(found: Sequence[Entry], *, as_json: bool) -> None:
-    if as_json:
-        print_json([_without_manifest(entry) for entry in found])
-        return
-    if not found:
-        click.echo("no entries")
-        return
-    rows: list[tuple[str, ...]] = [
-        ("SOP Instance UID", "source digest", "reason", "uploads", "received", "from")
-    ]
-    rows += [_row(entry) for entry in found]
+async def _print_array(found: AsyncIterator[Entry]) -> None:
+    """As `print_json` would, but one by one: a lane may have more than memory."""
+    before = "["
+    async for entry in found:
+        text = msgspec.json.format(msgspec.json.encode(_without_manifest(entry)), indent=2).decode()
+        click.echo(before + indent("\n" + text, "  "), nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
+
+
+async def _print_table(found: AsyncIterator[Entry]) -> None:
+    rows: list[tuple[str, ...]] = []
+    some = False
+    async for entry in found:
+        some = True
+        rows.append(_row(entry))
+        if len(rows) == _PAGE:
+            _print_rows(rows)
+            rows = []
+    if rows:
+        _print_rows(rows)
+    if not some:
+        click.echo(_NONE)
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     # Not a table that fits the terminal: a UID must come out whole, to be copied.
-    click.echo("\n".join(aligned(rows)))
+    click.echo("\n".join(aligned([_HEAD, *rows])))
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -40,6 +40,8 @@ def clear_store_failures() -> Iterator[None]:
         yield
     except (WrongStores, Unavailable, NoSuchEntry) as error:
         raise click.ClickException(str(error)) from None
+    except BrokenPipeError:  # whoever reads what is printed has seen enough, which click knows
+        raise
     except OSError as error:
         raise click.ClickException(f"{error.filename or 'store'}: {error.strerror}") from None
 

@@ -1,7 +1,8 @@
 """What was received and is not yet stored, as the ledger's commands tell it: read from the log itself."""
 
+from ingest.contract.checkpoint import read_checkpoints
 from ingest.contract.settings import Settings
-from workers.cli.account import open_uploads, read_checkpoints
+from workers.cli.account import open_uploads
 from workers.cli.backlog import Completed, Heads, completed_uploads
 
 

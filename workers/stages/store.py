@@ -73,10 +73,12 @@ async def store(
 
     Raises:
         Unavailable: the store.
+        Spoiled: ``payload`` is not what it was when its seal was checked.
     """
     manifest = msgspec.structs.replace(
         manifest, pixels=proof_of(result.pixels), repaired=fresh.repaired, placed_at=time.time_ns()
     )
+    source = payload
     if isinstance(result, Transcoded):
         payload = result.payload
         manifest = msgspec.structs.replace(
@@ -90,7 +92,7 @@ async def store(
     store_of_key = stores.of(key)
     settled = Settled(Place.STORED, stored_reason(manifest), store_of_key.name, key)
     reach(Failpoint.BEFORE_PUT)
-    created = await store_of_key.put_new(key, _pieces(manifest, payload))
+    created = await store_of_key.put_new(key, _pieces(manifest, payload, source))
     reach(Failpoint.AFTER_PUT)
     if created:
         return settled
@@ -102,8 +104,14 @@ async def store(
     return settled if found is not None and found.manifest.upload_id == manifest.upload_id else None
 
 
-def _pieces(manifest: Manifest, payload: Payload) -> Iterator[bytes | memoryview]:
-    """The object, its digest made here: whoever takes the pieces blocks anyway, and another thread need not."""
+def _pieces(manifest: Manifest, payload: Payload, source: Payload) -> Iterator[bytes | memoryview]:
+    """The object, its digest made here: whoever takes the pieces blocks anyway, and another thread need not.
+
+    What it was made of comes to its end before the object is complete, so that none is made of what is `Spoiled`.
+    """
     if not manifest.passed_through:
         manifest = msgspec.structs.replace(manifest, digest=sha256(payload))
     yield from pieces_of(manifest, payload)
+    if payload is not source:
+        for _ in source.blocks():
+            pass

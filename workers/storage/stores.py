@@ -95,17 +95,19 @@ def open_stores(
     replaying: bool = False,
     working: bool = False,
     checksums: bool = False,
+    founding: bool = True,
 ) -> Stores:
     """Open the stores for work; the first time of all, make them.
 
     ``replaying``: an administrator has uploads placed anew, whatever moves are recorded of them; ``working``:
     for a worker, which tries first whether buckets keep what we rely on, and does without those that do not
-    answer until they do; ``checksums``: buckets are to return those that they checked, see `checksums`.
+    answer until they do; ``checksums``: buckets are to return those that they checked, see `checksums`;
+    ``founding``: it may be the first time of all.
 
     Raises:
         WrongStores: they do not agree on the shard map, one is missing or not part of it, they are being
             changed, or a bucket cannot be relied on.
-        Unavailable: a bucket.
+        Unavailable: a bucket, or all that there are of stores that cannot be new.
         OSError: the file system's.
     """
     with contextlib.ExitStack() as stack:
@@ -115,6 +117,8 @@ def open_stores(
         silent = _silent(roots) if working else {}
         answering = [root for root in roots if root not in silent]
         if not silent:
+            if not founding:
+                _refuse_new(roots)
             _form(roots, probing=working)
         for root in answering:
             stack.enter_context(root.shared())
@@ -275,6 +279,20 @@ def new_identity(roots: Sequence[Root]) -> Iterator[tuple[Root, StoreIdentity]]:
         if identity is not None and identity.stores != set_id:
             raise WrongStores(f"{root} belongs to another set of stores")
         yield root, identity or StoreIdentity(set_id, next(free))
+
+
+def _refuse_new(roots: Sequence[Root]) -> None:
+    """An empty folder where a store was is not taken for a new one: a disk that comes back over it would hide what came.
+
+    Raises:
+        Unavailable: none of them has a map.
+    """
+    if not any(root.there() and read_map(root) for root in roots):
+        raise Unavailable(
+            f"{roots[0]} has no shard map, though workers have stored there: is it mounted? "
+            "Stores that are to be new need a new data folder",
+            _RETRY,
+        )
 
 
 def _form(roots: Sequence[Root], *, probing: bool) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.contract.checkpoint import Checkpoint, write_checkpoints
+from ingest.contract.checkpoint import Checkpoint, read_checkpoints, write_checkpoints
 from ingest.contract.records import Place
-from workers.cli.account import Move, balance, read_account, read_checkpoints
+from workers.cli.account import Move, balance, read_account
 from workers.cli.backlog import Completed
 
 PARTITIONS = 3

@@ -1,6 +1,10 @@
 """`quarantine list|show|replay|discard` as an administrator and his scripts meet them."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ from ingest.contract.settings import Settings
 from tests.support.command import run
 from tests.support.datasets import data_set_bytes
 from tests.support.placing import CT, placing
+from tests.support.waiting import until
 from workers.ledger.consumer import move_rows
 from workers.storage.layout import Area
 from workers.storage.stores import open_stores
@@ -43,6 +48,52 @@ def test_list_for_scripts(data: Path) -> None:
     assert entry["repeats"] == 1
     assert data_set_bytes(Path(entry["path"])) == data_set_bytes(CT)[:400]
     assert "manifest" not in entry
+
+
+def listing(data: Path, *form: str) -> subprocess.Popen[bytes]:
+    """`quarantine list` whose pages have one row."""
+    code = (
+        "from workers.cli import entry_tables; entry_tables._PAGE = 1; "
+        "from ingest.cli.group import main; main()"
+    )
+    command = [sys.executable, "-c", code, "quarantine", "list", *form, "--data", str(data)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_a_list_is_printed_as_it_is_read(data: Path, form: list[str]) -> None:
+    """Of a million entries no more is in memory than a page of them."""
+    endless = data / "store" / "quarantine" / "fff" / "1.2" / ("f" * 64)
+    endless.parent.mkdir(parents=True)
+    os.mkfifo(endless)  # to read it takes as long as nobody writes
+    with listing(data, *form) as command:
+        output = command.stdout
+        assert output is not None
+        until(lambda: UID.encode() in output.readline())
+        assert command.poll() is None
+        command.kill()
+
+
+@pytest.mark.real
+def test_whoever_has_seen_enough_of_a_list_is_told_of_no_error(data: Path) -> None:
+    """As in `quarantine list | head`."""
+    with listing(data) as command:
+        assert command.stdout is not None
+        assert command.stderr is not None
+        command.stdout.close()
+        assert command.wait(60) == 1
+        assert command.stderr.read() == b""
+
+
+def test_a_list_has_the_form_of_every_answer(data: Path) -> None:
+    """However it is put together."""
+    for number in range(2):
+        (data / "store" / "quarantine" / "fff" / f"1.{number}").mkdir(parents=True)
+        (data / "store" / "quarantine" / "fff" / f"1.{number}" / ("f" * 64)).write_bytes(b"nothing")
+    done = run(data, "quarantine", "list", "--json")
+    assert len(done.json) == 3
+    assert done.out == json.dumps(done.json, indent=2) + "\n"
 
 
 def test_list_before_any_worker_has_run(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.killing import killed_at_each_call
+from workers.errors import Unavailable
 from workers.storage.directory_root import DirectoryRoot
 from workers.storage.layout import object_key
 from workers.storage.rebalance import add_store
@@ -117,6 +118,16 @@ def test_a_folder_that_is_not_mounted_refuses_to_start(roots: list[Path]) -> Non
     with pytest.raises(WrongStores, match=r"not in the shard map.*mounted"):
         open_stores(roots)
     assert list(roots[1].iterdir()) == []
+
+
+def test_stores_that_cannot_be_new_are_not_made_anew(tmp_path: Path) -> None:
+    """Also the only one: what is there is found, and what is not is neither made nor written to."""
+    root = tmp_path / "store"
+    with pytest.raises(Unavailable, match="is it mounted"):
+        open_stores([root], founding=False)
+    assert not root.exists()
+    open_stores([root]).close()
+    open_stores([root], founding=False).close()
 
 
 def test_a_store_that_the_settings_forget_refuses_to_start(roots: list[Path]) -> None:
