@@ -5,9 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from ingest.association.pdu import AssociateAccept, decode_pdu
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run
-from tests.support.scu import CT, Scu, ct_data_set, p_data
+from tests.support.scu import CT, EXPLICIT, Scu, associate, ct_data_set, p_data
+from tests.vectors.pdus import APPLICATION_CONTEXT, item, pdu, text
 
 UID = "1.2.826.1"
 
@@ -52,5 +54,67 @@ def test_command_sets(command: Sequence[tuple[int, bytes]]) -> None:
             assert (answer.affected_sop_class_uid, answer.affected_sop_instance_uid) == (CT, UID)
             await scu.release()
         assert set(log.instances()) == {UID}
+
+    run(scenario())
+
+
+def context(context_id: int, abstract_syntax: str, transfer_syntax: str = text(EXPLICIT)) -> str:
+    return item("20", f"{context_id:02x}000000", item("30", abstract_syntax), item("40", transfer_syntax))
+
+
+USER = item("50", item("51", "00004000"), item("52", text("1.2.3")))
+
+
+async def associated(port: int, *items: str) -> tuple[Scu, dict[int, int]]:
+    """Connected, with an association of these items; the result of each of its contexts."""
+    scu = await Scu.connect(port)
+    await scu.send(pdu("01", associate()[6:74].hex(), *items))
+    kind, body = await scu.pdu()
+    reply = decode_pdu(kind, memoryview(body))
+    assert isinstance(reply, AssociateAccept), reply
+    return scu, {context.context_id: context.result for context in reply.contexts}
+
+
+def test_ae_titles_of_c_strings() -> None:
+    """What stands behind a NUL in a field of PS3.8 9.3.2 is whatever was there before, and no part of the title."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log) as (port, _):
+            scu = await Scu.connect(port)
+            request = bytearray(associate())
+            request[10:42] = b"DICOM-INGEST\0\xcd\xcd\xcd" + b"TESTER\0STORESCU\0"
+            await scu.send(bytes(request))
+            kind, _ = await scu.pdu()
+            assert kind == 2
+            assert (await scu.store(UID)).status == 0
+            await scu.release()
+        instance, _ = log.instances()[UID]
+        assert (instance.calling_ae_title, instance.called_ae_title) == ("TESTER", "DICOM-INGEST")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("items", "results"),
+    [
+        ((APPLICATION_CONTEXT * 2, context(1, text(CT)), USER * 2), {1: 0}),
+        ((APPLICATION_CONTEXT, context(1, text(CT)), item("50", item("51", "00004000") * 2)), {1: 0}),
+        ((APPLICATION_CONTEXT, context(1, text(CT)), context(3, "312ee4"), context(5, text(CT), "e4"), USER), {1: 0, 3: 3, 5: 4}),
+        ((APPLICATION_CONTEXT, context(1, text(CT) + "00cdcd", text(EXPLICIT) + "00cd"), USER), {1: 0}),
+    ],
+    ids=["items twice", "maximum length twice", "no UIDs", "UIDs of C strings"],
+)  # fmt: skip
+def test_association_items(items: Sequence[str], results: dict[int, int]) -> None:
+    """What is odd in one item costs that item, and never all that the association is for."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log) as (port, _):
+            scu, found = await associated(port, *items)
+            assert found == results
+            assert (await scu.store(UID)).status == 0
+            await scu.release()
+        assert log.instances()[UID][0].transfer_syntax_uid == EXPLICIT
 
     run(scenario())
