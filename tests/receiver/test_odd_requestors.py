@@ -6,9 +6,21 @@ from collections.abc import Sequence
 import pytest
 
 from ingest.association.pdu import AssociateAccept, decode_pdu
+from ingest.dimse.data_set import encode_element
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import receiver, run
-from tests.support.scu import CT, EXPLICIT, VERIFICATION, Scu, associate, c_echo, ct_data_set, p_data
+from tests.support.scu import (
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    VERIFICATION,
+    Scu,
+    associate,
+    c_echo,
+    c_store,
+    ct_data_set,
+    p_data,
+)
 from tests.vectors.pdus import APPLICATION_CONTEXT, item, pdu, text
 
 UID = "1.2.826.1"
@@ -121,5 +133,45 @@ def test_association_items(items: Sequence[str], results: dict[int, int]) -> Non
             assert (await scu.store(UID)).status == 0
             await scu.release()
         assert log.instances()[UID][0].transfer_syntax_uid == EXPLICIT
+
+    run(scenario())
+
+
+MR = "1.2.840.10008.5.1.4.1.1.4"
+PRIVATE = "1.3.12.2.1107.5.9.1"
+
+
+def identified(sop_class: str) -> bytes:
+    """A data set in Implicit VR that says no more than what it is."""
+    uids = ((0x0008_0016, sop_class), (0x0008_0018, UID))
+    return b"".join(encode_element(tag, b"UI", uid.encode(), explicit=False) for tag, uid in uids)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "status"), [(MR, 0), (PRIVATE, 0x0122), (VERIFICATION, 0x0122), ("1.2.3", 0x0122)]
+)
+def test_a_class_in_the_context_of_another(sop_class: str, status: int) -> None:
+    """Some choose a context by transfer syntax alone: what is stored is what both classes were accepted for, as it was sent."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        async with receiver(log) as (port, _):
+            scu, found = await associated(
+                port,
+                APPLICATION_CONTEXT,
+                context(1, text(CT), text(IMPLICIT)),
+                context(3, text(MR)),
+                context(5, text(PRIVATE)),
+                context(7, text(VERIFICATION), text(IMPLICIT)),
+                USER,
+            )
+            assert found == {1: 0, 3: 0, 5: 3, 7: 0}
+            await scu.send(c_store(UID, identified(sop_class), sop_class=sop_class))
+            assert (await scu.response()).status == status
+            await scu.send(c_store(UID, identified(CT), sop_class=MR))
+            assert (await scu.response()).status == 0xA900
+            await scu.release()
+        kept = [(each.sop_class_uid, each.transfer_syntax_uid) for each, _ in log.instances().values()]
+        assert kept == ([(MR, IMPLICIT)] if status == 0 else [])
 
     run(scenario())

@@ -144,7 +144,7 @@ def test_an_unusable_uid(uid: str) -> None:
 
 
 def test_another_class_than_the_context() -> None:
-    """0122H where the command names another SOP Class than its presentation context."""
+    """0122H where the command names a SOP Class that no presentation context was accepted for."""
 
     async def scenario() -> None:
         async with receiver(MemoryLog()) as (port, _):
