@@ -133,16 +133,16 @@ def negotiate(request: AssociateRequest, policy: AcceptorPolicy) -> Answer:
 def confirm(request: AssociateRequest, reply: AssociateAccept) -> dict[int, AcceptedContext]:
     """Requestor: the contexts that the A-ASSOCIATE-AC accepts.
 
+    An answer to a context that was not proposed is passed over, as is a second one to the same.
+
     Raises:
-        RemoteProtocolError: it answers a context that was not proposed, or with a syntax that was not offered.
+        RemoteProtocolError: it accepts a context with a syntax that was not offered.
     """
     proposed = {context.context_id: context for context in request.contexts}
     accepted = {}
     for result in reply.contexts:
         context = proposed.pop(result.context_id, None)
-        if context is None:
-            raise invalid("a presentation context was answered that was not proposed, or answered twice")
-        if result.result == ACCEPTANCE:
+        if context is not None and result.result == ACCEPTANCE:
             if result.transfer_syntax not in context.transfer_syntaxes:
                 raise invalid("a transfer syntax was accepted that was not offered")
             accepted[context.context_id] = AcceptedContext(
