@@ -245,14 +245,18 @@ async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: 
     ]
 
 
+async def sent_to(kind: type[Hasty], files: list[DicomFile]) -> Summary:
+    """What becomes of files that such a peer is sent."""
+    summary = Summary()
+    async with hasty(after="", peer=kind) as port:
+        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    return summary
+
+
 @asynchronous
 async def test_an_answer_to_another_request_is_none(tmp_path: Path) -> None:
     """A second response to the file before, as from a peer that repeats itself, makes none of a file that is refused."""
-    summary = Summary()
-    async with hasty(after="", peer=Repeating) as port:
-        await send_files(
-            peer(port), written(tmp_path, 2048), summary, associations=1, progress=lambda _: None
-        )
+    summary = await sent_to(Repeating, written(tmp_path, 2048))
     assert [file.path.name for file in summary.stored] == ["0", "2"]
     assert {why for _, why in summary.failures} == {"the peer answered another request"}
 
@@ -260,21 +264,14 @@ async def test_an_answer_to_another_request_is_none(tmp_path: Path) -> None:
 @asynchronous
 async def test_no_answer_comes_within_a_data_set(tmp_path: Path) -> None:
     """PS3.8 Annex E: what a peer asks while an instance is sent to it is answered behind the instance."""
-    summary = Summary()
-    async with hasty(after="", peer=Asking) as port:
-        files = written(tmp_path, 4 * len(PIECE))[:1]
-        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    summary = await sent_to(Asking, written(tmp_path, 4 * len(PIECE))[:1])
     assert (summary.sent, summary.failures) == (1, [])
 
 
 @asynchronous
 async def test_answers_to_what_was_not_proposed(tmp_path: Path) -> None:
     """A peer may answer more than it was asked, as to DCMTK and pynetdicom; of a context the first answer counts."""
-    summary = Summary()
-    async with hasty(after="", peer=Talkative) as port:
-        await send_files(
-            peer(port), written(tmp_path, 2048), summary, associations=1, progress=lambda _: None
-        )
+    summary = await sent_to(Talkative, written(tmp_path, 2048))
     assert (summary.sent, summary.failures) == (4, [])
 
 
