@@ -220,4 +220,8 @@ STORAGE_CLASSES = {
         ("34.7", "RT Beams Delivery Instruction Storage"),
         ("34.10", "RT Brachy Application Setup Delivery Instruction Storage"),
     )
+} | {  # under the root of Print Management, but sent with C-STORE
+    "1.2.840.10008.5.1.1.27": "Stored Print Storage SOP Class (Retired)",
+    "1.2.840.10008.5.1.1.29": "Hardcopy Grayscale Image Storage SOP Class (Retired)",
+    "1.2.840.10008.5.1.1.30": "Hardcopy Color Image Storage SOP Class (Retired)",
 }

@@ -17,7 +17,7 @@ YOUNGER = {  # than pydicom's table, of PS3.6 2026
     f"1.2.840.10008.5.1.4.1.1.{suffix}"
     for suffix in ("2.3", "2.4", "2.5", "9.100.1", "9.100.2", "66.7", "66.8", "601.3", "601.4", "601.5")
 }
-BRANCHES = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.4.34.")
+BRANCHES = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.4.34.", "1.2.840.10008.5.1.1.")
 
 
 def test_all_storage_classes() -> None:
@@ -56,6 +56,8 @@ def test_retired_classes_still_sent() -> None:
     """Old ultrasound and nuclear medicine, standalone overlay, curve, LUTs."""
     for suffix in ("3", "5", "6", "8", "9", "10", "11", "129"):
         assert f"1.2.840.10008.5.1.4.1.1.{suffix}" in STORAGE_CLASSES
+    for hardcopy in ("29", "30"):  # pages for a printer, kept as images
+        assert f"1.2.840.10008.5.1.1.{hardcopy}" in STORAGE_CLASSES
 
 
 def test_all_transfer_syntaxes() -> None:
