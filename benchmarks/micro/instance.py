@@ -43,8 +43,9 @@ def operations() -> dict[str, Callable[[int], None]]:
         storage = StorageService(NoopLog())
         shares = Shares(ChunkPool(limits.buffer_budget), limits.fair_window, limits.fair_memory)
         grant = Grant("", shares.of("", 1))
+        contexts, peer = {CONTEXT_ID: context}, Peer("A", "B", "127.0.0.1")
         for _ in range(count):
-            receiving = storage.begin(request, context, Peer("A", "B", "127.0.0.1"), grant, _never)
+            receiving = storage.begin(request, context, contexts, peer, grant, resume=_never)
             for item in items:
                 if isinstance(item, FragmentRun):
                     receiving.write_run(item.rows)

@@ -133,16 +133,16 @@ def negotiate(request: AssociateRequest, policy: AcceptorPolicy) -> Answer:
 def confirm(request: AssociateRequest, reply: AssociateAccept) -> dict[int, AcceptedContext]:
     """Requestor: the contexts that the A-ASSOCIATE-AC accepts.
 
+    An answer to a context that was not proposed is passed over, as is a second one to the same.
+
     Raises:
-        RemoteProtocolError: it answers a context that was not proposed, or with a syntax that was not offered.
+        RemoteProtocolError: it accepts a context with a syntax that was not offered.
     """
     proposed = {context.context_id: context for context in request.contexts}
     accepted = {}
     for result in reply.contexts:
         context = proposed.pop(result.context_id, None)
-        if context is None:
-            raise invalid("a presentation context was answered that was not proposed, or answered twice")
-        if result.result == ACCEPTANCE:
+        if context is not None and result.result == ACCEPTANCE:
             if result.transfer_syntax not in context.transfer_syntaxes:
                 raise invalid("a transfer syntax was accepted that was not offered")
             accepted[context.context_id] = AcceptedContext(
@@ -190,14 +190,17 @@ def _is_ae_title(text: str) -> bool:
 
 
 def _check_contexts(contexts: tuple[PresentationContext, ...]) -> None:
-    """PS3.8 9.3.2.2: at least one context, IDs odd and each once."""
+    """PS3.8 9.3.2.2: at least one context, and an ID that names it.
+
+    It has odd IDs alone. Requestors that count them 1, 2, 3 are answered by DCMTK and dcm4che.
+    """
     if not contexts:
         raise invalid("the request proposes no presentation context")
     ids = {context.context_id for context in contexts}
     if len(ids) != len(contexts):
         raise invalid("a presentation context ID is proposed twice")
-    if not all(context_id & 1 for context_id in ids):
-        raise invalid("a presentation context ID is not odd")
+    if 0 in ids:
+        raise invalid("a presentation context ID is 0")
 
 
 def _accept(request: AssociateRequest, policy: AcceptorPolicy, limit: int) -> Accepted:

@@ -24,6 +24,7 @@ from ingest.association.pdu_items import (
     PresentationContextResult,
     UserInformation,
     decode_items,
+    decode_text,
     encode_item,
     invalid,
 )
@@ -48,7 +49,6 @@ MAX_ASSOCIATE_LENGTH = 1024 * 1024
 
 _ASSOCIATE = struct.Struct(">H2x16s16s32s")
 _PROTOCOL_VERSION = 0x0001  # PS3.8 9.3.2: bit 0 is version 1
-_PADDING = "\0 "  # PS3.8 pads with spaces; real peers with NUL
 
 
 def encode_pdu(kind: int, body: bytes) -> bytes:
@@ -58,11 +58,6 @@ def encode_pdu(kind: int, body: bytes) -> bytes:
 
 def _encode_ae_title(title: str) -> bytes:
     return title.encode("latin-1")[:16].ljust(16)
-
-
-def _decode_text(value: bytes) -> str:
-    # Latin-1, so that any byte survives; what may be an AE title, or the name of a context, is judged by negotiation.
-    return value.decode("latin-1").strip(_PADDING)
 
 
 class _AssociateBody(NamedTuple):
@@ -98,18 +93,16 @@ class _AssociateBody(NamedTuple):
         for kind, value in decode_items(body[_ASSOCIATE.size :]):
             if kind == context_kind:
                 contexts.append(value)
-            elif kind in single:
-                raise invalid(f"item {kind:02X}H comes twice")
             elif kind in (APPLICATION_CONTEXT, USER_INFORMATION):
-                single[kind] = value
+                single.setdefault(kind, value)
         if len(contexts) > MAX_PRESENTATION_CONTEXTS:
             raise invalid(f"more than {MAX_PRESENTATION_CONTEXTS} presentation contexts")
         return cls(
             version,
-            _decode_text(called),
-            _decode_text(calling),
+            decode_text(called),
+            decode_text(calling),
             reserved,
-            _decode_text(bytes(single.get(APPLICATION_CONTEXT, b""))),
+            decode_text(single.get(APPLICATION_CONTEXT, b"")),
             contexts,
             UserInformation.decode(single.get(USER_INFORMATION, memoryview(b""))),
         )

@@ -2,8 +2,8 @@
 
 Every item is type (1 byte), reserved (1), length (2, big-endian), value. Each type below is frozen, encodes
 itself with `encode`, and decodes from the value alone; `decode` raises `RemoteProtocolError` for one that is
-malformed. Unknown items are ignored (PS3.8 D.2), and sub-items that nobody here reads as well where they are malformed
-or come twice, as other acceptors do; how many of them there may be is bounded.
+malformed. Unknown items are ignored (PS3.8 D.2), and sub-items that nobody here reads as well where they are malformed;
+of an item that comes twice the first counts, as other acceptors do it. How many there may be is bounded.
 """
 
 import struct
@@ -31,7 +31,7 @@ USER_IDENTITY_AC = 0x59
 
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1, the only one
 
-MAX_PRESENTATION_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
+MAX_PRESENTATION_CONTEXTS = 128  # PS3.8 9.3.2.2: their IDs are odd numbers from 1 to 255
 MAX_TRANSFER_SYNTAXES = 64  # PS3.6 registers some 60, and a context has each at most once
 # Items a level, unknown ones included. 128 contexts and the three kinds of negotiation item that may come
 # once a context are 512; an honest peer stays far below twice that.
@@ -76,12 +76,13 @@ def decode_items(data: memoryview) -> Iterator[tuple[int, memoryview]]:
         position += length
 
 
-def _text(value: memoryview) -> str:
-    """ISO 646 text; PS3.8 has no padding here, yet peers append NUL or space."""
-    try:
-        return bytes(value).decode("ascii").strip("\0 ")
-    except UnicodeDecodeError:
-        raise invalid("an item's text is not ISO 646") from None
+def decode_text(value: bytes | memoryview) -> str:
+    """Text up to a NUL, without the spaces around it; what may be a UID or an AE title is judged by negotiation.
+
+    PS3.8 pads AE titles with spaces and nothing else. Peers append NUL or space, copy C strings into fields that they
+    have not cleared, and put names there in whatever characters they have: as Latin-1, any byte survives.
+    """
+    return bytes(value).partition(b"\0")[0].decode("latin-1").strip(" ")
 
 
 def _number(value: memoryview, layout: struct.Struct, name: str) -> int:
@@ -141,10 +142,10 @@ class PresentationContext:
     def encode(self) -> bytes:
         """The item with its header."""
         value = bytes((self.context_id, 0, 0, 0)) + encode_item(
-            ABSTRACT_SYNTAX, self.abstract_syntax.encode("ascii")
+            ABSTRACT_SYNTAX, self.abstract_syntax.encode("latin-1")
         )
         for uid in self.transfer_syntaxes:
-            value += encode_item(TRANSFER_SYNTAX, uid.encode("ascii"))
+            value += encode_item(TRANSFER_SYNTAX, uid.encode("latin-1"))
         return encode_item(PRESENTATION_CONTEXT_RQ, value)
 
     @classmethod
@@ -159,9 +160,9 @@ class PresentationContext:
         transfer_syntaxes = []
         for kind, part in decode_items(value[4:]):
             if kind == ABSTRACT_SYNTAX:
-                abstract_syntaxes.append(_text(part))
+                abstract_syntaxes.append(decode_text(part))
             elif kind == TRANSFER_SYNTAX:
-                transfer_syntaxes.append(_text(part))
+                transfer_syntaxes.append(decode_text(part))
         if len(abstract_syntaxes) != 1:
             raise invalid("a presentation context has not exactly one abstract syntax")
         if not 1 <= len(transfer_syntaxes) <= MAX_TRANSFER_SYNTAXES:
@@ -191,7 +192,7 @@ class PresentationContextResult:
     def encode(self) -> bytes:
         """The item with its header."""
         value = bytes((self.context_id, 0, self.result, 0)) + encode_item(
-            TRANSFER_SYNTAX, self.transfer_syntax.encode("ascii")
+            TRANSFER_SYNTAX, self.transfer_syntax.encode("latin-1")
         )
         return encode_item(PRESENTATION_CONTEXT_AC, value)
 
@@ -210,7 +211,7 @@ class PresentationContextResult:
             return cls(head[0], result, "")
         if len(syntaxes) != 1:
             raise invalid("an accepted presentation context has not exactly one transfer syntax")
-        return cls(head[0], result, _text(syntaxes[0]))
+        return cls(head[0], result, decode_text(syntaxes[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +225,13 @@ class RoleSelection:
     def encode(self) -> bytes:
         """The item with its header."""
         roles = bytes((self.scu_role, self.scp_role))
-        return encode_item(ROLE_SELECTION, _counted(self.sop_class_uid.encode("ascii")) + roles)
+        return encode_item(ROLE_SELECTION, _counted(self.sop_class_uid.encode("latin-1")) + roles)
 
     @classmethod
     def decode(cls, value: memoryview) -> Self:
         """Decode the item's value."""
         parts = _Parts(value, "item 54H")
-        uid = _text(parts.counted())
+        uid = decode_text(parts.counted())
         roles = parts.take(2)
         return cls(uid, roles[0] == 1, roles[1] == 1)
 
@@ -245,14 +246,14 @@ class ExtendedNegotiation:
     def encode(self) -> bytes:
         """The item with its header."""
         return encode_item(
-            EXTENDED_NEGOTIATION, _counted(self.sop_class_uid.encode("ascii")) + self.information
+            EXTENDED_NEGOTIATION, _counted(self.sop_class_uid.encode("latin-1")) + self.information
         )
 
     @classmethod
     def decode(cls, value: memoryview) -> Self:
         """Decode the item's value."""
         parts = _Parts(value, "item 56H")
-        return cls(_text(parts.counted()), parts.rest())
+        return cls(decode_text(parts.counted()), parts.rest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +266,9 @@ class CommonExtendedNegotiation:
 
     def encode(self) -> bytes:
         """The item with its header."""
-        related = b"".join(_counted(uid.encode("ascii")) for uid in self.related_general_sop_classes)
-        value = _counted(self.sop_class_uid.encode("ascii")) + _counted(
-            self.service_class_uid.encode("ascii")
+        related = b"".join(_counted(uid.encode("latin-1")) for uid in self.related_general_sop_classes)
+        value = _counted(self.sop_class_uid.encode("latin-1")) + _counted(
+            self.service_class_uid.encode("latin-1")
         )
         return encode_item(COMMON_EXTENDED_NEGOTIATION, value + _counted(related))
 
@@ -275,14 +276,14 @@ class CommonExtendedNegotiation:
     def decode(cls, value: memoryview) -> Self:
         """Decode the item's value; what follows the related classes is reserved for later versions."""
         parts = _Parts(value, "item 57H")
-        sop_class_uid = _text(parts.counted())
-        service_class_uid = _text(parts.counted())
+        sop_class_uid = decode_text(parts.counted())
+        service_class_uid = decode_text(parts.counted())
         related = []
         # PS3.7 Table D.3-11 lets the related classes be left out whole.
         if parts.left:
             uids = _Parts(parts.counted(), "item 57H")
             while uids.left:
-                related.append(_text(uids.counted()))
+                related.append(decode_text(uids.counted()))
                 if len(related) > MAX_ITEMS:
                     raise invalid(f"item 57H names more than {MAX_ITEMS} related classes")
         return cls(sop_class_uid, service_class_uid, tuple(related))
@@ -365,8 +366,7 @@ class UserInformation:
         """Decode the item's value; sub-items of unknown type are ignored (PS3.8 D.2).
 
         Raises:
-            RemoteProtocolError: a maximum length, role selection or common extended negotiation that is malformed, or a
-                second maximum length.
+            RemoteProtocolError: a maximum length, role selection or common extended negotiation that is malformed.
         """
         single: dict[int, memoryview] = {}
         roles: list[RoleSelection] = []
@@ -379,17 +379,15 @@ class UserInformation:
                 extended.append(part)
             elif kind == COMMON_EXTENDED_NEGOTIATION:
                 common.append(CommonExtendedNegotiation.decode(part))
-            elif kind == MAXIMUM_LENGTH and kind in single:
-                raise invalid("sub-item 51H comes twice")
             else:
                 single.setdefault(kind, part)
         negotiations = [_unread(part, ExtendedNegotiation.decode) for part in extended]
         return cls(
             maximum_length=_optional_number(single.get(MAXIMUM_LENGTH)),
-            implementation_class_uid=_unread(single.get(IMPLEMENTATION_CLASS_UID), _label),
+            implementation_class_uid=_unread(single.get(IMPLEMENTATION_CLASS_UID), decode_text),
             asynchronous_operations_window=_unread(single.get(ASYNCHRONOUS_OPERATIONS_WINDOW), _window),
             role_selections=tuple(roles),
-            implementation_version_name=_unread(single.get(IMPLEMENTATION_VERSION_NAME), _label),
+            implementation_version_name=_unread(single.get(IMPLEMENTATION_VERSION_NAME), decode_text),
             extended_negotiations=tuple(item for item in negotiations if item is not None),
             common_extended_negotiations=tuple(common),
             user_identity=_unread(single.get(USER_IDENTITY_RQ), UserIdentity.decode),
@@ -407,11 +405,6 @@ def _unread(value: memoryview | None, decode: Callable[[memoryview], T]) -> T | 
         return None if value is None else decode(value)
     except RemoteProtocolError:
         return None
-
-
-def _label(value: memoryview) -> str:
-    """Text to be shown at most; vendors put their names there in whatever characters they have."""
-    return bytes(value).decode("latin-1").strip("\0 ")
 
 
 def _window(value: memoryview) -> tuple[int, int]:

@@ -1,9 +1,10 @@
 """The SOP Classes of the Storage Service Class (PS3.4 Annex B, PS3.6 Annex A), by UID.
 
 Listed here rather than taken from a dictionary package, so that the protocol core imports nothing; a test
-compares the list with pydicom's dictionary. Retired classes stay in: old modalities still send them. Not in:
-Non-Patient Object Storage (PS3.4 Annex GG: protocols, inventories, implant templates, hanging protocols,
-colour palettes), which is another service class, and the image boxes of Print Management.
+compares the list with pydicom's dictionary, and names the classes that are younger. Retired classes stay in:
+old modalities still send them. Not in: Non-Patient Object Storage (PS3.4 Annex GG: protocols, inventories,
+implant templates, hanging protocols, colour palettes), which is another service class, and the image boxes of
+Print Management.
 """
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -26,6 +27,9 @@ STORAGE_CLASSES = {
         ("1.1.2", "CT Image Storage"),
         ("1.1.2.1", "Enhanced CT Image Storage"),
         ("1.1.2.2", "Legacy Converted Enhanced CT Image Storage"),
+        ("1.1.2.3", "CT Image Storage - For Processing"),
+        ("1.1.2.4", "Enhanced CT Image Storage - For Processing"),
+        ("1.1.2.5", "Legacy Converted Enhanced CT Image Storage - For Processing"),
         ("1.1.3", "Ultrasound Multi-frame Image Storage (Retired)"),
         ("1.1.3.1", "Ultrasound Multi-frame Image Storage"),
         ("1.1.4", "MR Image Storage"),
@@ -62,6 +66,8 @@ STORAGE_CLASSES = {
         ("1.1.9.7.3", "Electrooculogram Waveform Storage"),
         ("1.1.9.7.4", "Sleep Electroencephalogram Waveform Storage"),
         ("1.1.9.8.1", "Body Position Waveform Storage"),
+        ("1.1.9.100.1", "Waveform Presentation State Storage"),
+        ("1.1.9.100.2", "Waveform Acquisition Presentation State Storage"),
         ("1.1.10", "Standalone Modality LUT Storage (Retired)"),
         ("1.1.11", "Standalone VOI LUT Storage (Retired)"),
         ("1.1.11.1", "Grayscale Softcopy Presentation State Storage"),
@@ -97,6 +103,8 @@ STORAGE_CLASSES = {
         ("1.1.66.4", "Segmentation Storage"),
         ("1.1.66.5", "Surface Segmentation Storage"),
         ("1.1.66.6", "Tractography Results Storage"),
+        ("1.1.66.7", "Label Map Segmentation Storage"),
+        ("1.1.66.8", "Height Map Segmentation Storage"),
         ("1.1.67", "Real World Value Mapping Storage"),
         ("1.1.68.1", "Surface Scan Mesh Storage"),
         ("1.1.68.2", "Surface Scan Point Cloud Storage"),
@@ -205,8 +213,15 @@ STORAGE_CLASSES = {
         ("1.1.501.6", "DICOS Quadrupole Resonance (QR) Storage"),
         ("1.1.601.1", "Eddy Current Image Storage"),
         ("1.1.601.2", "Eddy Current Multi-frame Image Storage"),
+        ("1.1.601.3", "Thermography Image Storage"),
+        ("1.1.601.4", "Thermography Multi-frame Image Storage"),
+        ("1.1.601.5", "Ultrasound Waveform Storage"),
         ("34.1", "RT Beams Delivery Instruction Storage - Trial (Retired)"),
         ("34.7", "RT Beams Delivery Instruction Storage"),
         ("34.10", "RT Brachy Application Setup Delivery Instruction Storage"),
     )
+} | {  # under the root of Print Management, but sent with C-STORE
+    "1.2.840.10008.5.1.1.27": "Stored Print Storage SOP Class (Retired)",
+    "1.2.840.10008.5.1.1.29": "Hardcopy Grayscale Image Storage SOP Class (Retired)",
+    "1.2.840.10008.5.1.1.30": "Hardcopy Color Image Storage SOP Class (Retired)",
 }

@@ -26,7 +26,7 @@ STORE: Final = {
     DATA_SET_DOES_NOT_MATCH_SOP_CLASS: "SOP Class or SOP Instance UID of the data set are not those of the request.",
     CANNOT_UNDERSTAND: "There is no data set, or it cannot be read in the transfer syntax of its context.",
     INVALID_OBJECT_INSTANCE: "The SOP Instance UID violates the rules for UIDs.",
-    SOP_CLASS_NOT_SUPPORTED: "The SOP Class of the request is not that of its presentation context, or none that is stored.",
+    SOP_CLASS_NOT_SUPPORTED: "The SOP Class of the request was not accepted in its association, or is none that is stored.",
     PROCESSING_FAILURE: "A defect of this program; the instance is not known to be kept.",
 }
 

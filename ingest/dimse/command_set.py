@@ -53,31 +53,30 @@ def encode_command_set(elements: CommandSet) -> bytes:
 
 
 def decode_command_set(data: bytes | bytearray | memoryview) -> dict[int, bytes]:
-    """Decode a whole command set. What the group length says is not tested; peers get it wrong.
+    """Decode a whole command set; elements of other groups are passed over.
+
+    Neither the order of the elements nor the group length is tested, as PS3.7 6.3.1 has them: peers get both wrong, or
+    leave the latter out, and other acceptors let them.
 
     Raises:
-        RemoteProtocolError: it does not start with (0000,0000), leaves group 0000H, is not in ascending
-            order (PS3.7 6.3.1), or an element overruns the end.
+        RemoteProtocolError: an element comes twice, or overruns the end.
     """
     data = bytes(data)
     size = len(data)
     elements: dict[int, bytes] = {}
     position = 0
-    previous = -1
     while position < size:
         if size - position < _ELEMENT.size:
             raise malformed("a command set ends within an element")
         group, element, length = _ELEMENT.unpack_from(data, position)
         position += _ELEMENT.size
-        if group != 0 or element <= previous:
-            raise malformed("a command set is not in ascending order within group 0000H")
-        if previous < 0 and element != COMMAND_GROUP_LENGTH:
-            raise malformed("a command set does not start with its group length")
         if length > size - position:
             raise malformed("an element of a command set overruns its end")
-        elements[element] = data[position : position + length]
+        if group == 0:
+            if element in elements:
+                raise malformed("an element of a command set comes twice")
+            elements[element] = data[position : position + length]
         position += length
-        previous = element
     return elements
 
 

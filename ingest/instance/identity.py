@@ -1,7 +1,7 @@
 """SOP Class and SOP Instance UID of a data set, from its first bytes (PS3.5 section 7).
 
 The receiver reads no further than (0008,0018): enough to see that the command set and the data set speak
-of the same instance. Everything else is judged by workers.
+of the same instance. Everything else is judged by workers, also the order of the elements.
 """
 
 import struct
@@ -15,6 +15,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 
 SOP_CLASS_UID = 0x0008_0016
 SOP_INSTANCE_UID = 0x0008_0018
+_PIXELS = 0x7FE0_0000  # from here on it is not looked for
 
 _ITEM = 0xFFFE_E000
 _ITEM_DELIMITATION = 0xFFFE_E00D
@@ -38,6 +39,10 @@ class TooManyElements(ValueError):  # noqa: N818 - states what was found
 
 class Incomplete(Exception):  # noqa: N818 - more bytes may still come
     """The bytes end before (0008,0018)."""
+
+
+class NotYetFound(Incomplete):
+    """And a tag above it has come: it is missing, or the elements are out of order."""
 
 
 class Identity(NamedTuple):
@@ -66,10 +71,10 @@ def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     """Read (0008,0016) and (0008,0018) from the start of a data set that is not deflated.
 
     Values of defined length are stepped over, undefined ones walked into; in UN, they are in Implicit VR Little Endian
-    (PS3.5 6.2.2).
+    (PS3.5 6.2.2). Elements may be out of order, up to pixel data.
 
     Raises:
-        Incomplete: ``head`` ends before (0008,0018) and before any tag above it.
+        Incomplete: ``head`` ends before (0008,0018); `NotYetFound` where a tag above it has come.
         Unreadable: the bytes are no data set in this transfer syntax.
         TooManyElements: what comes before (0008,0018) is not worth reading.
     """
@@ -77,23 +82,28 @@ def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     layouts = [_LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN)]
     sop_class_uid = None
     position = 0
-    for _ in range(ELEMENTS_MAX):
-        tag, inside, length, position = _header(head, position, layouts[-1])
-        outermost = len(layouts) == 1
-        if outermost:
-            if tag == SOP_INSTANCE_UID:
-                return Identity(sop_class_uid, _uid(head, position, length))
-            if tag > SOP_INSTANCE_UID:
-                return Identity(sop_class_uid, None)
-            if tag == SOP_CLASS_UID:
-                sop_class_uid = _uid(head, position, length)
-        if tag in (_ITEM_DELIMITATION, _SEQUENCE_DELIMITATION):
-            layouts.pop()  # never the last: outermost, a delimiter is a tag above (0008,0018)
-        elif length == _UNDEFINED:
-            layouts.append(inside)
-        elif tag != _ITEM or outermost:
-            position += length
-        # An item of defined length inside an undefined sequence is walked into: its elements are stepped over.
+    above = False
+    try:
+        for _ in range(ELEMENTS_MAX):
+            tag, inside, length, position = _header(head, position, layouts[-1])
+            outermost = len(layouts) == 1
+            if outermost:
+                if tag == SOP_INSTANCE_UID:
+                    return Identity(sop_class_uid, _uid(head, position, length))
+                if tag >= _PIXELS:
+                    return Identity(sop_class_uid, None)
+                if tag == SOP_CLASS_UID:
+                    sop_class_uid = _uid(head, position, length)
+                above = above or tag > SOP_INSTANCE_UID
+            if tag in (_ITEM_DELIMITATION, _SEQUENCE_DELIMITATION):
+                layouts.pop()  # never the last: outermost, a delimiter is a tag above pixel data
+            elif length == _UNDEFINED:
+                layouts.append(inside)
+            elif tag != _ITEM or outermost:
+                position += length
+            # An item of defined length inside an undefined sequence is walked into: its elements are stepped over.
+    except Incomplete:
+        raise NotYetFound if above else Incomplete from None
     raise TooManyElements
 
 

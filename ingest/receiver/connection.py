@@ -387,13 +387,12 @@ class Connection(asyncio.BufferedProtocol):
             self._begin(begun, request, receiving)
             self._finish(receiving)
             return
-        context = self._association.contexts[begun.context_id]
-        assert self._grant is not None
-        self._begin(
-            begun,
-            request,
-            self._server.storage.begin(request, context, self._peer, self._grant, self._budget_freed),
+        contexts, grant = self._association.contexts, self._grant
+        assert grant is not None
+        receiving = self._server.storage.begin(
+            request, contexts[begun.context_id], contexts, self._peer, grant, resume=self._budget_freed
         )
+        self._begin(begun, request, receiving)
 
     def _action(self, begun: MessageBegun, request: NActionRequest) -> None:
         context = self._association.contexts[begun.context_id]

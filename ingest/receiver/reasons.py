@@ -104,7 +104,7 @@ REFUSED: Final = {
     ),
     SOP_CLASS_NOT_SUPPORTED: Reason(
         "other-context",
-        "none here: the sender's request is not of its context's SOP Class, or that is none to store (0122H)",
+        "none here: the sender's request is of a SOP Class that was not accepted, or that is none to store (0122H)",
     ),
 }
 COMMITMENT_REQUEST: Final = Reason("commitment-request", "none here: the request breaks PS3.4 J.3.2")

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ingest.association import STORAGE_COMMITMENT, VERIFICATION, AcceptedContext
 from ingest.contract.identifiers import InvalidIdentifier, UploadId, check_uid
@@ -40,22 +40,24 @@ class StorageService:
         self,
         request: CStoreRequest,
         context: AcceptedContext,
+        contexts: Mapping[int, AcceptedContext],
         peer: Peer,
         grant: Grant,
+        *,
         resume: Callable[[], None],
     ) -> Receiving:
         """What takes the data set of ``request`` within what its association was granted.
 
-        ``resume`` is called when a write may be tried again.
+        ``contexts`` are all of it, ``context`` is the request's. ``resume`` is called when a write may be tried again.
         """
         try:
-            self._check(request, context)
+            self._check(request, context, contexts)
             if grant.quota is not None:
                 grant.quota.begin()
         except Refused as refused:
             return Drain(refused)
         instance = Instance(
-            context.abstract_syntax,
+            request.affected_sop_class_uid,
             request.affected_sop_instance_uid,
             context.transfer_syntax,
             0,
@@ -75,15 +77,18 @@ class StorageService:
             self._log, grant.share, upload_id, instance, resume, quota=quota, maximum=maximum
         )
 
-    def _check(self, request: CStoreRequest, context: AcceptedContext) -> None:
+    def _check(
+        self, request: CStoreRequest, context: AcceptedContext, contexts: Mapping[int, AcceptedContext]
+    ) -> None:
+        sop_class = request.affected_sop_class_uid
         if context.abstract_syntax in _NOT_STORED:
             raise Refused(
                 SOP_CLASS_NOT_SUPPORTED, "SOP Class of the context is not stored", _AFFECTED_SOP_CLASS_UID
             )
-        if request.affected_sop_class_uid != context.abstract_syntax:
+        if sop_class != context.abstract_syntax and not _is_accepted(sop_class, contexts):
             raise Refused(
                 SOP_CLASS_NOT_SUPPORTED,
-                "SOP Class is not that of the presentation context",
+                "SOP Class was not accepted in this association",
                 _AFFECTED_SOP_CLASS_UID,
             )
         try:
@@ -93,6 +98,15 @@ class StorageService:
         reason = self._log.refusal()
         if reason is not None:
             raise Refused(OUT_OF_RESOURCES, reason)
+
+
+def _is_accepted(sop_class: str, contexts: Mapping[int, AcceptedContext]) -> bool:
+    """Whether a SOP Class may be stored by another context than the one that its instance comes in.
+
+    Some requestors choose a context by its transfer syntax alone, as dicom-rs does, and other acceptors let them.
+    """
+    accepted = {context.abstract_syntax for context in contexts.values()}
+    return sop_class in accepted - _NOT_STORED
 
 
 def response(request: CStoreRequest, failure: Exception | None) -> bytes:

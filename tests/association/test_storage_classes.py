@@ -3,6 +3,7 @@
 import runpy
 
 import pydicom._uid_dict
+from pynetdicom.presentation import AllStoragePresentationContexts
 
 from ingest.association.storage_classes import STORAGE_CLASSES
 from ingest.association.transfer_syntaxes import BUILT_IN_PREFERENCE
@@ -12,21 +13,41 @@ from workers.dataset.transfer_syntax import encoding_of
 UID_dictionary = runpy.run_path(pydicom._uid_dict.__file__)["UID_dictionary"]
 # PS3.4 Table GG.3-1: the Non-Patient Object Storage Service Class, as far as it shares the branch.
 NON_PATIENT = {f"1.2.840.10008.5.1.4.1.1.{suffix}" for suffix in ("200.1", "200.3", "200.7", "201.1")}
-BRANCHES = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.4.34.")
+YOUNGER = {  # than pydicom's table, of PS3.6 2026
+    f"1.2.840.10008.5.1.4.1.1.{suffix}"
+    for suffix in ("2.3", "2.4", "2.5", "9.100.1", "9.100.2", "66.7", "66.8", "601.3", "601.4", "601.5")
+}
+BRANCHES = ("1.2.840.10008.5.1.4.1.1.", "1.2.840.10008.5.1.4.34.", "1.2.840.10008.5.1.1.")
 
 
 def test_all_storage_classes() -> None:
     """What PS3.6 calls storage in the branches of storage classes, and nothing else."""
-    assert set(STORAGE_CLASSES) == {
-        uid
-        for uid, (name, kind, *_) in UID_dictionary.items()
-        if kind == "SOP Class" and "Storage" in name and uid.startswith(BRANCHES) and uid not in NON_PATIENT
-    }
+    assert (
+        set(STORAGE_CLASSES)
+        == {
+            uid
+            for uid, (name, kind, *_) in UID_dictionary.items()
+            if kind == "SOP Class"
+            and "Storage" in name
+            and uid.startswith(BRANCHES)
+            and uid not in NON_PATIENT
+        }
+        | YOUNGER
+    )
+
+
+def test_what_pynetdicom_stores() -> None:
+    """Its release of the day proposes label and height maps, which pydicom's table does not know."""
+    assert {str(context.abstract_syntax) for context in AllStoragePresentationContexts} <= set(
+        STORAGE_CLASSES
+    )
 
 
 def test_names() -> None:
     """Each UID has its own name, retired ones marked."""
-    for uid, name in STORAGE_CLASSES.items():
+    assert len(set(STORAGE_CLASSES.values())) == len(STORAGE_CLASSES)
+    for uid in STORAGE_CLASSES.keys() & UID_dictionary.keys():
+        name = STORAGE_CLASSES[uid]
         assert name.removesuffix(" (Retired)") == UID_dictionary[uid][0]
         assert name.endswith(" (Retired)") == (UID_dictionary[uid][3] == "Retired")
 
@@ -35,6 +56,8 @@ def test_retired_classes_still_sent() -> None:
     """Old ultrasound and nuclear medicine, standalone overlay, curve, LUTs."""
     for suffix in ("3", "5", "6", "8", "9", "10", "11", "129"):
         assert f"1.2.840.10008.5.1.4.1.1.{suffix}" in STORAGE_CLASSES
+    for hardcopy in ("29", "30"):  # pages for a printer, kept as images
+        assert f"1.2.840.10008.5.1.1.{hardcopy}" in STORAGE_CLASSES
 
 
 def test_all_transfer_syntaxes() -> None:

@@ -172,6 +172,7 @@ def cases() -> dict[str, Case]:
             x00080060=El(0x0008_0060, "CS", b"CT "),
         ),
         "odd pixel count, padded": a_native(form=odd),
+        "UIDs behind the patient": a_native("tag-order", rework=uids_last, findings=("tag-order (0008,0016)",)),
         "leading zero": a_native(uid="1.2.826.0.01.3680043.9.6", findings=("uid-leading-zero (0008,0018)",)),
         "private class": a_native("private-class", x00080016=El(0x0008_0016, "UI", ui(PRIVATE_CLASS))),
         "UN sequence": a_native(x00090010=CREATOR, x00091002=El(0x0009_1002, "UN", UN_ITEMS)),
@@ -233,6 +234,13 @@ def odd_length(data: bytes, form: FrameForm) -> bytes:
     data = data[:at] + struct.pack("<I", form.size) + data[at + 4 : -1]
     at = data.index(b"\x08\0\x60\0CS")
     return data[: at + 6] + b"\3\0" + data[at + 8 :]
+
+
+def uids_last(data: bytes) -> bytes:
+    """The elements of group 0008 between those of the patient and the pixels, as a toolkit appends what it changes."""
+    at = data.index(b"\x10\0\x10\0PN")
+    pixels = data.index(b"\xe0\x7f\x10\0O")
+    return data[at:pixels] + data[:at] + data[pixels:]
 
 
 CASES = cases()

@@ -14,6 +14,7 @@ from ingest.instance.identity import (
     ELEMENTS_MAX,
     Identity,
     Incomplete,
+    NotYetFound,
     TooManyElements,
     Unreadable,
     read_identity,
@@ -91,13 +92,35 @@ def test_what_a_sender_does_not_know_is_walked_through(transfer_syntax: str) -> 
 
 
 @pytest.mark.parametrize("transfer_syntax", ENCODINGS)
+@pytest.mark.parametrize("undefined_length", [False, True])
+def test_elements_out_of_order(transfer_syntax: str, undefined_length: bool) -> None:
+    """The UIDs are found behind tags above them; up to there it is not known whether they are missing."""
+    known = instance(undefined_length=undefined_length)
+    other = Dataset()
+    other.StudyDate, other.Modality, other.StudyInstanceUID = "20260102", "CT", "1.2.3"
+    first, last = (bytes(encoded(each, transfer_syntax)) for each in (other, known))
+    data = memoryview(first + last)
+    end = bytes(data).rindex(UID.encode()) + len(UID)
+    assert read_identity(data[:end], transfer_syntax) == Identity(CLASS, UID)
+    for cut in (len(first), len(first) + 5, end - 1):
+        with pytest.raises(NotYetFound):
+            read_identity(data[:cut], transfer_syntax)
+
+
+@pytest.mark.parametrize("transfer_syntax", ENCODINGS)
 def test_what_is_missing_is_none(transfer_syntax: str) -> None:
-    """The first element above (0008,0018) ends the search."""
+    """Pixel data ends the search; a data set without any, only its end."""
     data_set = instance()
     del data_set.SOPInstanceUID
-    assert read_identity(encoded(data_set, transfer_syntax), transfer_syntax) == Identity(CLASS, None)
-    del data_set.SOPClassUID
-    assert read_identity(encoded(data_set, transfer_syntax), transfer_syntax) == Identity(None, None)
+    for sop_class in (CLASS, None):
+        if sop_class is None:
+            del data_set.SOPClassUID
+        with pytest.raises(NotYetFound):
+            read_identity(encoded(data_set, transfer_syntax), transfer_syntax)
+        data_set.add_new(0x7FE0_0010, "OW", bytes(64))
+        pixels = encoded(data_set, transfer_syntax)
+        assert read_identity(pixels[:-64], transfer_syntax) == Identity(sop_class, None)
+        del data_set.PixelData
 
 
 def test_another_encoding_is_unreadable() -> None:
@@ -108,7 +131,7 @@ def test_another_encoding_is_unreadable() -> None:
 
 
 def test_a_delimiter_of_nothing_is_above_both() -> None:
-    """It ends the search as any tag above (0008,0018) does."""
+    """It ends the search as pixel data does."""
     assert read_identity(memoryview(b"\xfe\xff\x0d\xe0\0\0\0\0"), ExplicitVRLittleEndian) == (None, None)
 
 

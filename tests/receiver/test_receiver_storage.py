@@ -106,13 +106,19 @@ def test_a_log_that_fails_refuses_and_the_association_goes_on(failure: Exception
         (ct_data_set("1.2.3.9"), 0xA900),
         (ct_data_set(UID, sop_class="1.2.840.10008.5.1.4.1.1.4"), 0xA900),
         (ct_data_set(UID)[52:], 0xA900),
+        (ct_data_set(UID)[52:] + ct_data_set(UID)[:52], 0xA900),
+        (ct_data_set(UID)[52:90] + ct_data_set("1.2.3.9"), 0xA900),
+        (ct_data_set(UID)[52:90], 0xA900),
         (b"GET / HTTP/1.1\r\n\r\n", 0xC000),
         (ct_data_set(UID)[:20], 0xC000),
         (b"", 0xC000),
         (struct.pack("<HH2sH", 8, 5, b"CS", 0) * 100_000 + ct_data_set(UID), 0xC000),
     ],
-    ids=["other-instance", "other-class", "no-instance", "not-dicom", "cut", "empty", "endless"],
-)
+    ids=[
+        "other-instance", "other-class", "no-instance", "instance-behind-pixels", "other-instance-out-of-order",
+        "no-instance-no-pixels", "not-dicom", "cut", "empty", "endless",
+    ],
+)  # fmt: skip
 def test_a_data_set_that_contradicts_its_command(data_set: bytes, status: int) -> None:
     """A900H or C000H, nothing reaches the log, and the next instance is welcome."""
 
@@ -144,7 +150,7 @@ def test_an_unusable_uid(uid: str) -> None:
 
 
 def test_another_class_than_the_context() -> None:
-    """0122H where the command names another SOP Class than its presentation context."""
+    """0122H where the command names a SOP Class that no presentation context was accepted for."""
 
     async def scenario() -> None:
         async with receiver(MemoryLog()) as (port, _):

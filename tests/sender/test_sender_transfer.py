@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest.association import (
+    Accepted,
     AcceptorPolicy,
+    AssociateRequest,
     AssociateRequested,
     Association,
     Fragment,
@@ -18,6 +21,7 @@ from ingest.association import (
     SendPdu,
     negotiate,
 )
+from ingest.association.pdu_items import PresentationContextResult
 from ingest.dimse import CEchoRequest, CEchoResponse, CStoreRequest, MessageAssembler, MessageBegun
 from ingest.errors import RemoteProtocolError
 from ingest.sender import AssociationFailed, Peer, Requestor, Summary, send_files
@@ -89,7 +93,7 @@ async def deaf() -> AsyncIterator[int]:
 
 
 class Hasty:
-    """A peer that aborts in the same segment as its acceptance, its response, or one before the data set is whole."""
+    """A peer that aborts in the same segment as its acceptance, its response, or one before the data set is whole, if at all."""
 
     def __init__(self, after: str) -> None:
         self._after = after
@@ -103,7 +107,7 @@ class Hasty:
         association.receive_data(memoryview(data))
         while (event := association.next_event()) is not None:
             if isinstance(event, AssociateRequested):
-                association.answer(negotiate(event.request, AcceptorPolicy("DICOM-INGEST")))
+                association.answer(self._accept(event.request))
                 if self._after == "acceptance":
                     association.abort()
             elif isinstance(event, SendPdu):
@@ -114,6 +118,11 @@ class Hasty:
                 association.release_response()
         return out
 
+    def _accept(self, request: AssociateRequest) -> Accepted:
+        accepted = negotiate(request, AcceptorPolicy("DICOM-INGEST"))
+        assert isinstance(accepted, Accepted)
+        return accepted
+
     def _take(self, fragment: Fragment) -> None:
         found = self._assembler.receive(fragment)
         if isinstance(found, MessageBegun):
@@ -122,7 +131,8 @@ class Hasty:
         early = self._after == "early response"
         if self._request is not None and (early or (fragment.is_last and not fragment.is_command)):
             self._association.send_command(1, self._request.respond(0xA700 if early else 0).encode())
-            self._association.abort()
+            if self._after:
+                self._association.abort()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -169,6 +179,16 @@ class Asking(Hasty):
         elif begins:
             self._asked = True
             self._association.send_command(1, CEchoRequest(7, CT).encode())
+
+
+class Talkative(Hasty):
+    """A peer that answers one presentation context twice, and others that nobody has proposed; it takes all files."""
+
+    def _accept(self, request: AssociateRequest) -> Accepted:
+        accepted = super()._accept(request)
+        more = (PresentationContextResult(1, 3, ""), PresentationContextResult(99, 0, EXPLICIT))
+        contexts = (*accepted.reply.contexts, *more, PresentationContextResult(101, 4, ""))
+        return replace(accepted, reply=replace(accepted.reply, contexts=contexts))
 
 
 @asynccontextmanager
@@ -225,14 +245,18 @@ async def test_a_peer_that_aborts_right_behind_an_answer(tmp_path: Path, after: 
     ]
 
 
+async def sent_to(kind: type[Hasty], files: list[DicomFile]) -> Summary:
+    """What becomes of files that such a peer is sent."""
+    summary = Summary()
+    async with hasty(after="", peer=kind) as port:
+        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    return summary
+
+
 @asynchronous
 async def test_an_answer_to_another_request_is_none(tmp_path: Path) -> None:
     """A second response to the file before, as from a peer that repeats itself, makes none of a file that is refused."""
-    summary = Summary()
-    async with hasty(after="", peer=Repeating) as port:
-        await send_files(
-            peer(port), written(tmp_path, 2048), summary, associations=1, progress=lambda _: None
-        )
+    summary = await sent_to(Repeating, written(tmp_path, 2048))
     assert [file.path.name for file in summary.stored] == ["0", "2"]
     assert {why for _, why in summary.failures} == {"the peer answered another request"}
 
@@ -240,11 +264,15 @@ async def test_an_answer_to_another_request_is_none(tmp_path: Path) -> None:
 @asynchronous
 async def test_no_answer_comes_within_a_data_set(tmp_path: Path) -> None:
     """PS3.8 Annex E: what a peer asks while an instance is sent to it is answered behind the instance."""
-    summary = Summary()
-    async with hasty(after="", peer=Asking) as port:
-        files = written(tmp_path, 4 * len(PIECE))[:1]
-        await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
+    summary = await sent_to(Asking, written(tmp_path, 4 * len(PIECE))[:1])
     assert (summary.sent, summary.failures) == (1, [])
+
+
+@asynchronous
+async def test_answers_to_what_was_not_proposed(tmp_path: Path) -> None:
+    """A peer may answer more than it was asked, as to DCMTK and pynetdicom; of a context the first answer counts."""
+    summary = await sent_to(Talkative, written(tmp_path, 2048))
+    assert (summary.sent, summary.failures) == (4, [])
 
 
 async def endless() -> AsyncIterator[memoryview]:
