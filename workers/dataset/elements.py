@@ -42,7 +42,7 @@ _BYTES_VRS = frozenset({b"UN", b"OB"})  # PS3.5 7.3: no byte order concerns thes
 class Limits:
     """What one instance may cost. The defaults leave room for every real object we know of."""
 
-    depth: int = 32  # nested sequences; functional groups and structured reports stay under 16
+    depth: int = 128  # nested sequences; functional groups and structured reports stay under 16
     # Elements and items in all: an enhanced object of 20,000 frames has 1.2 million.
     elements: int = 2_000_000
     # Elements outside sequences, which are kept in memory; real ones stay under 5,000.
@@ -181,7 +181,7 @@ class Walker:
             if self._position >= level.end:
                 if not self._levels:
                     return
-                if level.undefined:
+                if self._lacks_delimiter(level):
                     raise self._overrun(level, self._position, "a delimiter is missing")
                 yield self._close(level, self._position, self._position)
                 continue
@@ -223,7 +223,7 @@ class Walker:
         """The next element of a data set."""
         position = self._position
         if position + 8 > level.end and self._zeros_remain():
-            return self._finish()
+            return self._finish(Finding.TRAILING_ZEROS)
         at = self._header(level)
         group, number, vr, length = 0, 0, b"", 0
         value = position + 8
@@ -234,7 +234,7 @@ class Walker:
         if group == _DELIMITER_GROUP:
             return self._item_delimitation(level, at)
         if not group and not number and self._zeros_remain():
-            return self._finish()
+            return self._finish(Finding.TRAILING_ZEROS)
         tag = group << 16 | number
         if level.explicit and vr not in SHORT_VRS:
             length = self._long_length(level, at, tag, vr)
@@ -314,11 +314,26 @@ class Walker:
         return Token(kind, level.tag, b"", offset, end, 0, self._depth, level.big)
 
     def _item_delimitation(self, level: _Level, at: int) -> Token:
-        """(FFFE,E00D) in a data set: the end of an item of undefined length, and nothing else."""
+        """(FFFE,E00D) in a data set: its end, and nothing else."""
         group, number, _ = level.long(self._view, at)
-        if group << 16 | number != _ITEM_DELIMITATION or not level.undefined:
+        end = self._position + 8
+        if group << 16 | number != _ITEM_DELIMITATION or not self._delimits(level, end):
             raise Rejected(Reason.STRUCTURE, self._position, "a delimiter that ends nothing")
-        return self._close(level, self._position, self._position + 8)
+        return self._close(level, self._position, end) if self._levels else self._finish(Finding.DELIMITER)
+
+    def _delimits(self, level: _Level, end: int) -> bool:
+        """Whether a delimiter up to ``end`` ends the level: nothing else does, or its length does at that very byte."""
+        return level.undefined or (end == level.end and self._bears(level))
+
+    def _lacks_delimiter(self, level: _Level) -> bool:
+        """Whether a level that only a delimiter should end is over without; an item may end with its sequence."""
+        is_item = level.kind is Kind.ITEM and not self._levels[-1].undefined
+        return level.undefined and not (is_item and self._bears(level))
+
+    def _bears(self, level: _Level) -> bool:
+        """Bear with a delimiter that length makes needless; no trial does, as c1 has always taken such values for bytes."""
+        self.findings.note(Finding.DELIMITER, level.tag)
+        return not self._trial
 
     def _item(self, level: _Level) -> Token:
         """The next item of a sequence, or the end of the sequence."""
@@ -327,7 +342,7 @@ class Walker:
         group, number, length = level.long(self._view, at)
         tag = group << 16 | number
         value = position + 8
-        if tag == _SEQUENCE_DELIMITATION and level.undefined:
+        if tag == _SEQUENCE_DELIMITATION and self._delimits(level, value):
             return self._close(level, position, value)
         if tag != ITEM:
             raise Rejected(Reason.STRUCTURE, position, "something other than an item in a sequence")
@@ -404,9 +419,9 @@ class Walker:
             position += len(block)
         return True
 
-    def _finish(self) -> Token:
-        """Stop before trailing zeros; the token is not yielded."""
-        self.findings.note(Finding.TRAILING_ZEROS, 0)
+    def _finish(self, finding: Finding) -> Token:
+        """Stop before what is no element behind the last one; the token is not yielded."""
+        self.findings.note(finding, 0)
         self._finished = True
         return Token(Kind.ITEM_END, ITEM, b"", self._position, self._end, 0, 0, big=False)
 

@@ -172,8 +172,8 @@ def nested(depth: int, mode: str, *, undefined: bool) -> bytes:
 @pytest.mark.parametrize("undefined", [False, True])
 def test_depth_is_limited(mode: str, undefined: bool) -> None:
     """Nesting up to the limit is walked; one deeper, or ten thousand deeper, is rejected without recursion."""
-    assert walk(nested(32, mode, undefined=undefined), mode)
-    assert rejection(nested(33, mode, undefined=undefined), mode) is Reason.LIMIT
+    assert walk(nested(128, mode, undefined=undefined), mode)
+    assert rejection(nested(129, mode, undefined=undefined), mode) is Reason.LIMIT
     assert rejection(nested(10_000, mode, undefined=undefined), mode) is Reason.LIMIT
 
 
@@ -218,6 +218,56 @@ def test_implicit_items_in_explicit_sequences_are_a_finding() -> None:
     assert findings(data) == ("implicit-item (0009,1003)",)
 
 
+ITEM_END, SEQUENCE_END = (struct.pack("<HHI", 0xFFFE, element, 0) for element in (0xE00D, 0xE0DD))
+CONTENT = encode([El(0x0008_0060, "CS", b"CT")], "explicit")
+
+
+def item(content: bytes, *, undefined: bool = False) -> bytes:
+    """An item without a delimiter."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFF_FFFF if undefined else len(content)) + content
+
+
+def sequence(content: bytes, vr: bytes = b"SQ") -> bytes:
+    """A sequence of defined length, and an element behind it."""
+    head = struct.pack("<HH2sHI", 0x0008, 0x1140, vr, 0, len(content))
+    return head + content + encode([El(0x0018_0050, "DS", b"1 ")], "explicit")
+
+
+@pytest.mark.parametrize(
+    ("content", "tag"),
+    [
+        (item(CONTENT) + SEQUENCE_END, "(0008,1140)"),
+        (item(CONTENT + ITEM_END), "(FFFE,E000)"),
+        (item(CONTENT + ITEM_END, undefined=True) + SEQUENCE_END, "(0008,1140)"),
+        (item(CONTENT, undefined=True), "(FFFE,E000)"),
+    ],
+)
+def test_lengths_and_delimiters_may_be_mixed(content: bytes, tag: str) -> None:
+    """Writers of delimiters who count them in a length, too, or leave out the last: DCMTK and pydicom read that as it is meant."""
+    data = sequence(content)
+    tokens = walk(data)
+    assert [token.kind for token in tokens] == [1, 2, 0, 3, 4, 0]
+    assert data[tokens[2].value : tokens[2].value + 2] == b"CT"
+    assert tokens[4].value == tokens[5].offset
+    assert f"delimiter {tag}" in findings(data)
+
+
+def test_a_data_set_may_end_like_an_item() -> None:
+    """With a delimiter at its very end, and nothing behind it."""
+    data = CONTENT + ITEM_END
+    assert [token.kind for token in walk(data)] == [Kind.VALUE]
+    assert findings(data) == ("delimiter (0000,0000)",)
+    assert rejection(data + CONTENT) is Reason.STRUCTURE
+
+
+def test_unknown_values_with_such_delimiters_stay_bytes() -> None:
+    """Content digest c1 has had them as bytes from its beginning."""
+    content = encode([El(0x0008_0060, "CS", b"CT")], "implicit")
+    assert [token.kind for token in walk(sequence(item(content), b"UN"))] == [1, 2, 0, 3, 4, 0]
+    for value in (item(content) + SEQUENCE_END, item(content + ITEM_END), item(content, undefined=True)):
+        assert [token.kind for token in walk(sequence(value, b"UN"))] == [0, 0]
+
+
 def test_fragments_are_stepped_over() -> None:
     """Encapsulated pixel data gives one token an item, at any depth, and no fragment is looked into."""
     items = b"".join(
@@ -257,7 +307,7 @@ def test_common_malformations_are_findings(data: bytes, text: str) -> None:
         (b"\x08\0\x60\0CS\x08\0CT", Reason.TRUNCATED),
         (b"\x08\0\x60\0cs\2\0CT", Reason.STRUCTURE),
         (b"\x09\0\x10\0OB\0\0\xff\xff\xff\xff", Reason.STRUCTURE),
-        (b"\xfe\xff\x0d\xe0\0\0\0\0", Reason.STRUCTURE),
+        (b"\xfe\xff\xdd\xe0\0\0\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\x08\0\0\0\x08\0\x60\0CS\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\x08\0\0\0\xfe\xff\0\xe0\x09\0\0\0" + b"\x08\0\x60\0CS\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff", Reason.TRUNCATED),
