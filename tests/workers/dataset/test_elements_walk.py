@@ -185,6 +185,23 @@ def test_items_are_limited() -> None:
     assert rejection(data, limits=Limits(elements=50_000)) is Reason.LIMIT
 
 
+def test_a_sparse_whole_slide_is_within_the_limit() -> None:
+    """150,000 tiles, each with its place and optical path (PS3.3 C.7.6.17.3, C.8.12.6.1), and delimiters everywhere."""
+    place = [El(0x0040_072A, "DS", b"1 "), El(0x0040_073A, "DS", b"1 "), El(0x0040_074A, "DS", b"0 ")]
+    place += [El(0x0048_021E, "SL", bytes(4)), El(0x0048_021F, "SL", bytes(4))]
+    tile = [
+        El(0x0020_9111, "SQ", [[El(0x0020_9157, "UL", bytes(8))]], undefined=True),
+        El(0x0048_0207, "SQ", [[El(0x0048_0106, "SH", b"1 ")]], undefined=True),
+        El(0x0048_021A, "SQ", [place], undefined=True),
+    ]
+    walker = Walker(
+        MemoryPayload([encode([El(0x5200_9230, "SQ", [tile] * 150, undefined=True)], "explicit")]),
+        Encoding.EXPLICIT_LITTLE,
+    )
+    assert sum(token.kind is Kind.VALUE for token in walker) == 150 * 7
+    assert walker.count * 1000 <= Limits().elements
+
+
 def test_trials_spend_the_same_budget() -> None:
     """Values that only look like items cost what they are long, once, and count against the limit."""
     inner = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1000
