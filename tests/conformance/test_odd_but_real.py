@@ -192,6 +192,9 @@ def cases() -> dict[str, Case]:
         "sixty sequences in each other": a_native(x0040A730=nested(60)),
         "private element without creator": a_native(x00291010=El(0x0029_1010, "OB", b"\1\2\3\4")),
         "implicit with private": a_native(mode="implicit", x00090010=CREATOR, x00091001=El(0x0009_1001, "UN", b"\1\2")),
+        "numbers longer than explicit VR holds": a_native(
+            "elements", mode="implicit", x00181065=El(0x0018_1065, "DS", b"33.3667\\" * 9000)
+        ),
         "stale group length": a_native(x00080000=El(0x0008_0000, "UL", b"\7\0\0\0")),
         "unknown character set": a_native(x00080005=El(0x0008_0005, "CS", b"ISO_IR 6"), x00100010=El(0x0010_0010, "PN", b"M\xfcller^X")),
         "deflated": a_native(rework=deflated, syntax=DEFLATED),

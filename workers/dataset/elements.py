@@ -20,6 +20,7 @@ from workers.errors import Reason, Rejected
 
 UNDEFINED = 0xFFFF_FFFF
 LONGEST_DEFINED = 0xFFFF_FFFE  # PS3.5 7.1.2: even, and not the undefined length
+LONGEST_SHORT = 0xFFFE  # PS3.5 6.2.2: a longer value of a VR with a 16-bit length goes as UN
 PIXEL_DATA = 0x7FE0_0010
 BEHIND_FILE_META = 0x0003_0000  # groups 0000 and 0002 are not of the data set (PS3.10 7.1)
 
