@@ -1,7 +1,7 @@
 """SOP Class and SOP Instance UID of a data set, from its first bytes (PS3.5 section 7).
 
 The receiver reads no further than (0008,0018): enough to see that the command set and the data set speak
-of the same instance. Everything else is judged by workers.
+of the same instance. Where elements are out of order it looks for it behind higher tags. Everything else is judged by workers.
 """
 
 import struct
@@ -40,6 +40,10 @@ class Incomplete(Exception):  # noqa: N818 - more bytes may still come
     """The bytes end before (0008,0018)."""
 
 
+class Absent(Incomplete):
+    """Tags above (0008,0018) came already: it is missing, unless elements are out of order, as some senders have them."""
+
+
 class Identity(NamedTuple):
     """What the data set calls itself; ``None`` where the element is absent."""
 
@@ -62,6 +66,14 @@ _LAYOUTS = {
 }
 
 
+class _Found:
+    """What was met on the way."""
+
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    is_above = False  # a tag above (0008,0018) was met
+
+
 def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     """Read (0008,0016) and (0008,0018) from the start of a data set that is not deflated.
 
@@ -69,26 +81,42 @@ def read_identity(head: memoryview, transfer_syntax_uid: str) -> Identity:
     (PS3.5 6.2.2).
 
     Raises:
-        Incomplete: ``head`` ends before (0008,0018) and before any tag above it.
+        Incomplete: ``head`` ends before (0008,0018); `Absent` where tags above it came.
         Unreadable: the bytes are no data set in this transfer syntax.
         TooManyElements: what comes before (0008,0018) is not worth reading.
     """
+    found = _Found()
+    try:
+        _look(head, _LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN), found)
+    except Incomplete:
+        if found.is_above:
+            raise Absent from None
+        raise
+    except (Unreadable, TooManyElements):
+        if not found.is_above:
+            raise
+    return Identity(found.sop_class_uid, found.sop_instance_uid)
+
+
+def _look(head: memoryview, layout: _Layout, found: _Found) -> None:
+    """Walk up to (0008,0018), or a delimiter that ends nothing."""
     # Of the data set, and of what is open in it.
-    layouts = [_LAYOUTS.get(transfer_syntax_uid, _LITTLE_ENDIAN)]
-    sop_class_uid = None
+    layouts = [layout]
     position = 0
     for _ in range(ELEMENTS_MAX):
         tag, inside, length, position = _header(head, position, layouts[-1])
         outermost = len(layouts) == 1
         if outermost:
+            found.is_above |= tag > SOP_INSTANCE_UID
             if tag == SOP_INSTANCE_UID:
-                return Identity(sop_class_uid, _uid(head, position, length))
-            if tag > SOP_INSTANCE_UID:
-                return Identity(sop_class_uid, None)
+                found.sop_instance_uid = _uid(head, position, length)
+                return
             if tag == SOP_CLASS_UID:
-                sop_class_uid = _uid(head, position, length)
+                found.sop_class_uid = _uid(head, position, length)
         if tag in (_ITEM_DELIMITATION, _SEQUENCE_DELIMITATION):
-            layouts.pop()  # never the last: outermost, a delimiter is a tag above (0008,0018)
+            if outermost:
+                return
+            layouts.pop()
         elif length == _UNDEFINED:
             layouts.append(inside)
         elif tag != _ITEM or outermost:

@@ -25,6 +25,7 @@ from ingest.instance.identity import (
     DEFLATED,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
+    Absent,
     Identity,
     Incomplete,
     TooManyElements,
@@ -354,10 +355,13 @@ class Upload:
         """Check the data set against its command; ``False`` when more bytes are needed to do so."""
         try:
             self._compare(read_identity(head, self.instance.transfer_syntax_uid))
-        except Incomplete:
+        except Incomplete as incomplete:
             if not final:
                 return False
-            self._fail(Refused(CANNOT_UNDERSTAND, "data set ends before SOP Instance UID"))
+            if isinstance(incomplete, Absent):
+                self._compare(Identity(None, None))
+            else:
+                self._fail(Refused(CANNOT_UNDERSTAND, "data set ends before SOP Instance UID"))
         except Unreadable:
             self._fail(Refused(CANNOT_UNDERSTAND, "data set is not in its transfer syntax"))
         except TooManyElements:

@@ -197,6 +197,9 @@ def cases() -> dict[str, Case]:
         ),
         "stale group length": a_native(x00080000=El(0x0008_0000, "UL", b"\7\0\0\0")),
         "unknown character set": a_native(x00080005=El(0x0008_0005, "CS", b"ISO_IR 6"), x00100010=El(0x0010_0010, "PN", b"M\xfcller^X")),
+        "identity behind the patient": a_native(
+            "tag-order", rework=identity_behind_the_patient, findings=("tag-order (0008,0016)",)
+        ),
         "deflated": a_native(rework=deflated, syntax=DEFLATED),
         "big endian": a_native("big-endian", mode="big"),
         "extended offset table": extended_offset_table(),
@@ -248,6 +251,12 @@ def odd_length(data: bytes, form: FrameForm) -> bytes:
     data = data[:at] + struct.pack("<I", form.size) + data[at + 4 : -1]
     at = data.index(b"\x08\0\x60\0CS")
     return data[: at + 6] + b"\3\0" + data[at + 8 :]
+
+
+def identity_behind_the_patient(data: bytes) -> bytes:
+    """Elements out of order, (0008,0016) and (0008,0018) among them."""
+    accession, study = data.index(b"\x08\0\x50\0SH"), data.index(b"\x20\0\x0d\0UI")
+    return data[accession:study] + data[:accession] + data[study:]
 
 
 CASES = cases()

@@ -12,6 +12,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from ingest.instance.identity import (
     ELEMENTS_MAX,
+    Absent,
     Identity,
     Incomplete,
     TooManyElements,
@@ -92,12 +93,30 @@ def test_what_a_sender_does_not_know_is_walked_through(transfer_syntax: str) -> 
 
 @pytest.mark.parametrize("transfer_syntax", ENCODINGS)
 def test_what_is_missing_is_none(transfer_syntax: str) -> None:
-    """The first element above (0008,0018) ends the search."""
+    """Elements above (0008,0018) and none of it: another error than a beginning that has not come to it."""
     data_set = instance()
     del data_set.SOPInstanceUID
-    assert read_identity(encoded(data_set, transfer_syntax), transfer_syntax) == Identity(CLASS, None)
-    del data_set.SOPClassUID
-    assert read_identity(encoded(data_set, transfer_syntax), transfer_syntax) == Identity(None, None)
+    with pytest.raises(Absent):
+        read_identity(encoded(data_set, transfer_syntax), transfer_syntax)
+    many = bytes(encoded(data_set, transfer_syntax)) * (ELEMENTS_MAX // 4)
+    assert read_identity(memoryview(many), transfer_syntax) == Identity(CLASS, None)
+
+
+@pytest.mark.parametrize("transfer_syntax", ENCODINGS)
+@pytest.mark.parametrize("undefined_length", [False, True])
+def test_elements_may_be_out_of_order(transfer_syntax: str, undefined_length: bool) -> None:
+    """Behind higher tags, a sequence among them, both are found; a beginning is incomplete as ever."""
+    before = Dataset()
+    before.Modality, before.PatientName = "CT", "Doe^Jane"
+    reference = Dataset()
+    reference.ReferencedSOPInstanceUID = "1.2.3"
+    before.ReferencedImageSequence = Sequence([reference])
+    before[0x0008_1140].is_undefined_length = undefined_length
+    head = encoded(before, transfer_syntax)
+    data = memoryview(bytes(head) + bytes(encoded(instance(), transfer_syntax)))
+    assert read_identity(data, transfer_syntax) == Identity(CLASS, UID)
+    with pytest.raises(Incomplete):
+        read_identity(data[: len(head) + 20], transfer_syntax)
 
 
 def test_another_encoding_is_unreadable() -> None:
