@@ -168,6 +168,9 @@ class Walker:
         self._level = _Level(Kind.ITEM, 0, self._end, _READERS[encoding], undefined=False)
         self._depth = 0
         self._trial = False
+        self._nonzero = (
+            -1
+        )  # a byte that is known not to be zero, with nothing but zeros from where it was looked for
         self._finished = False
 
     def __iter__(self) -> Iterator[Token]:
@@ -412,12 +415,17 @@ class Walker:
         """Whether the walk is outside sequences and nothing but zero bytes is left of the payload."""
         if self._levels:
             return False
-        position = self._position
+        position, size = self._position, _LOOK_AHEAD
+        if position <= self._nonzero:
+            return False  # else each of many empty elements (0000,0000) would have all that follows looked at
         while position < self._end:
-            block = self._payload.read(position, min(_WINDOW, self._end - position))
-            if block.tobytes().strip(b"\0"):
+            block = self._payload.read(position, min(size, self._end - position)).tobytes()
+            zeros = len(block) - len(block.lstrip(b"\0"))
+            position += zeros
+            if zeros < len(block):
+                self._nonzero = position
                 return False
-            position += len(block)
+            size = min(2 * size, _WINDOW)
         return True
 
     def _finish(self, finding: Finding) -> Token:
