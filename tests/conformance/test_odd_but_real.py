@@ -153,7 +153,14 @@ def palette() -> Case:
     )  # fmt: skip
 
 
+def nested(depth: int) -> El:
+    """A sequence in an item of a sequence, and so on."""
+    return El(0x0040_A730, "SQ", [[nested(depth - 1)] if depth > 1 else []])
+
+
 UN_ITEMS = encode([El(0x0008_1140, "SQ", [[El(0x0008_1155, "UI", ui("1.2.3"))]])], "implicit")[8:]
+REFERENCE = encode([El(0x0008_1155, "UI", ui("1.2.3"))], "explicit") + b"\xfe\xff\x0d\xe0" + bytes(4)
+ITEM_WITH_DELIMITER = struct.pack("<HHI", 0xFFFE, 0xE000, len(REFERENCE)) + REFERENCE
 CREATOR = El(0x0009_0010, "LO", b"ACME 1.1")
 ONE_BIT = FrameForm(40, 48, 1, 1, 1, False)
 SIGNED = FrameForm(40, 48, 1, 16, 12, True)
@@ -179,8 +186,16 @@ def cases() -> dict[str, Case]:
         "UN sequence of undefined length": a_native(
             x00090010=CREATOR, x00091002=El(0x0009_1002, "UN", UN_ITEMS + b"\xfe\xff\xdd\xe0" + bytes(4), undefined=True)
         ),
+        "lengths and delimiters": a_native(
+            x00081140=El(0x0008_1140, "SQ", ITEM_WITH_DELIMITER + b"\xfe\xff\xdd\xe0" + bytes(4)),
+            findings=("delimiter (0008,1140)", "delimiter (FFFE,E000)"),
+        ),
+        "sixty sequences in each other": a_native(x0040A730=nested(60)),
         "private element without creator": a_native(x00291010=El(0x0029_1010, "OB", b"\1\2\3\4")),
         "implicit with private": a_native(mode="implicit", x00090010=CREATOR, x00091001=El(0x0009_1001, "UN", b"\1\2")),
+        "numbers longer than explicit VR holds": a_native(
+            "elements", mode="implicit", x00181065=El(0x0018_1065, "DS", b"33.3667\\" * 9000)
+        ),
         "stale group length": a_native(x00080000=El(0x0008_0000, "UL", b"\7\0\0\0")),
         "unknown character set": a_native(x00080005=El(0x0008_0005, "CS", b"ISO_IR 6"), x00100010=El(0x0010_0010, "PN", b"M\xfcller^X")),
         "deflated": a_native(rework=deflated, syntax=DEFLATED),

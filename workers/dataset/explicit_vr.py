@@ -17,6 +17,7 @@ from workers.dataset.dictionary import TEXT_VRS, private_vr, public_vr
 from workers.dataset.elements import (
     LONG_VRS,
     LONGEST_DEFINED,
+    LONGEST_SHORT,
     PIXEL_DATA,
     SHORT_VRS,
     UNDEFINED,
@@ -36,7 +37,6 @@ _ITEM = struct.Struct("<HHI").pack
 _LENGTH = struct.Struct("<I").pack_into
 _ITEM_END = _ITEM(0xFFFE, 0xE00D, 0)
 _SEQUENCE_END = _ITEM(0xFFFE, 0xE0DD, 0)
-_LONGEST_SHORT = 0xFFFE  # PS3.5 6.2.2: a longer value of a VR with a 16-bit length goes as UN
 
 _SLICED = 4096  # bytes; longer values are not copied
 _MOST_COPIED = 64 * 1024 * 1024  # bytes of headers and short values that one data set may hold in memory
@@ -211,7 +211,7 @@ class _Writer:
                 vr == "SQ" and token.length  # not items, as the walk has found
             )
             or token.length % _WIDTHS.get(vr, 1)
-            or (vr in _SHORT_VRS and token.length > _LONGEST_SHORT)
+            or (vr in _SHORT_VRS and token.length > LONGEST_SHORT)
         ):
             vr = "UN"
         turn = token.big and vr != "UN"

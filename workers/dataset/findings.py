@@ -13,6 +13,7 @@ class Finding(enum.StrEnum):
     RESERVED_BYTES = "reserved-bytes"  # 7.1.2: the two bytes after a long VR shall be zero
     UNKNOWN_VR = "unknown-vr"  # 6.2: not in the list; read with a 32-bit length as 7.1.2 says of later VRs
     IMPLICIT_ITEM = "implicit-item"  # 7.5: an item without VRs inside an explicit VR data set
+    DELIMITER = "delimiter"  # 7.5: where a length ends the sequence or item already, or missing there
     TRAILING_ZEROS = "trailing-zeros"  # behind the last element, where (FFFC,FFFC) should be
     NO_PRIVATE_CREATOR = "no-private-creator"  # 7.8.1: a private block that nobody has reserved
     GROUP_LENGTH = "group-length"  # 7.2: retired, and not the length of its group

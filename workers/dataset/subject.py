@@ -11,7 +11,7 @@ from typing import Final
 from ingest.contract.identifiers import InvalidIdentifier, check_uid
 from workers.dataset.character_sets import CODECS
 from workers.dataset.deflated import RAW
-from workers.dataset.elements import Kind, Token, Walker
+from workers.dataset.elements import Kind, Limits, Token, Walker
 from workers.dataset.identity import PATIENT_TAGS, SERIES_INSTANCE_UID, STUDY_INSTANCE_UID, is_empty
 from workers.dataset.payload import EndOfPayload, MemoryPayload, Payload
 from workers.dataset.transfer_syntax import DEFLATED, encoding_of
@@ -26,7 +26,9 @@ SUBJECT_TAGS: Final = frozenset(
 )
 HEAD: Final = 64 * 1024  # bytes of a data set that hold these, but for icons or the like before them
 
-_MOST_TOKENS: Final = 10_000  # before (0020,000E); real ones have some hundred
+_LIMITS: Final = Limits(
+    elements=10_000
+)  # before (0020,000E), and in values that are tried; real ones have some hundred
 _PAD: Final = b" \0"
 _ESCAPE: Final = b"\x1b"  # ISO 2022: what follows is in another set
 
@@ -68,9 +70,9 @@ def read_subject(payload: Payload, transfer_syntax_uid: str) -> Subject:
     try:
         if transfer_syntax_uid in DEFLATED:
             payload = _inflated_head(payload)
-        walker = Walker(payload, encoding)
-        for number, token in enumerate(walker):
-            if number > _MOST_TOKENS or (not token.depth and token.tag > SERIES_INSTANCE_UID):
+        walker = Walker(payload, encoding, _LIMITS)
+        for token in walker:
+            if not token.depth and token.tag > SERIES_INSTANCE_UID:
                 break
             if _is_wanted(token):
                 found[token.tag] = bytes(walker.value(token))

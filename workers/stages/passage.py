@@ -9,7 +9,8 @@ import enum
 from collections.abc import Callable
 
 from ingest.contract.settings import Settings
-from workers.dataset.elements import PIXEL_DATA
+from workers.dataset.dictionary import public_vr
+from workers.dataset.elements import LONGEST_SHORT, PIXEL_DATA, SHORT_VRS, UNDEFINED, Element
 from workers.dataset.findings import Finding
 from workers.dataset.pixel_data import PixelDescription
 from workers.dataset.transfer_syntax import LOSSY, NATIVE, VIDEO
@@ -107,7 +108,15 @@ def _by_elements(examination: Examination) -> Passage | None:
         return Passage.SIGNATURE
     if _has_embedded_overlay(examination):
         return Passage.OVERLAY
+    if any(_would_become_unknown(element) for element in examination.elements):
+        return Passage.ELEMENTS
     return Passage.TAG_ORDER if examination.digests is None else None
+
+
+def _would_become_unknown(element: Element) -> bool:
+    """Whether implicit VR holds more than its VR can elsewhere: as UN (PS3.5 6.2.2) pydicom gives bytes for a text or numbers."""
+    too_long = not element.vr and LONGEST_SHORT < element.length != UNDEFINED
+    return too_long and public_vr(element.tag).encode("ascii") in SHORT_VRS
 
 
 def _by_syntax(syntax: str, settings: Settings) -> Passage | None:

@@ -172,8 +172,8 @@ def nested(depth: int, mode: str, *, undefined: bool) -> bytes:
 @pytest.mark.parametrize("undefined", [False, True])
 def test_depth_is_limited(mode: str, undefined: bool) -> None:
     """Nesting up to the limit is walked; one deeper, or ten thousand deeper, is rejected without recursion."""
-    assert walk(nested(32, mode, undefined=undefined), mode)
-    assert rejection(nested(33, mode, undefined=undefined), mode) is Reason.LIMIT
+    assert walk(nested(128, mode, undefined=undefined), mode)
+    assert rejection(nested(129, mode, undefined=undefined), mode) is Reason.LIMIT
     assert rejection(nested(10_000, mode, undefined=undefined), mode) is Reason.LIMIT
 
 
@@ -183,6 +183,23 @@ def test_items_are_limited() -> None:
     data = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, len(items)) + items
     assert sum(token.kind is Kind.ITEM for token in walk(data)) == 500_000
     assert rejection(data, limits=Limits(elements=50_000)) is Reason.LIMIT
+
+
+def test_a_sparse_whole_slide_is_within_the_limit() -> None:
+    """150,000 tiles, each with its place and optical path (PS3.3 C.7.6.17.3, C.8.12.6.1), and delimiters everywhere."""
+    place = [El(0x0040_072A, "DS", b"1 "), El(0x0040_073A, "DS", b"1 "), El(0x0040_074A, "DS", b"0 ")]
+    place += [El(0x0048_021E, "SL", bytes(4)), El(0x0048_021F, "SL", bytes(4))]
+    tile = [
+        El(0x0020_9111, "SQ", [[El(0x0020_9157, "UL", bytes(8))]], undefined=True),
+        El(0x0048_0207, "SQ", [[El(0x0048_0106, "SH", b"1 ")]], undefined=True),
+        El(0x0048_021A, "SQ", [place], undefined=True),
+    ]
+    walker = Walker(
+        MemoryPayload([encode([El(0x5200_9230, "SQ", [tile] * 150, undefined=True)], "explicit")]),
+        Encoding.EXPLICIT_LITTLE,
+    )
+    assert sum(token.kind is Kind.VALUE for token in walker) == 150 * 7
+    assert walker.count * 1000 <= Limits().elements
 
 
 def test_trials_spend_the_same_budget() -> None:
@@ -216,6 +233,56 @@ def test_implicit_items_in_explicit_sequences_are_a_finding() -> None:
     data = struct.pack("<HH2sHI", 0x0009, 0x1003, b"SQ", 0, len(content)) + content
     assert [token.tag for token in walk(data) if token.kind is Kind.VALUE] == [0x0008_0060, 0x0008_0070]
     assert findings(data) == ("implicit-item (0009,1003)",)
+
+
+ITEM_END, SEQUENCE_END = (struct.pack("<HHI", 0xFFFE, element, 0) for element in (0xE00D, 0xE0DD))
+CONTENT = encode([El(0x0008_0060, "CS", b"CT")], "explicit")
+
+
+def item(content: bytes, *, undefined: bool = False) -> bytes:
+    """An item without a delimiter."""
+    return struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFF_FFFF if undefined else len(content)) + content
+
+
+def sequence(content: bytes, vr: bytes = b"SQ") -> bytes:
+    """A sequence of defined length, and an element behind it."""
+    head = struct.pack("<HH2sHI", 0x0008, 0x1140, vr, 0, len(content))
+    return head + content + encode([El(0x0018_0050, "DS", b"1 ")], "explicit")
+
+
+@pytest.mark.parametrize(
+    ("content", "tag"),
+    [
+        (item(CONTENT) + SEQUENCE_END, "(0008,1140)"),
+        (item(CONTENT + ITEM_END), "(FFFE,E000)"),
+        (item(CONTENT + ITEM_END, undefined=True) + SEQUENCE_END, "(0008,1140)"),
+        (item(CONTENT, undefined=True), "(FFFE,E000)"),
+    ],
+)
+def test_lengths_and_delimiters_may_be_mixed(content: bytes, tag: str) -> None:
+    """Writers of delimiters who count them in a length, too, or leave out the last: DCMTK and pydicom read that as it is meant."""
+    data = sequence(content)
+    tokens = walk(data)
+    assert [token.kind for token in tokens] == [1, 2, 0, 3, 4, 0]
+    assert data[tokens[2].value : tokens[2].value + 2] == b"CT"
+    assert tokens[4].value == tokens[5].offset
+    assert f"delimiter {tag}" in findings(data)
+
+
+def test_a_data_set_may_end_like_an_item() -> None:
+    """With a delimiter at its very end, and nothing behind it."""
+    data = CONTENT + ITEM_END
+    assert [token.kind for token in walk(data)] == [Kind.VALUE]
+    assert findings(data) == ("delimiter (0000,0000)",)
+    assert rejection(data + CONTENT) is Reason.STRUCTURE
+
+
+def test_unknown_values_with_such_delimiters_stay_bytes() -> None:
+    """Content digest c1 has had them as bytes from its beginning."""
+    content = encode([El(0x0008_0060, "CS", b"CT")], "implicit")
+    assert [token.kind for token in walk(sequence(item(content), b"UN"))] == [1, 2, 0, 3, 4, 0]
+    for value in (item(content) + SEQUENCE_END, item(content + ITEM_END), item(content, undefined=True)):
+        assert [token.kind for token in walk(sequence(value, b"UN"))] == [0, 0]
 
 
 def test_fragments_are_stepped_over() -> None:
@@ -257,7 +324,7 @@ def test_common_malformations_are_findings(data: bytes, text: str) -> None:
         (b"\x08\0\x60\0CS\x08\0CT", Reason.TRUNCATED),
         (b"\x08\0\x60\0cs\2\0CT", Reason.STRUCTURE),
         (b"\x09\0\x10\0OB\0\0\xff\xff\xff\xff", Reason.STRUCTURE),
-        (b"\xfe\xff\x0d\xe0\0\0\0\0", Reason.STRUCTURE),
+        (b"\xfe\xff\xdd\xe0\0\0\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\x08\0\0\0\x08\0\x60\0CS\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\x08\0\0\0\xfe\xff\0\xe0\x09\0\0\0" + b"\x08\0\x60\0CS\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff", Reason.TRUNCATED),

@@ -1,5 +1,6 @@
 """Subject: the same of an examination and of a head, whatever the encoding; nothing of it is shown."""
 
+import struct
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from workers.dataset.subject import HEAD, Subject, read_subject
 from workers.errors import Rejected
 from workers.stages.validate import validate
 
+IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 FILES = sorted(path for path in CORPUS.rglob("*.dcm") if has_file_meta(path))
@@ -77,6 +79,36 @@ def test_a_deflated_head_is_inflated() -> None:
 def test_a_cut_head_tells_what_is_before_the_cut(size: int) -> None:
     """Never an error."""
     assert read(data_set()[:size]).study_instance_uid in ("", "1.2.3")
+
+
+class Watched(MemoryPayload):
+    """Counts the bytes that are looked at."""
+
+    looked_at = 0
+
+    def read(self, offset: int, length: int) -> memoryview:
+        self.looked_at += length
+        return super().read(offset, length)
+
+
+ITEMS = b"\xfe\xff\0\xe0\0\0\0\0" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("data", "syntax"),
+    [
+        (bytes(200_000) + b"\1\0", IMPLICIT),
+        (bytes(8) * 5_000 + b"\0\0\0\0\2\0\0\0\1\1" * 5_000, IMPLICIT),
+        (struct.pack("<HH2sHI", 0x0008, 0x0006, b"UN", 0, len(ITEMS)) + ITEMS + data_set(), EXPLICIT),
+        (struct.pack("<HHI", 0x0009, 0x1001, len(ITEMS)) + ITEMS, IMPLICIT),
+    ],
+    ids=["zeros", "zeros and others", "items of UN", "items"],
+)
+def test_it_takes_no_longer_than_a_head(data: bytes, syntax: str) -> None:
+    """Of an upload in memory it is read between two turns of the event loop; of one of these that took eleven seconds."""
+    payload = Watched([data])
+    assert read_subject(payload, syntax).study_instance_uid == ""
+    assert payload.looked_at < 1_000_000
 
 
 def test_nothing_of_it_is_shown() -> None:

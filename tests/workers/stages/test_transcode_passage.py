@@ -98,6 +98,13 @@ NATIVE_CASES = {
     "high bit": (gray(x00280102=El(0x0028_0102, "US", us(15))), Passage.HIGH_BIT),
     "31 rows": (of_form(31, 48, 1, 8, 8), Passage.SMALL),
     "31 columns": (of_form(48, 31, 1, 8, 8), Passage.SMALL),
+    "longer than its VR": (
+        native(GRAY, [noise(GRAY)], "implicit", x00181065=El(0x0018_1065, "DS", b"33.3667\\" * 9000)),
+        Passage.ELEMENTS),
+    "as long as its VR may be": (
+        native(GRAY, [noise(GRAY)], "implicit", x00181065=El(0x0018_1065, "DS", b"33.3\\1" * 9000)), None),
+    "long in any VR": (
+        native(GRAY, [noise(GRAY)], "implicit", x0040A160=El(0x0040_A160, "UT", b"T" * 70_000)), None),
     "32 by 32": (of_form(32, 32, 1, 8, 8), None),
 }  # fmt: skip
 
