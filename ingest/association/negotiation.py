@@ -190,17 +190,14 @@ def _is_ae_title(text: str) -> bool:
 
 
 def _check_contexts(contexts: tuple[PresentationContext, ...]) -> None:
-    """PS3.8 9.3.2.2: at least one context, and an ID that names it.
-
-    It has odd IDs alone. Requestors that count them 1, 2, 3 are answered by DCMTK and dcm4che.
-    """
+    """PS3.8 9.3.2.2: at least one context, IDs odd and each once."""
     if not contexts:
         raise invalid("the request proposes no presentation context")
     ids = {context.context_id for context in contexts}
     if len(ids) != len(contexts):
         raise invalid("a presentation context ID is proposed twice")
-    if 0 in ids:
-        raise invalid("a presentation context ID is 0")
+    if not all(context_id & 1 for context_id in ids):
+        raise invalid("a presentation context ID is not odd")
 
 
 def _accept(request: AssociateRequest, policy: AcceptorPolicy, limit: int) -> Accepted:

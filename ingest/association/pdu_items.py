@@ -31,7 +31,7 @@ USER_IDENTITY_AC = 0x59
 
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1, the only one
 
-MAX_PRESENTATION_CONTEXTS = 128  # PS3.8 9.3.2.2: their IDs are odd numbers from 1 to 255
+MAX_PRESENTATION_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 MAX_TRANSFER_SYNTAXES = 64  # PS3.6 registers some 60, and a context has each at most once
 # Items a level, unknown ones included. 128 contexts and the three kinds of negotiation item that may come
 # once a context are 512; an honest peer stays far below twice that.

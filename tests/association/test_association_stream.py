@@ -225,8 +225,8 @@ FIRST_BYTES = {
     "a request of nothing": (pdu("01"), (PROVIDER, 6)),
     "a request with endless items": (pdu("01", RQ_FIXED, item("99") * 60_000), (PROVIDER, 6)),
     "a request without contexts": (replace(REQUEST, contexts=()).encode(), (PROVIDER, 6)),
-    "a request with context ID 0": (
-        replace(REQUEST, contexts=(replace(REQUEST.contexts[0], context_id=0),)).encode(),
+    "a request with an even context ID": (
+        replace(REQUEST, contexts=(replace(REQUEST.contexts[0], context_id=2),)).encode(),
         (PROVIDER, 6),
     ),
     "a request with a context ID twice": (
