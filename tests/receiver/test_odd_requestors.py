@@ -17,7 +17,6 @@ from tests.support.scu import (
     VERIFICATION,
     Scu,
     associate,
-    c_echo,
     c_store,
     ct_data_set,
     explicit,

@@ -144,7 +144,7 @@ def paths() -> list[Way]:
         # What the receiver cannot look into.
         apart(deflated(gray(25))._replace(data=b"\xff" * 100), "quarantined", "inflate"),
         apart(deflated(gray(26))._replace(uid=f"{ROOT}.27"), "quarantined", "mismatch"),
-        apart(gray(28, x00081140=nested(40)), "quarantined", "limit"),
+        apart(gray(28, x00081140=nested(200)), "quarantined", "limit"),
         # What keeps its bytes, and why.
         kept(gray(30, x7FE00010=None), "no-pixels"),
         kept(gray(31, x00280102=El(0x0028_0102, "US", b"\x0f\0")), "high-bit"),
