@@ -122,7 +122,7 @@ async def _encode(
     transform = (
         description.photometric_interpretation == "RGB" and description.bits_stored <= _MOST_BITS_TRANSFORMED
     )
-    source = _Frames(pixels, codec)
+    source = await asyncio.to_thread(_Frames, pixels, codec)
     fragments = _FragmentFile(
         scratch, large=form.size * description.number_of_frames > settings.worker.memory_limit
     )
