@@ -14,6 +14,7 @@ from typing import NamedTuple
 from workers.dataset.elements import PIXEL_DATA, UNDEFINED, Element, Token
 from workers.dataset.findings import Finding, Findings
 from workers.dataset.transfer_syntax import VIDEO, is_encapsulated
+from workers.errors import Reason, Rejected
 
 FLOAT_PIXEL_DATA = 0x7FE0_0008
 DOUBLE_FLOAT_PIXEL_DATA = 0x7FE0_0009
@@ -24,6 +25,7 @@ _TOTAL_LENGTH = 0x7FE0_0003  # Encapsulated Pixel Data Value Total Length
 # PS3.3 C.7.6.3.1: elements that tell where fragments lie, true of one encapsulation alone.
 OF_ENCAPSULATION = (EXTENDED_OFFSET_TABLE, EXTENDED_OFFSET_TABLE_LENGTHS, _TOTAL_LENGTH)
 LONGEST_TABLE = 16 * 1024 * 1024  # bytes of an offset table: two million frames
+MOST_FRAGMENTS = LONGEST_TABLE // 8  # their places are kept in memory
 
 SAMPLES_PER_PIXEL = 0x0028_0002
 PHOTOMETRIC_INTERPRETATION = 0x0028_0004
@@ -123,7 +125,13 @@ class Fragments:
         self.lengths = array.array("I")
 
     def add(self, token: Token) -> None:
-        """The next item."""
+        """The next item.
+
+        Raises:
+            Rejected: LIMIT, too many.
+        """
+        if len(self.offsets) == MOST_FRAGMENTS:
+            raise Rejected(Reason.LIMIT, token.offset, f"more than {MOST_FRAGMENTS} fragments")
         if self.table is None:
             self.table = token
             self.start = token.value + token.length

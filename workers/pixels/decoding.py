@@ -44,7 +44,7 @@ class DecodedFrames:
     """The frames of encapsulated pixel data as native ones; see `FrameForm`."""
 
     def __init__(self, pixels: PixelData, coding: Coding, codec: Codec) -> None:
-        """``pixels``: of whole samples.
+        """``pixels``: of whole samples; blocks while items are counted, of which there may be two million.
 
         Raises:
             FramesUnknown: the frames cannot be told apart.

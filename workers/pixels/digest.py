@@ -53,11 +53,7 @@ async def pixel_digest(pixels: PixelData, codec: Codec, *, settle: bool = True) 
 
 async def encoded_digest(pixels: PixelData) -> PixelDigest:
     """The digest of encapsulated pixel data that is not decoded."""
-    digest = hashlib.sha256(_order(pixels) if pixels.transfer_syntax_uid in _OF_NATIVE_FRAMES else b"")
-    for block in EncapsulatedFrames(pixels).blocks():
-        digest.update(block)
-        await asyncio.sleep(0)
-    return PixelDigest("encoded", digest.hexdigest())
+    return PixelDigest("encoded", await asyncio.to_thread(_encoded, pixels))
 
 
 async def matches(pixels: PixelData, expected: PixelDigest, codec: Codec) -> bool:
@@ -84,9 +80,16 @@ async def _native(pixels: PixelData) -> str:
     return digest.hexdigest()
 
 
+def _encoded(pixels: PixelData) -> str:
+    digest = hashlib.sha256(_order(pixels) if pixels.transfer_syntax_uid in _OF_NATIVE_FRAMES else b"")
+    for block in EncapsulatedFrames(pixels).blocks():
+        digest.update(block)
+    return digest.hexdigest()
+
+
 async def _decoded(pixels: PixelData, coding: Coding, codec: Codec) -> str:
     digest = hashlib.sha256()
-    frames = DecodedFrames(pixels, coding, codec)
+    frames = await asyncio.to_thread(DecodedFrames, pixels, coding, codec)
     for index in range(pixels.description.number_of_frames):
         digest.update(await frames.frame(index))
     return digest.hexdigest()

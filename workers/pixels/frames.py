@@ -20,6 +20,7 @@ from workers.pixels.form import FrameForm
 
 INTEGER_BITS = (1, 8, 16, 32)  # Bits Allocated that have a canonical form here
 LONGEST_CODESTREAM = 256 * 1024 * 1024  # bytes of one encapsulated frame that is read into memory
+MOST_PIECES = 64 * 1024  # fragments of one frame
 
 _ITEM_HEADER = struct.Struct("<HHI")
 _BEGINNING = 12  # bytes of an item that tell what it is
@@ -216,7 +217,7 @@ class EncapsulatedFrames:
         start = self._first[index]
         end = self._first[index + 1] if index + 1 < len(self._first) else len(self._offsets)
         length = sum(self._lengths[start:end])
-        if length > LONGEST_CODESTREAM:
+        if length > LONGEST_CODESTREAM or end - start > MOST_PIECES:
             raise FramesUnknown("a frame longer than we read into memory")
         data_set = self._pixels.data_set
         if end - start == 1:
@@ -234,9 +235,11 @@ class EncapsulatedFrames:
         self.assign()
         if not self._may_have_table():
             raise FramesUnknown("no offset table, and something else in its place")
-        firsts = frozenset(self._first)
+        frame = 0
         for number, place in enumerate(zip(self._offsets, self._lengths, strict=True)):
-            if starts and number not in firsts and self._begins(*place).startswith(starts):
+            if frame < len(self._first) and self._first[frame] == number:
+                frame += 1
+            elif starts and self._begins(*place).startswith(starts):
                 raise FramesUnknown("more codestreams than frames")
 
     def _begins(self, offset: int, length: int) -> bytes:

@@ -122,7 +122,7 @@ async def _encode(
     transform = (
         description.photometric_interpretation == "RGB" and description.bits_stored <= _MOST_BITS_TRANSFORMED
     )
-    source = _Frames(pixels, codec)
+    source = await asyncio.to_thread(_Frames, pixels, codec)
     fragments = _FragmentFile(
         scratch, large=form.size * description.number_of_frames > settings.worker.memory_limit
     )
@@ -132,7 +132,8 @@ async def _encode(
             frame = await source.frame(index)
             digest.update(frame)
             await fragments.add(await codec.encode_proved(frame, form, transform=transform))
-        payload = _around(examination, fragments, transform=transform)
+        # In implicit VR each of a million elements is written anew, and walked again.
+        payload = await asyncio.to_thread(_around, examination, fragments, transform=transform)
     except BaseException:
         fragments.discard()
         raise

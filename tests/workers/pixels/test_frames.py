@@ -13,7 +13,14 @@ from tests.support.pixel_objects import encapsulated, examined, fragments, nativ
 from workers.dataset.payload import BLOCK, MemoryPayload
 from workers.pixels.encapsulation import SEQUENCE_DELIMITATION, Encapsulation
 from workers.pixels.form import FrameForm
-from workers.pixels.frames import EncapsulatedFrames, FramesUnknown, PixelData, native_blocks, native_frame
+from workers.pixels.frames import (
+    MOST_PIECES,
+    EncapsulatedFrames,
+    FramesUnknown,
+    PixelData,
+    native_blocks,
+    native_frame,
+)
 from workers.stages.transcode import pixel_data_of
 
 J2K = "1.2.840.10008.1.2.4.90"
@@ -181,10 +188,13 @@ def test_markers_tell_where_no_table_does() -> None:
 
 @pytest.mark.parametrize(
     ("pieces", "frames"),
-    [([], 1), ([], 3), (PIECES[:2], 3), (PIECES, 4), ([b"more", *PIECES[:3]], 3), ([b"aa"] * 5, 2)],
-)
+    [
+        ([], 1), ([], 3), (PIECES[:2], 3), (PIECES, 4), ([b"more", *PIECES[:3]], 3), ([b"aa"] * 5, 2),
+        ([b"aa"] * (MOST_PIECES + 1), 1),
+    ],
+)  # fmt: skip
 def test_what_cannot_be_told_is_not_guessed(pieces: list[bytes], frames: int) -> None:
-    """Too few fragments, or too many and nothing that assigns them."""
+    """Too few fragments, or too many and nothing that assigns them, or more than anybody cuts a frame into."""
     with pytest.raises(FramesUnknown):
         frames_of(fragments(pieces), frames)
 

@@ -39,6 +39,7 @@ from workers.stages.transcode import pixel_data_of
 
 SIGNED = FrameForm(40, 48, 1, 16, 12, True)
 FULL = FrameForm(40, 48, 1, 16, 16, True)
+SYNTAX = "1.2.840.10008.1.2.4."
 FORMS = {"gray": GRAY, "signed": SIGNED, "full": FULL, "colour": COLOUR}
 
 
@@ -174,6 +175,27 @@ def test_a_cut_codestream_is_not_made_up(
     codestream = encode(noise(GRAY), GRAY)
     value = fragments([even(codestream[: int(kept * len(codestream))])])
     assert digest(runner, codec, *encapsulated(GRAY, value, syntax)).kind == "encoded"
+
+
+@pytest.mark.parametrize("frames", [1, 200_000])
+@pytest.mark.parametrize("last", ["50", "90"])
+def test_many_fragments_hold_nobody_up(runner: asyncio.Runner, codec: Codec, last: str, frames: int) -> None:
+    """Of two million empty ones, in 15 MB, the event loop had no turn for ten seconds: others go on meanwhile."""
+    data, instance = encapsulated(GRAY, fragments([b""] * 200_000), SYNTAX + last, frames=frames)
+    pixels = pixel_data_of(examined(data, instance))
+    assert pixels is not None
+    turns = 0
+
+    async def scenario() -> PixelDigest:
+        nonlocal turns
+        digesting = asyncio.create_task(pixel_digest(pixels, codec))
+        while not digesting.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return await digesting
+
+    assert runner.run(scenario()).kind == "encoded"
+    assert turns > 100
 
 
 @pytest.mark.parametrize("pieces", [[], [b"\0\0\1\xb3" + bytes(60)]])

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from workers.dataset.transfer_syntax import Encoding
 from workers.pixels.codec import Codec
 from workers.pixels.digest import pixel_digest
 from workers.pixels.form import FrameForm
+from workers.stages import transcode as transcoding
 from workers.stages.passage import passage
 from workers.stages.transcode import (
     JPEG_2000_LOSSLESS,
@@ -194,6 +196,20 @@ def test_a_large_instance_goes_through_a_file(transcoder: Transcoder) -> None:
     assert pixel_array(opened(whole(result.payload))).tobytes() == b"".join(map(np.ndarray.tobytes, frames))
     del result
     assert nameless_files(transcoder.scratch) == 0
+
+
+def test_elements_hold_nobody_up(transcoder: Transcoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million in implicit VR take seconds to write anew and to prove: a thread has them, and the event loop its turns."""
+    threads: list[threading.Thread] = []
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return content_digests(*arguments)
+
+    monkeypatch.setattr(transcoding, "content_digests", watched)
+    transcoder.output(*native(GRAY, [noise(GRAY)], "implicit"))
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 def test_a_failed_frame_leaves_no_file(transcoder: Transcoder) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from tests.support.element_trees import El, encode
 from tests.support.instances import encoded, image, recorded
+from workers.dataset import pixel_data
 from workers.dataset.payload import MemoryPayload
 from workers.dataset.pixel_data import PixelDescription
+from workers.errors import Reason, Rejected
 from workers.stages.validate import Examination, validate
 
 JPEG_2000 = "1.2.840.10008.1.2.4.90"
@@ -293,6 +295,15 @@ def test_fragments_against_frames() -> None:
     none = encapsulated([])
     assert none.pixels is not None
     assert none.pixels.problems == ("fragments-few",)
+
+
+def test_fragments_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their places are kept in memory."""
+    monkeypatch.setattr(pixel_data, "MOST_FRAGMENTS", 3)
+    assert encapsulated([b"12"] * 3).pixels is not None
+    with pytest.raises(Rejected) as caught:
+        encapsulated([b"12"] * 4)
+    assert caught.value.reason is Reason.LIMIT
 
 
 def test_form_must_fit_the_transfer_syntax() -> None:
