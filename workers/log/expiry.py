@@ -21,7 +21,7 @@ class Expiry:
         self._stray_after = min(expire_after, stray_after)
         self._clocks: dict[int, LogClock] = {}
         self._looked: dict[int, int] = {}  # when the log's clock last made us look for expired uploads
-        self._given_up: dict[UploadId, None] = {}
+        self._given_up: dict[UploadId, int] = {}  # when the last record of each was appended
 
     def expired(self, entry: Entry, pending: Iterable[PendingUpload]) -> list[PendingUpload]:
         """Those of the entry's partition that, by the log's clock, no record will come for; not the entry's own."""
@@ -60,16 +60,27 @@ class Expiry:
         own = pending.get(record.upload_id) if record is not None else None
         if own is not None:
             own.touched = Moment(clock.elapsed, now)
+            own.appended_at = entry.appended_at
 
-    def give_up(self, upload_id: UploadId) -> None:
-        """It has expired: its END can not have been answered with success."""
-        self._given_up[upload_id] = None
+    def give_up(self, pending: PendingUpload) -> None:
+        """It has expired."""
+        self._given_up[pending.upload_id] = pending.appended_at
         while len(self._given_up) > _GIVEN_UP:
             del self._given_up[next(iter(self._given_up))]
 
-    def was_given_up(self, upload_id: UploadId) -> bool:
-        """Whether it has expired, as far as that is remembered."""
-        return upload_id in self._given_up
+    def comes_late(self, upload_id: UploadId, appended_at: int) -> bool:
+        """Whether a record is of an upload that has expired, as far as that is remembered, and its END cannot be answered with success.
+
+        Its receiver goes by these times as well. A leader whose clock is behind makes a pause short that was long: then
+        it is not refused, and is an upload that has lost what we dropped.
+        """
+        before = self._given_up.get(upload_id)
+        if before is None:
+            return False
+        if appended_at - before > 1000 * self._expire_after:
+            return True
+        del self._given_up[upload_id]
+        return False
 
     def forget(self, partition: int) -> None:
         """The partition is another's now."""

@@ -34,6 +34,7 @@ class PendingUpload:
     size: int = 0  # bytes of all parts
     scratch_size: int = 0  # bytes of the scratch file
     touched: Moment = _NEVER  # when its last record came
+    appended_at: int = 0  # and when that was appended, as its broker says: milliseconds since 1970
 
     @property
     def scratch(self) -> str:

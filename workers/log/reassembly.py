@@ -184,14 +184,14 @@ class Reassembler:
             if pending.doubtful:
                 uploads += await self._stray(pending, end, progress)
             else:
-                self._expiry.give_up(pending.upload_id)
+                self._expiry.give_up(pending)
                 uploads += await self._end_all([pending], end, progress)
         return uploads
 
     async def _record(self, entry: LogRecord, record: Record, progress: Progress) -> list[Upload]:
         if record.kind is Kind.EPOCH:
             return await self._epoch(entry, record.upload_id, progress)
-        if progress.knows(record.upload_id) or self._comes_late(record.upload_id):
+        if progress.knows(record.upload_id) or self._comes_late(entry):
             return []
         if record.kind in _SEALING and progress.counted_at(entry.position):
             await self._leave(record.upload_id, progress)
@@ -223,9 +223,9 @@ class Reassembler:
             progress.hold(fence.fence_id, entry.position)
             self._fences.append(fence)
 
-    def _comes_late(self, upload_id: UploadId) -> bool:
-        """Whether it has expired: its END can not have been answered with success."""
-        late = self._expiry.was_given_up(upload_id)
+    def _comes_late(self, entry: LogRecord) -> bool:
+        """See `Expiry.comes_late`."""
+        late = self._expiry.comes_late(entry.record.upload_id, entry.appended_at)
         self.late += late
         return late
 

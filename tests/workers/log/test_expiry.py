@@ -108,6 +108,23 @@ def test_an_end_that_comes_after_expiry_makes_no_instance(tmp_path: Path) -> Non
     assert reader.progress.low_water_mark < reader.progress.read_to, "only what waits for its place holds it"
 
 
+def test_an_end_after_expiry_that_its_receiver_may_have_answered_with_success_is_handed_out(
+    tmp_path: Path,
+) -> None:
+    """A receiver stood still with its machine, and the next leader's clock is behind: by its times there was no pause."""
+    reader = Reader.of(tmp_path)
+    reader.part(ORPHAN, 0, 0)
+    for index in range(40):
+        reader.part(BUSY, index, 5.0 * (index + 1))
+    assert reader.reassembler.orphans == 1
+    reader.part(ORPHAN, 1, GAP - 1)
+    reader.end(ORPHAN, 2, GAP)
+    (upload,) = reader.uploads
+    assert (upload.upload_id, upload.damage) == (ORPHAN, "1 of 2 parts are there, and 0 beyond")
+    assert upload.instance == instance(b"partpart")
+    assert reader.reassembler.late == 0
+
+
 def test_an_orphan_that_lies_in_scratch_leaves_no_file(tmp_path: Path) -> None:
     """Its scratch file goes with it."""
     reader = Reader.of(tmp_path, memory_limit=6)
