@@ -122,7 +122,11 @@ async def _encode(
     transform = (
         description.photometric_interpretation == "RGB" and description.bits_stored <= _MOST_BITS_TRANSFORMED
     )
-    source = await asyncio.to_thread(_Frames, pixels, codec)
+    if description.encapsulated:
+        # Items are counted: there may be two million.
+        source = await asyncio.to_thread(_Frames, pixels, codec)
+    else:
+        source = _Frames(pixels, codec)
     fragments = _FragmentFile(
         scratch, large=form.size * description.number_of_frames > settings.worker.memory_limit
     )
