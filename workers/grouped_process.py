@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -15,13 +16,15 @@ from typing import Final
 import structlog
 
 from ingest.contract.audit import Trail
-from ingest.contract.kafka import single_copy_note
+from ingest.contract.kafka import KafkaUnreachable, single_copy_note
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.running import announce, withdraw
 from ingest.contract.settings import Settings
 from ingest.contract.stop_signals import stop_by_signal
 from workers.audited import pipeline_of
+from workers.errors import Unavailable
 from workers.fences import Fences
+from workers.log.group_commits import has_placed
 from workers.log.kafka_consumer import KafkaReader
 from workers.log.kafka_outcomes import KafkaOutcomes
 from workers.log.kafka_proofs import KafkaProofs
@@ -36,6 +39,7 @@ from workers.worker import Worker
 # A receiver never lets two records of one upload be further apart than its own limit and what Kafka may take
 # to append each; twice that leaves room for every clock and queue on the way.
 _GAPS: Final = 2
+_RETRY: Final = 1.0  # s
 
 logger = structlog.get_logger(__name__)
 
@@ -56,7 +60,7 @@ async def run_grouped_worker(settings: Settings) -> int:
         admin = await resources.enter_async_context(Admin(settings, 1 + number, single_copy_note(settings)))
         trail = resources.enter_context(Trail(settings, name))
         admin.show(trail.instruments)
-        tools = await open_tools(settings, stop, resources)
+        tools = await open_tools(settings, stop, resources, partial(_may_be_new, settings))
         if tools is None:
             return 0
         stores, codec = tools
@@ -125,6 +129,18 @@ class _Group:
         logger.info("partitions", partitions=sorted(self._partitions))
         with contextlib.suppress(OSError):
             announce(self._data, self._name, partitions=tuple(sorted(self._partitions)))
+
+
+def _may_be_new(settings: Settings) -> bool:
+    """Whether there need be no stores yet, by what the group has counted.
+
+    Raises:
+        Unavailable: its commits cannot be had.
+    """
+    try:
+        return not has_placed(settings)
+    except KafkaUnreachable as error:
+        raise Unavailable(str(error), _RETRY) from None
 
 
 def _scratch_of_ours(

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -87,7 +88,7 @@ async def _run_once(settings: Settings, partitions: Sequence[int], stop: asyncio
         reader, opened = owned
         trail = resources.enter_context(Trail(settings, f"worker-{partitions[0]}"))
         admin.show(trail.instruments)
-        tools = await open_tools(settings, stop, resources)
+        tools = await open_tools(settings, stop, resources, partial(_may_be_new, settings.data))
         if tools is None:
             return 0
         stores, codec = tools
@@ -124,10 +125,16 @@ def _within_reserve(settings: Settings, partitions: int) -> WorkerSettings:
 
 
 async def open_tools(
-    settings: Settings, stop: asyncio.Event, resources: contextlib.AsyncExitStack
+    settings: Settings,
+    stop: asyncio.Event,
+    resources: contextlib.AsyncExitStack,
+    founding: Callable[[], bool],
 ) -> tuple[Stores, Codec] | None:
-    """What any worker works with, whatever its log: the stores and the codec; None when stopped before they answer."""
-    stores = await _stores_or_stopped(settings, stop)
+    """What any worker works with, whatever its log: the stores and the codec; None when stopped before they answer.
+
+    ``founding``: see `open_stores`; called in a thread.
+    """
+    stores = await _stores_or_stopped(settings, stop, founding)
     if stores is None:
         return None
     resources.enter_context(stores)
@@ -139,14 +146,16 @@ async def open_tools(
     return stores, codec
 
 
-async def _stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores | None:
+async def _stores_or_stopped(
+    settings: Settings, stop: asyncio.Event, founding: Callable[[], bool]
+) -> Stores | None:
     """The stores, as soon as they answer; None when stopped before.
 
     A worker that ended instead would be started again and again, until its supervisor gave up.
     """
     while True:
         try:
-            stores = await _opened_once(settings, stop)
+            stores = await _opened_once(settings, stop, founding)
         except Unavailable as error:
             logger.error("the stores cannot be opened yet", reason=str(error))  # noqa: TRY400 - likewise
             if await _stopped_within(stop, error.retry_after):
@@ -157,7 +166,9 @@ async def _stores_or_stopped(settings: Settings, stop: asyncio.Event) -> Stores 
             return stores
 
 
-async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None:
+async def _opened_once(
+    settings: Settings, stop: asyncio.Event, founding: Callable[[], bool]
+) -> Stores | None:
     def opened() -> Stores:
         with in_flight():
             stores = open_stores(
@@ -165,7 +176,7 @@ async def _opened_once(settings: Settings, stop: asyncio.Event) -> Stores | None
                 settings.store,
                 working=True,
                 checksums=wants_checksums(settings),
-                founding=_may_be_new(settings.data),
+                founding=founding,
             )
             if stop.is_set():  # nobody waits for them any more
                 stores.close()

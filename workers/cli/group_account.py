@@ -7,27 +7,25 @@ that was on its way when its partition changed hands may set a mark back once; t
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError
 
 from ingest.contract.identifiers import UploadId
-from ingest.contract.kafka import KafkaUnreachable, client_options
+from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.records import HEADER, MAX_METADATA, CorruptRecord, Kind, Place, Record, instance_of
 from ingest.contract.settings import MiB, Settings
 from workers.cli.account import Account, Move, balance, open_uploads
 from workers.cli.backlog import SEALING, Completed, Heads
 from workers.dataset.subject import HEAD
-from workers.log.commit_metadata import OffsetCheckpoint, decode_metadata
+from workers.log.commit_metadata import OffsetCheckpoint
+from workers.log.group_commits import accounts_of, group_admin, looking
 
 _POLL: Final = 500  # ms
 _FETCH: Final = 16 * MiB
-_BOOTSTRAP: Final = 10.0  # s
 _ANSWER: Final = 30.0  # s without a record that is known to be there
-_RETRY: Final = 0.2  # s
 
 
 class Member(NamedTuple):
@@ -62,8 +60,8 @@ def read_waiting(settings: Settings) -> Waiting:
         ForeignCommit: the group's offsets are not ours.
         KafkaUnreachable: no broker answers, or none lets us in.
     """
-    with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
-        accounts = _accounts(admin, settings)
+    with group_admin(settings) as admin, closing(_consumer(settings)) as consumer:
+        accounts = accounts_of(admin, settings)
         places = _partitions(settings)
         first, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
         marks = {number: account.low_water_mark for number, account in accounts.items()}
@@ -86,7 +84,7 @@ def read_group_account(settings: Settings, moves: Iterable[Move]) -> GroupAccoun
         KafkaUnreachable: no broker answers, or none lets us in.
     """
     moves = list(moves)
-    with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
+    with group_admin(settings) as admin, closing(_consumer(settings)) as consumer:
         completed, accounts = _readings(admin, consumer, settings, None)
         lost = sum(account.lost for account in accounts.values())
         return GroupAccount(balance(completed, accounts, moves), lost, _members(admin, settings))
@@ -99,7 +97,7 @@ def read_open_uploads(settings: Settings, heads: Heads | None) -> list[Completed
         ForeignCommit: the group's offsets are not ours.
         KafkaUnreachable: no broker answers, or none lets us in.
     """
-    with _admin(settings) as admin, closing(_consumer(settings)) as consumer:
+    with group_admin(settings) as admin, closing(_consumer(settings)) as consumer:
         return list(open_uploads(*_readings(admin, consumer, settings, heads)).values())
 
 
@@ -108,27 +106,17 @@ def _readings(
 ) -> tuple[list[Completed], dict[int, OffsetCheckpoint]]:
     """The completed uploads above the marks, and the commits read after them."""
     while True:
-        before = _accounts(admin, settings)
+        before = accounts_of(admin, settings)
         marks = {number: account.low_water_mark for number, account in before.items()}
         completed = list(_completed_uploads(consumer, settings, marks, heads))
-        accounts = _accounts(admin, settings)
+        accounts = accounts_of(admin, settings)
         if all(accounts[number].low_water_mark >= mark for number, mark in marks.items()):
             return completed, accounts
 
 
-@contextmanager
-def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    kafka = settings.kafka
-    try:
-        with closing(KafkaAdminClient(**_options(settings))) as admin:
-            yield admin
-    except KafkaError as error:
-        raise KafkaUnreachable(kafka, error) from None
-
-
 def _consumer(settings: Settings) -> KafkaConsumer:
     return KafkaConsumer(
-        **_options(settings),
+        **looking(settings),
         auto_offset_reset="earliest",
         check_crcs=False,
         fetch_max_bytes=_FETCH,
@@ -136,34 +124,6 @@ def _consumer(settings: Settings) -> KafkaConsumer:
         metrics_enabled=False,
         allow_auto_create_topics=False,
     )
-
-
-def _options(settings: Settings) -> dict[str, Any]:
-    return client_options(settings.kafka) | {"bootstrap_timeout_ms": int(1000 * _BOOTSTRAP)}
-
-
-def _accounts(admin: KafkaAdminClient, settings: Settings) -> dict[int, OffsetCheckpoint]:
-    kafka = settings.kafka
-    commits = _commits(admin, kafka.group)
-    return {
-        place.partition: decode_metadata(place.partition, commit.offset, commit.metadata)
-        for place, commit in commits.items()
-        if place.topic == kafka.instance_topic
-    }
-
-
-def _commits(admin: KafkaAdminClient, group: str) -> dict[TopicPartition, Any]:
-    """All of a group. A broker makes the topic that holds them when the first is asked for, and says so meanwhile."""
-    deadline = time.monotonic() + _BOOTSTRAP
-    while True:
-        try:
-            found: dict[TopicPartition, Any] = admin.list_group_offsets({group: None})[group]
-        except KafkaError as error:
-            if not error.retriable or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY)
-        else:
-            return found
 
 
 def _members(admin: KafkaAdminClient, settings: Settings) -> list[Member]:

@@ -11,7 +11,7 @@
 ``in_hand``       marks of what is worked on, which outlive the process
 ``checkpoint``    how far a partition has come, and the steps that make a place count; on Kafka ``offset_progress``, which
                   fits beside an offset as ``commit_metadata`` and is read back as ``kafka_account``, held against what
-                  brokers may have lost by ``leader_epochs``
+                  brokers may have lost by ``leader_epochs``; who is not of the group asks by ``group_commits``
 ``outcome_producer``, ``kafka_outcomes``  where outcomes are announced
 ``fence``         a question of storage commitment; its ``proof`` goes to ``proof_files`` or ``kafka_proofs``
 ``topic_producer``  sends to one topic of Kafka

@@ -6,7 +6,7 @@ ever works by a map that is no longer true. See `root`.
 
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -95,14 +95,14 @@ def open_stores(
     replaying: bool = False,
     working: bool = False,
     checksums: bool = False,
-    founding: bool = True,
+    founding: Callable[[], bool] = lambda: True,
 ) -> Stores:
     """Open the stores for work; the first time of all, make them.
 
     ``replaying``: an administrator has uploads placed anew, whatever moves are recorded of them; ``working``:
     for a worker, which tries first whether buckets keep what we rely on, and does without those that do not
     answer until they do; ``checksums``: buckets are to return those that they checked, see `checksums`;
-    ``founding``: it may be the first time of all.
+    ``founding``: whether it may be the first time of all, asked where it looks like that.
 
     Raises:
         WrongStores: they do not agree on the shard map, one is missing or not part of it, they are being
@@ -117,8 +117,7 @@ def open_stores(
         silent = _silent(roots) if working else {}
         answering = [root for root in roots if root not in silent]
         if not silent:
-            if not founding:
-                _refuse_new(roots)
+            _refuse_new(roots, founding)
             _form(roots, probing=working)
         for root in answering:
             stack.enter_context(root.shared())
@@ -281,16 +280,16 @@ def new_identity(roots: Sequence[Root]) -> Iterator[tuple[Root, StoreIdentity]]:
         yield root, identity or StoreIdentity(set_id, next(free))
 
 
-def _refuse_new(roots: Sequence[Root]) -> None:
+def _refuse_new(roots: Sequence[Root], founding: Callable[[], bool]) -> None:
     """An empty folder where a store was is not taken for a new one: a disk that comes back over it would hide what came.
 
     Raises:
-        Unavailable: none of them has a map.
+        Unavailable: none of them has a map, and they cannot be new.
     """
-    if not any(root.there() and read_map(root) for root in roots):
+    if not any(root.there() and read_map(root) for root in roots) and not founding():
         raise Unavailable(
             f"{roots[0]} has no shard map, though workers have stored there: is it mounted? "
-            "Stores that are to be new need a new data folder",
+            "Stores that are to be new need a new data folder, on Kafka a new group",
             _RETRY,
         )
 

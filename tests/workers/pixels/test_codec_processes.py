@@ -127,7 +127,7 @@ def test_a_worker_replaces_its_codec(tmp_path: Path) -> None:
     async def run() -> None:
         settings = Settings.model_validate({"data": tmp_path, "worker": {"codec_frames": 1}})
         async with contextlib.AsyncExitStack() as resources:
-            tools = await open_tools(settings, asyncio.Event(), resources)
+            tools = await open_tools(settings, asyncio.Event(), resources, lambda: True)
             assert tools is not None
             _, codec = tools
             await codec.encode_proved(FRAME, SMALL)

@@ -124,10 +124,10 @@ def test_stores_that_cannot_be_new_are_not_made_anew(tmp_path: Path) -> None:
     """Also the only one: what is there is found, and what is not is neither made nor written to."""
     root = tmp_path / "store"
     with pytest.raises(Unavailable, match="is it mounted"):
-        open_stores([root], founding=False)
+        open_stores([root], founding=lambda: False)
     assert not root.exists()
     open_stores([root]).close()
-    open_stores([root], founding=False).close()
+    open_stores([root], founding=lambda: False).close()
 
 
 def test_a_store_that_the_settings_forget_refuses_to_start(roots: list[Path]) -> None:
