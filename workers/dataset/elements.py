@@ -168,9 +168,8 @@ class Walker:
         self._level = _Level(Kind.ITEM, 0, self._end, _READERS[encoding], undefined=False)
         self._depth = 0
         self._trial = False
-        self._nonzero = (
-            -1
-        )  # a byte that is known not to be zero, with nothing but zeros from where it was looked for
+        # A byte that is known not to be zero, with nothing but zeros from where it was looked for.
+        self._nonzero = -1
         self._finished = False
 
     def __iter__(self) -> Iterator[Token]:
