@@ -5,6 +5,7 @@ An event is a fixed sentence; facts go in fields. Patient data never: only ident
 characters are escaped, and the message of a foreign exception, which may quote what it failed on, is left out.
 """
 
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable
@@ -24,7 +25,8 @@ _OUR_PACKAGES: Final = ("ingest.", "workers.")
 
 def configure_telemetry(settings: TelemetrySettings, process: str) -> None:
     """Set up structlog for this process; ``process`` names it in each event: receiver, worker-0, serve."""
-    _configure(settings, structlog.WriteLoggerFactory(file=sys.stderr), cache=True)
+    stream = sys.stderr
+    _configure(settings, lambda *_: _Writer(stream), cache=True)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(process=process)
 
@@ -32,7 +34,19 @@ def configure_telemetry(settings: TelemetrySettings, process: str) -> None:
 def configure_command(settings: TelemetrySettings) -> None:
     """Set up structlog for a command, whose answer is on standard output: by default warnings would be in its JSON."""
     if not structlog.is_configured():
-        _configure(settings, lambda *_: structlog.WriteLogger(sys.stderr), cache=False)
+        _configure(settings, lambda *_: _Writer(sys.stderr), cache=False)
+
+
+class _Writer(structlog.WriteLogger):
+    """Where a line cannot be written, as on a full disk, it is lost: what it tells of goes on as without it."""
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def _configure(

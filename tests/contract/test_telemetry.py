@@ -1,7 +1,10 @@
 """Structured telemetry: one line an event, and nothing of a patient in it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -79,3 +82,18 @@ def test_message_of_our_own_exception_is_kept(capsys: Output, error: Exception) 
     configure_telemetry(TelemetrySettings(format="json"), "worker-0")
     structlog.get_logger().error("failed", exc_info=error)
     assert lines(capsys.readouterr().err)[0]["error_message"] == str(error)
+
+
+def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    """Its disk is full: lines are lost, and what they tell of goes on."""
+    program = (
+        "import structlog; from ingest.contract.settings import TelemetrySettings; "
+        "from ingest.contract.telemetry import configure_telemetry; "
+        "configure_telemetry(TelemetrySettings(), 'receiver'); "
+        "structlog.get_logger().warning('lost'); structlog.get_logger().error('lost'); print('goes on')"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True, check=False
+        )
+    assert done.stdout == "goes on\n"
