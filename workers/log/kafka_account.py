@@ -1,4 +1,4 @@
-"""A partition's account on Kafka, held against its log: a commit and back, and what retention has taken since."""
+"""A partition's account on Kafka, held against its log: a commit and back, and what retention or brokers have lost since."""
 
 import msgspec
 import structlog

@@ -68,7 +68,7 @@ def epoch_ends(
         by_leader[leader].append(place)
     found: dict[TopicPartition, EpochEnd] = {}
     for leader, places in by_leader.items():
-        response = consumer._net.run(_ask, consumer, leader, _request(cluster, places, epochs), timeout)  # noqa: SLF001
+        response = consumer._net.run(_ask, consumer, leader, _request(cluster, places, epochs), timeout)  # noqa: SLF001 - see above
         for topic in response.topics:
             for partition in topic.partitions:
                 if partition.error_code:
