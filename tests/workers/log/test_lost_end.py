@@ -55,16 +55,27 @@ async def read(member: Member, count: int) -> None:
     await until(lambda: len(member.entries) >= count and 0 in member.owned, member)
 
 
+async def a_worker_reads(settings: Settings, count: int) -> Member:
+    """All of a new log of so many records, and commits; it goes on."""
+    publish(settings, count)
+    member = Member(settings)
+    await member.reader.start()
+    await read(member, count)
+    await member.commit()
+    return member
+
+
+async def a_worker_has_read(settings: Settings, count: int) -> None:
+    """And has ended."""
+    member = await a_worker_reads(settings, count)
+    await member.reader.close()
+
+
 def test_the_next_worker_reads_what_has_the_lost_places(settings: Settings, cut_off: KafkaServers) -> None:
     """Its account is ahead of the log first, and then within records that nobody has read."""
 
     async def scenario() -> None:
-        publish(settings, 10)
-        member = Member(settings)
-        await member.reader.start()
-        await read(member, 10)
-        await member.commit()
-        await member.reader.close()
+        await a_worker_has_read(settings, 10)
         fail_power(cut_off, settings, 6)
         publish(settings, 8)
         member = Member(settings)
@@ -83,12 +94,7 @@ def test_an_account_ahead_of_the_log_waits_for_what_comes(settings: Settings, cu
     """Nothing new has come yet when the next worker looks: it says what is lost once, and reads on."""
 
     async def scenario() -> None:
-        publish(settings, 3)
-        member = Member(settings)
-        await member.reader.start()
-        await read(member, 3)
-        await member.commit()
-        await member.reader.close()
+        await a_worker_has_read(settings, 3)
         fail_power(cut_off, settings, 1)
         for _ in range(2):
             member = Member(settings)
@@ -113,11 +119,7 @@ def test_a_worker_that_lives_through_it_reads_them_too(
     """Whether they end before the place where it was, or behind it."""
 
     async def scenario() -> None:
-        publish(settings, 5)
-        member = Member(settings)
-        await member.reader.start()
-        await read(member, 5)
-        await member.commit()
+        member = await a_worker_reads(settings, 5)
         # Not in a thread of its own: a broker lives no longer than the one that starts it.
         fail_power(cut_off, settings, 2)
         publish(settings, new)
@@ -133,12 +135,7 @@ def test_a_worker_that_has_read_nothing_yet_reads_them_too(settings: Settings, c
     """It knows what was read by the commit alone, and its client nothing."""
 
     async def scenario() -> None:
-        publish(settings, 5)
-        member = Member(settings)
-        await member.reader.start()
-        await read(member, 5)
-        await member.commit()
-        await member.reader.close()
+        await a_worker_has_read(settings, 5)
         member = Member(settings)
         await member.reader.start()
         await read(member, 0)
@@ -156,11 +153,7 @@ def test_a_broker_that_comes_back_whole_has_lost_nothing(settings: Settings, cut
     """Another epoch alone says nothing, neither to who lives on nor to who comes after."""
 
     async def scenario() -> None:
-        publish(settings, 3)
-        member = Member(settings)
-        await member.reader.start()
-        await read(member, 3)
-        await member.commit()
+        member = await a_worker_reads(settings, 3)
         (node,) = cut_off.nodes
         for expected in (5, 7):
             node.kill()
@@ -185,12 +178,7 @@ def test_retention_of_another_epoch_is_counted_once(settings: Settings, cut_off:
     """What it took unread is no end that was lost, though the epoch that was read ends before it."""
 
     async def scenario() -> None:
-        publish(settings, 3)
-        member = Member(settings)
-        await member.reader.start()
-        await read(member, 3)
-        await member.commit()
-        await member.reader.close()
+        await a_worker_has_read(settings, 3)
         (node,) = cut_off.nodes
         node.kill()
         node.start()
