@@ -1,13 +1,11 @@
 """One TCP connection pumps one association (PS3.8 9.1.1): bytes in, events handled in order, answers out.
 
-The loop is `_pump`. It stands still while an answer is on its way or the byte budget is used up; what the
+The loop is `pump`. It stands still while an answer is on its way or the byte budget is used up; what the
 peer sends meanwhile stays in the spare buffer and then in TCP's window.
 """
 
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
-
-import structlog
 
 from ingest.association import (
     Aborted,
@@ -25,32 +23,15 @@ from ingest.association import (
     State,
     StopArtim,
 )
-from ingest.contract.failpoints import Failpoint, reach
-from ingest.dimse import (
-    CEchoRequest,
-    CStoreRequest,
-    MessageAssembler,
-    MessageBegun,
-    NActionRequest,
-    NEventReportRequest,
-    NEventReportResponse,
-    UnknownRequest,
-)
-from ingest.dimse.status import UNRECOGNIZED_OPERATION
-from ingest.errors import LocalProtocolError, RemoteProtocolError
-from ingest.receiver import commitment, storage
+from ingest.errors import LocalProtocolError
 from ingest.receiver.clock import PeerClock
+from ingest.receiver.operations import Operations
 from ingest.receiver.rate import RateMeter
-from ingest.receiver.receiving import Peer, Receiving
-from ingest.receiver.reports import Channel, Link, Reports
-from ingest.receiver.sources import Grant, address_of, origin_of
+from ingest.receiver.receiving import Peer
+from ingest.receiver.sources import address_of, origin_of
 
 if TYPE_CHECKING:
-    from ingest.instance import ChunkPool, Share
     from ingest.receiver.server import Server
-    from ingest.receiver.telemetry import AssociationTelemetry
-
-logger = structlog.get_logger(__name__)
 
 # One recv takes what the kernel has, up to this; twice as much gained nothing that could be measured. One buffer serves
 # all connections, since what it holds is handled or kept before the next recv: it stays in the processor's cache.
@@ -80,10 +61,8 @@ class Connection(asyncio.BufferedProtocol):
         self._server = server
         self._loop = asyncio.get_running_loop()
         limits = server.settings
-        self._association = Association(maximum_associate=limits.maximum_associate_length)
-        self._assembler = MessageAssembler(
-            CStoreRequest, NActionRequest, maximum_command=limits.maximum_command_length
-        )
+        self.association = Association(maximum_associate=limits.maximum_associate_length)
+        self._operations: Operations | None = None  # while established
         self._spare = memoryview(b"")
         self._spared = 0  # bytes waiting in the spare buffer
         self._held: int = Held.NOT
@@ -91,67 +70,57 @@ class Connection(asyncio.BufferedProtocol):
         self._pumping = False
         # After a flood of small messages, no more of them are read at once than a turn handles.
         self._small_bites = False
-        self._rest: Fragment | None = None  # what the budget has not let through
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._artim: asyncio.TimerHandle | None = None
         self._asked = False  # by an A-ASSOCIATE-RQ that could be read
-        self._peer = Peer("", "", "")
-        self._request: CStoreRequest | NActionRequest | None = None
-        self._reports: Reports | None = None  # since the first N-ACTION
-        self._record: AssociationTelemetry  # since the A-ASSOCIATE-RQ
-        self._receiving: Receiving | None = None
-        self._context_id = 0
-        self._clock = PeerClock(limits)
-        self._received = 0
-        self._refused = 0
-        self._grant: Grant | None = None  # while established
-        self._chunks: ChunkPool | Share = server.pool  # since then, its source's share
-        self._meter: RateMeter | None = None  # of a source that has a maximum rate
-        self.established = False
+        self.clock = PeerClock(limits)
+        self._meter: RateMeter | None = None  # of a source that has a maximum rate, while established
 
     # What the transport calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """An accepted connection: the association awaits its request under ARTIM."""
-        self._transport = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
         if not self._server.opened(self, address_of(transport)):
             self._server.telemetry.connection_refused(address_of(transport))
-            self._transport.abort()
+            self.transport.abort()
             return
-        self._association.transport_opened()
-        self._pump()
+        self.association.transport_opened()
+        self.pump()
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         """Where the next bytes go: no more of a data set than there is room for, and held, no more than a few requests."""
         if not self._held:
-            if self._receiving is None:
-                server = self._server
-                # Without an association PDUs are skipped that make no event, and so count for no turn.
-                large = self.established and self._chunks.free and not (self._small_bites or server.turns)
+            server, operations = self._server, self._operations
+            # Without an association PDUs are skipped that make no event, and so count for no turn.
+            if operations is None:
+                return server.small_buffer
+            if operations.receiving is None:
+                large = operations.grant.share.free and not (self._small_bites or server.turns)
                 return server.receive_buffer if large and self._meter is None else server.small_buffer
-            room = self._receiving.room
+            room = operations.receiving.room
             if self._meter is not None:
                 room = min(room, self._meter.bite)
             if room >= RECEIVE_BUFFER:
-                return self._server.receive_buffer
-            return self._server.receive_buffer[: max(room, SPARE_BUFFER)]
+                return server.receive_buffer
+            return server.receive_buffer[: max(room, SPARE_BUFFER)]
         if not self._spare:
             self._spare = memoryview(bytearray(SPARE_BUFFER))
         return self._spare[self._spared :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come."""
-        self._clock.heard(nbytes)
+        self.clock.heard(nbytes)
         if self._held:
             self._spared += nbytes
             self._pause()
         else:
-            self._association.receive_data(self._server.receive_buffer[:nbytes])
-            self._pump()
+            self.association.receive_data(self._server.receive_buffer[:nbytes])
+            self.pump()
             if self._held:
-                self._association.keep_unread()
+                self.association.keep_unread()
             # Afterwards (Sta13) nothing is kept.
-            if self._association.state is State.AWAITING_ASSOCIATE_RQ:
+            if self.association.state is State.AWAITING_ASSOCIATE_RQ:
                 self._server.requesting(self, nbytes)
         if self._meter is not None:
             self._throttle(self._meter, nbytes)
@@ -163,24 +132,24 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the why changes nothing
         """The connection is gone, and with it whatever was not complete."""
         self._server.closed(self)
-        fault = self._association.fault
+        fault = self.association.fault
         if fault is not None and not self._asked:
             self._server.telemetry.request_unreadable(self.address, fault)
-        self._transport = None
+        self.transport = None
         self._stop_artim()
         self._end("closed")
-        self._association.transport_closed()
+        self.association.transport_closed()
         self._held = Held.NOT
-        self._pump()
+        self.pump()
 
     def pause_writing(self) -> None:
         """The peer does not read: it gets no more to answer."""
         self._held |= Held.WRITING
-        self._clock.leaves_unread()
+        self.clock.leaves_unread()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        self._clock.reads()
+        self.clock.reads()
         self._release(Held.WRITING)
 
     # What the server calls
@@ -188,59 +157,89 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def address(self) -> str:
         """The peer's; empty when it is gone."""
-        return "" if self._transport is None else address_of(self._transport)
+        return "" if self.transport is None else address_of(self.transport)
 
     def watch(self, now: float, *, late: bool) -> None:
         """Abort a peer that is silent or slow beyond its limits; ARTIM watches the rest.
 
         ``late``: we could not look or read for a while, so what the peer has sent may still wait to be read.
         """
-        clock = self._clock
+        clock = self.clock
         if late:
             clock.excuse_reading(now)
         elif clock.reads_too_late(now):
             self._drop("does not read its answers")
             return
-        if self._receiving is not None:
-            self._receiving.keep_alive(now, self._server.settings.stall_timeout / 2)
-        if late or self._held or not self.established:
+        operations = self._operations
+        if operations is not None and operations.receiving is not None:
+            operations.receiving.keep_alive(now, self._server.settings.stall_timeout / 2)
+        if late or self._held or operations is None:
             clock.excuse(now)
             return
         limits, draining = self._server.settings, self._server.admission.draining
         idle = limits.drain_idle if draining else limits.idle_timeout
-        why = clock.overdue(now, in_message=self._assembler.in_message, idle=idle)
-        if why and not (why == "idle" and self._awaits_report(now)):
+        why = clock.overdue(now, in_message=operations.in_message, idle=idle)
+        if why and not (why == "idle" and operations.awaits_report(now)):
             self.abort("shutdown" if draining and why == "idle" else why)
 
     def drain(self) -> None:
         """Let the peer come to its end within `receiver.drain_idle`; without one, abort now or when the message in progress is answered."""
-        if self.established and self._server.settings.drain_idle:
+        operations = self._operations
+        if operations is not None and self._server.settings.drain_idle:
             return  # `watch` ends it
-        if not self._assembler.in_message and not self._held & ~(Held.RATE | Held.TURN):
+        in_message = operations is not None and operations.in_message
+        if not in_message and not self._held & ~(Held.RATE | Held.TURN):
             self.abort("shutdown")
 
     def abort(self, why: str) -> None:
         """A-ABORT by the service user (PS3.8 9.3.8), or the connection where there is no association."""
-        if self._transport is None:
+        if self.transport is None:
             return
         self._end(why)
         try:
-            self._association.abort()
+            self.association.abort()
         except LocalProtocolError:
-            self._transport.abort()
+            self.transport.abort()
         else:
             self._held &= Held.WRITING
-            self._pump()
+            self.pump()
 
     def _drop(self, why: str) -> None:
         """Close at once: nothing more would reach this peer, and a polite close waits for it."""
         self._end(why)
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
+
+    # What its operations call
+
+    @property
+    def held(self) -> bool:
+        """Whether the pump stands still."""
+        return self._held != Held.NOT
+
+    def wait_for_response(self) -> None:
+        """A request is complete, and none other is handled until its response."""
+        self._held |= Held.ANSWERING
+
+    def responded(self) -> None:
+        """The response is on its way."""
+        self._release(Held.ANSWERING)
+        if self._server.admission.draining and not self._server.settings.drain_idle:
+            self.abort("shutdown")
+
+    def wait_for_budget(self) -> None:
+        """There is no room for more of a data set."""
+        self._held |= Held.BUDGET
+        self._pause()
+
+    def budget_freed(self) -> None:
+        """There is again."""
+        self._release(Held.BUDGET)
 
     # The pump
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
+        """Handle what has come, until something is to be waited for."""
         if self._pumping:
             return  # an answer given at once: the loop below goes on with it, no deeper for each message
         self._pumping = True
@@ -250,13 +249,13 @@ class Connection(asyncio.BufferedProtocol):
             self._pumping = False
         if self._paused and not self._held:
             self._paused = False
-            if self._transport is not None:
-                self._transport.resume_reading()
-        if self._reports is not None:
-            self._reports.turn()
+            if self.transport is not None:
+                self.transport.resume_reading()
+        if self._operations is not None:
+            self._operations.turn()
 
     def _handle_events(self) -> None:
-        association = self._association
+        association = self.association
         left = EVENTS_A_TURN
         while not self._held:
             if not left:
@@ -270,9 +269,11 @@ class Connection(asyncio.BufferedProtocol):
                 spared, self._spared = self._spared, 0
                 association.receive_data(self._spare[:spared])
             elif type(event) is Fragment:
-                self._fragment(event)
+                assert self._operations is not None  # no data without an association
+                self._operations.fragment(event)
             elif type(event) is FragmentRun:
-                self._run(event)
+                assert self._operations is not None
+                self._operations.run(event)
             else:
                 self._perform(event)
 
@@ -288,23 +289,23 @@ class Connection(asyncio.BufferedProtocol):
 
     def _perform(self, event: Event) -> None:
         if isinstance(event, SendPdu):
-            if self._transport is not None:
-                self._transport.write(event.pdu)
+            if self.transport is not None:
+                self.transport.write(event.pdu)
         elif isinstance(event, AssociateRequested):
             self._answer(event)
         elif isinstance(event, ReleaseRequested):
-            self._association.release_response()
+            self.association.release_response()
             self._end("released")
         elif isinstance(event, Aborted):
-            fault = self._association.fault
+            fault = self.association.fault
             self._end(f"aborted: {fault}" if fault else "aborted by peer")
         elif isinstance(event, StartArtim):
             self._stop_artim()
             self._artim = self._loop.call_later(self._server.settings.artim_timeout, self._artim_expired)
         elif isinstance(event, StopArtim):
             self._stop_artim()
-        elif self._transport is not None:
-            self._perform_rarely(event, self._transport)
+        elif self.transport is not None:
+            self._perform_rarely(event, self.transport)
 
     def _perform_rarely(self, event: Event, transport: asyncio.Transport) -> None:
         if isinstance(event, SendData):
@@ -318,184 +319,43 @@ class Connection(asyncio.BufferedProtocol):
     def _answer(self, event: AssociateRequested) -> None:
         request = event.request
         self._asked = True
-        assert self._transport is not None  # it brought the request
-        admission, origin = self._server.admission, origin_of(self._transport)
+        assert self.transport is not None  # it brought the request
+        admission, origin = self._server.admission, origin_of(self.transport)
         answer, grant = admission.answer(request, origin)
-        self._record = self._server.telemetry.answered(
-            request, answer, origin.address, draining=admission.draining
-        )
+        record = self._server.telemetry.answered(request, answer, origin.address, draining=admission.draining)
         if isinstance(answer, Accepted):
             assert grant is not None
-            self._peer = Peer(
-                request.calling_ae_title, request.called_ae_title, origin.address, self._record.id
-            )
-            self._grant, self._meter, self._chunks = grant, grant.meter, grant.share
-            self.established = True
-            self._clock.begin()
+            peer = Peer(request.calling_ae_title, request.called_ae_title, origin.address, record.id)
+            self._operations = Operations(self, self._server.services, peer, grant, record)
+            self._meter = grant.meter
+            self.clock.begin()
             admission.established(grant)
             self._server.associated(self)
-        self._association.answer(answer)
-
-    def _fragment(self, fragment: Fragment) -> None:
-        try:
-            item = self._assembler.receive(fragment)
-        except RemoteProtocolError as fault:
-            self._association.abort(fault)
-            return
-        if item is fragment:
-            self._data(fragment)
-        elif item is not None:
-            self._message(cast("MessageBegun", item))
-
-    def _run(self, run: FragmentRun) -> None:
-        try:
-            wanted = self._assembler.receive_run(run)
-        except RemoteProtocolError as fault:
-            self._association.abort(fault)
-            return
-        if wanted is None:
-            return
-        assert self._receiving is not None
-        taken = self._receiving.write_run(run.rows)
-        if taken < len(run.rows):
-            # The end of a chunk or of the budget: what is left goes as one fragment, which `_data` can cut.
-            self._data(Fragment(run.context_id, False, False, memoryview(run.rows[taken:].tobytes())))
-
-    def _message(self, begun: MessageBegun) -> None:
-        message = begun.message
-        if isinstance(message, CStoreRequest):
-            self._store(begun, message)
-        elif isinstance(message, NActionRequest):
-            self._action(begun, message)
-        elif isinstance(message, CEchoRequest | UnknownRequest):
-            self._send(begun.context_id, message.respond().encode())
-        elif isinstance(message, NEventReportRequest):
-            self._send(begun.context_id, message.respond(UNRECOGNIZED_OPERATION).encode())
-        elif isinstance(message, NEventReportResponse) and self._reports is not None:
-            self._reports.answered(message)
-        # Another response answers nothing that was asked here, and is passed over.
-
-    def _begin(
-        self, begun: MessageBegun, request: CStoreRequest | NActionRequest, receiving: Receiving
-    ) -> None:
-        self._request, self._receiving, self._context_id = request, receiving, begun.context_id
-        self._clock.begin()
-
-    def _store(self, begun: MessageBegun, request: CStoreRequest) -> None:
-        if not begun.has_data_set:
-            receiving = storage.without_data_set()
-            self._begin(begun, request, receiving)
-            self._finish(receiving)
-            return
-        contexts, grant = self._association.contexts, self._grant
-        assert grant is not None
-        receiving = self._server.storage.begin(
-            request, contexts[begun.context_id], contexts, self._peer, grant, resume=self._budget_freed
-        )
-        self._begin(begun, request, receiving)
-
-    def _action(self, begun: MessageBegun, request: NActionRequest) -> None:
-        context = self._association.contexts[begun.context_id]
-        service = self._server.commitment
-        if self._reports is None:
-            assert self._transport is not None  # it brought the request
-            link = Link(self._association, self._transport, self._busy, self._pump)
-            limits = service.settings
-            self._reports = Reports(link, limits.answer_timeout, limits.association_lease)
-        receiving = service.begin(request, context, self._peer, Channel(self._reports, context))
-        self._begin(begun, request, receiving)
-        if not begun.has_data_set:
-            self._finish(receiving)
-
-    def _awaits_report(self, now: float) -> bool:
-        """Whether the peer is silent since a report is due to it here."""
-        return self._reports is not None and self._reports.awaited(now)
-
-    def _busy(self) -> bool:
-        return bool(self._held) or self._assembler.in_message
-
-    def _finish(self, receiving: Receiving) -> None:
-        self._held |= Held.ANSWERING
-        receiving.finish(self._answer_request)
-
-    def _data(self, fragment: Fragment) -> None:
-        receiving = self._receiving
-        assert receiving is not None
-        data = fragment.data
-        taken = receiving.write(data)
-        if taken < len(data):
-            self._rest = fragment._replace(data=memoryview(bytes(data[taken:])))
-            self._held |= Held.BUDGET
-            self._pause()
-        elif fragment.is_last:
-            self._finish(receiving)
-
-    def _answer_request(self, failure: Exception | None) -> None:
-        request, receiving = self._request, self._receiving
-        assert request is not None
-        assert receiving is not None
-        if failure is None and self._grant is not None:
-            self._grant.stored(receiving.size)
-        self._request = self._receiving = None
-        reach(Failpoint.BEFORE_RESPONSE)
-        if isinstance(request, NActionRequest):
-            self._send(self._context_id, commitment.response(request, failure).encode())
-        else:
-            self._received += failure is None
-            self._refused += failure is not None
-            self._record.stored(request, receiving, failure, self._clock.begun, self._clock.last_byte)
-            self._send(self._context_id, storage.response(request, failure))
-        self._release(Held.ANSWERING)
-        if self._server.admission.draining and not self._server.settings.drain_idle:
-            self.abort("shutdown")
-
-    def _send(self, context_id: int, command: bytes) -> None:
-        try:
-            self._association.send_command(context_id, command)
-        except LocalProtocolError:
-            # The peer has released while its last answer was due (Sta8 allows it) or is gone.
-            logger.info(
-                "answer without association",
-                association=self._peer.association_id,
-                calling_ae_title=self._peer.calling_ae_title,
-            )
-
-    def _budget_freed(self) -> None:
-        # Called from within another connection's turn: its own pump must not run inside that one.
-        self._loop.call_soon(self._retry)
-
-    def _retry(self) -> None:
-        rest, self._rest = self._rest, None
-        if rest is None:
-            self._chunks.pass_on()
-            return
-        self._held &= ~Held.BUDGET
-        self._data(rest)
-        self._release(Held.NOT)
+        self.association.answer(answer)
 
     def _release(self, reason: int) -> None:
         self._held &= ~reason
-        self._pump()
+        self.pump()
 
     def _throttle(self, meter: RateMeter, nbytes: int) -> None:
-        wait = meter.take(nbytes, self._clock.last_byte)
+        wait = meter.take(nbytes, self.clock.last_byte)
         if wait > 0:
             self._held |= Held.RATE
             self._pause()
             self._loop.call_later(wait, self._release, Held.RATE)
 
     def _pause(self) -> None:
-        if not self._paused and self._transport is not None:
+        if not self._paused and self.transport is not None:
             self._paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
 
     def _artim_expired(self) -> None:
         self._artim = None
-        if self._clock.unread:
+        if self.clock.unread:
             self._drop("does not read")
             return
-        self._association.artim_expired()
-        self._pump()
+        self.association.artim_expired()
+        self.pump()
 
     def _stop_artim(self) -> None:
         if self._artim is not None:
@@ -503,25 +363,10 @@ class Connection(asyncio.BufferedProtocol):
             self._artim = None
 
     def _end(self, how: str) -> None:
-        """The association is over: what is incomplete is abandoned, and one line says how it went."""
-        self._rest = None
+        """The association is over, if there was one."""
         self._held &= Held.WRITING
-        if self._reports is not None:
-            self._reports.end()
-            self._reports = None
-        if self._receiving is not None:
-            self._receiving.abandon()
-            if isinstance(self._request, CStoreRequest):
-                self._refused += self._record.interrupted(self._request, self._receiving)
-            self._receiving = self._request = None
-        if self.established:
-            assert self._grant is not None
-            self.established = False
-            self._server.admission.ended(self._grant)
-            self._grant = self._meter = None
-            self._record.ended(
-                how,
-                received=self._received,
-                refused=self._refused,
-                oversized_pdus=self._association.oversized_pdus,
-            )
+        operations, self._operations = self._operations, None
+        if operations is not None:
+            self._meter = None
+            self._server.admission.ended(operations.grant)
+            operations.end(how)

@@ -20,6 +20,7 @@ from ingest.receiver.clock import LATE
 from ingest.receiver.commitment import CommitmentService
 from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.listeners import Bound, Listeners
+from ingest.receiver.operations import Services
 from ingest.receiver.storage import StorageService
 from ingest.receiver.telemetry import Telemetry
 from ingest.receiver.unknown_sources import UnknownQuota
@@ -71,7 +72,7 @@ class Server:
         self.pool = ChunkPool(settings.buffer_budget)
         self.shares = Shares(self.pool, settings.fair_window, settings.fair_memory)
         self.telemetry = telemetry or Telemetry(Settings())
-        self.commitment = CommitmentService(
+        commitment = CommitmentService(
             commitments, commitment_settings or CommitmentSettings(), self.telemetry.commitment_refused
         )
         self.admission = Admission(
@@ -79,11 +80,11 @@ class Server:
             log,
             self.pool,
             self.shares,
-            commitment=self.commitment.offered,
+            commitment=commitment.offered,
             sources=sources,
             quota=quota,
         )
-        self.storage = StorageService(log)
+        self.services = Services(StorageService(log), commitment, settings.maximum_command_length)
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self.small_buffer = self.receive_buffer[:SPARE_BUFFER]
         # Connections that await their turn with bytes unhandled; while there are any, nobody else is given many to keep.

@@ -12,7 +12,7 @@ from ingest.dimse.commitment_request import encode_request
 from tests.support.asynchronous import until
 from tests.support.commitment_engine import Asked, Engine
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import limit, receiver, run, unsent
+from tests.support.receiving import limit, operations, receiver, run, unsent
 from tests.support.scu import (
     ABORT,
     COMMITMENT,
@@ -151,7 +151,7 @@ def test_report_waits_for_the_message_in_progress() -> None:
             message = c_store(UIDS[0], ct_data_set(UIDS[0], 100_000))
             await scu.send(message[:50_000])
             (connection,) = server.connections
-            await until(lambda: connection._assembler.in_message)
+            await until(lambda: operations(connection).in_message)
             task = asyncio.create_task(asked.report())
             log.hold = True
             await scu.send(message[50_000:])

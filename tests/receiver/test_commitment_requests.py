@@ -187,7 +187,7 @@ def test_hostile_request(name: str) -> None:
         engine = Engine()
         async with receiver(MemoryLog(), engine, LIMITS) as (port, server):
             scu = await Scu.committing(port)
-            room = server.commitment._room
+            room = server.services.commitment._room
             message, status = HOSTILE[name]
             for _ in range(2):
                 answer = await asked_for(scu, message)
@@ -199,7 +199,7 @@ def test_hostile_request(name: str) -> None:
             await scu.send(c_echo())
             assert (await scu.response()).status == 0
             await scu.release()
-            assert server.commitment._room == room
+            assert server.services.commitment._room == room
 
     run(scenario())
 
@@ -237,7 +237,7 @@ def test_requests_in_memory_are_bounded_together() -> None:
             for scu in scus[:-1]:
                 assert (await scu.answer()).status == 0
             assert (await asked_for(scus[-1], n_action(data_set=data_set))).status == 0
-            assert server.commitment._room == 4 * 64 * KiB
+            assert server.services.commitment._room == 4 * 64 * KiB
 
     run(scenario())
 
@@ -249,16 +249,16 @@ def test_peer_that_goes_away(asking: bool) -> None:
     async def scenario() -> None:
         engine = Engine(hold=True)
         async with receiver(MemoryLog(), engine) as (port, server):
-            room = server.commitment._room
+            room = server.services.commitment._room
             scu = await Scu.committing(port)
             message = n_action([f"1.2.{number}" for number in range(1000)])
             await scu.send(message if asking else message[:-20])
-            await until(lambda: bool(engine.asked) if asking else server.commitment._room < room)
+            await until(lambda: bool(engine.asked) if asking else server.services.commitment._room < room)
             await scu.close()
             async with asyncio.timeout(60):
                 await server.unused.wait()
             engine.let_go.set()
-            await until(lambda: server.commitment._room == room)
+            await until(lambda: server.services.commitment._room == room)
             assert len(engine.asked) == asking
 
     run(scenario())

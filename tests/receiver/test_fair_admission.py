@@ -12,7 +12,7 @@ from ingest.dimse import CStoreRequest
 from ingest.receiver import server as server_module
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run
+from tests.support.receiving import operations, receiver, run
 from tests.support.scu import CT, Scu, associate, ct_data_set, p_data, pdv
 
 
@@ -147,7 +147,7 @@ def test_those_who_drip_take_no_chunks_from_one_another() -> None:
         async with receiver(log, buffer_budget=4 * MiB) as (port, server):
 
             def all_have(size: int) -> bool:
-                receiving = [connection._receiving for connection in server.connections]
+                receiving = [operations(connection).receiving for connection in server.connections]
                 return all(each is not None and each.size == size for each in receiving)
 
             sent = {f"1.2.{number}": ct_data_set(f"1.2.{number}", 1000) for number in range(20)}

@@ -15,7 +15,7 @@ from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER
 from ingest.receiver.server import Server
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import limit, receiver, run, unsent
+from tests.support.receiving import limit, operations, receiver, run, unsent
 from tests.support.scu import (
     CT,
     RELEASE_RQ,
@@ -49,7 +49,7 @@ def test_who_waits_for_the_budget_learns_of_a_failure() -> None:
                 for scu in scus:
                     scu.writer.write(message[start:end])
                     await asyncio.sleep(0.1)
-            await until(lambda: all(connection._rest for connection in server.connections))
+            await until(lambda: all(operations(connection)._rest for connection in server.connections))
             log.failure = OutOfResources("disk full")
             log.fail()
             assert {(await scu.response()).status for scu in scus} == {0xA700}
@@ -72,9 +72,9 @@ def test_nobody_reads_what_has_no_room() -> None:
                 scu.writer.write(message)
             await until(lambda: held(server) == len(scus))
             for connection in server.connections:
-                unread = connection._association._buffer
-                rest = connection._rest.data if connection._rest else b""
-                assert unread._end - unread._at + len(rest) <= SPARE_BUFFER
+                unread = connection.association._buffer
+                rest = operations(connection)._rest
+                assert unread._end - unread._at + (len(rest.data) if rest else 0) <= SPARE_BUFFER
             log.hold = False
             log.acknowledge()
             assert {(await scu.response()).status for scu in scus} == {0}
@@ -96,7 +96,9 @@ def test_a_waiter_that_leaves_passes_its_turn_on() -> None:
                 uid = f"1.2.3.{number}"
                 await scu.send(c_store(uid, ct_data_set(uid, 500_000)))
                 await until(lambda: held(server) > number)  # noqa: B023 - awaited within the round
-            first = next(connection for connection in server.connections if connection._rest is not None)
+            first = next(
+                connection for connection in server.connections if operations(connection)._rest is not None
+            )
             server.pool.release(memoryview(bytearray(960 * 1024)))  # the first waiter is called ...
             first.abort("gone")  # ... and is gone before its turn
             log.hold = False
@@ -164,7 +166,7 @@ def test_a_flood_of_echoes_leaves_others_their_turn() -> None:
             good.writer.write(c_store(UID, ct_data_set(UID)))
             assert (await good.response()).status == 0
             # What a connection keeps meanwhile is little, whoever else does the same.
-            kept = [c._association._buffer._end - c._association._buffer._at for c in server.connections]
+            kept = [c.association._buffer._end - c.association._buffer._at for c in server.connections]
             assert sorted(kept)[-2] <= SPARE_BUFFER
             assert server.turns > 0, "the flood was answered before"
             for scu in (flood, other):
@@ -213,7 +215,7 @@ def test_requests_that_are_not_whole_have_a_bound_together() -> None:
             for scu in greedy:
                 scu.writer.write(b"\1\0" + (900_000).to_bytes(4, "big") + bytes(800_000))
             await until(lambda: len(server.connections) == 3)
-            kept = [len(connection._association._buffer._held) for connection in server.connections]
+            kept = [len(connection.association._buffer._held) for connection in server.connections]
             assert sum(kept) <= server._requested <= 2 * MiB
             await honest.send(associate()[-1:])
             assert (await honest.pdu())[0] == 2
@@ -231,7 +233,7 @@ def test_what_comes_after_the_end_is_no_request() -> None:
             scu = await Scu.associated(port)
             await scu.send(pdv(b"", command=False, last=True))  # no data set was announced: A-ABORT
             (connection,) = server.connections
-            await until(lambda: connection._association.state is State.AWAITING_CLOSE)
+            await until(lambda: connection.association.state is State.AWAITING_CLOSE)
             for _ in range(80):
                 await scu.send(p_data(bytes(64 * 1024), command=False))
             assert (await scu.pdu())[0] == 7

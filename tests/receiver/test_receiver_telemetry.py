@@ -23,7 +23,7 @@ from ingest.receiver.telemetry import Telemetry
 from tests.support.admin import Samples, of, parsed
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver
+from tests.support.receiving import operations, receiver
 from tests.support.scu import (
     ABORT,
     COMMITMENT,
@@ -93,7 +93,7 @@ def test_instances_and_bytes_by_source_and_outcome(tmp_path: Path) -> None:
             log.failure = None
             begun = p_data(CStoreRequest(1, CT, UID).encode(), command=True)
             await scu.send(begun + pdv(data_set[:1000], command=False, last=False))
-            await until(lambda: any(connection._receiving for connection in server.connections))
+            await until(lambda: any(operations(connection).receiving for connection in server.connections))
             await scu.send(ABORT)
             await until(lambda: not server.connections)
             found = counted(telemetry, *server_gauges(server))
@@ -272,7 +272,7 @@ def test_what_brings_no_data_set_or_not_all_of_it_is_refused_and_counted(tmp_pat
             log.reason = "disk full"
             begun = p_data(CStoreRequest(1, CT, UID).encode(), command=True)
             await scu.send(begun + pdv(ct_data_set(UID)[:1000], command=False, last=False))
-            await until(lambda: any(connection._receiving for connection in server.connections))
+            await until(lambda: any(operations(connection).receiving for connection in server.connections))
             await scu.send(ABORT)
             await until(lambda: not server.connections)
             await telemetry.refusals.close()

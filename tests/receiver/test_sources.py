@@ -17,7 +17,7 @@ from ingest.receiver.rate import RateMeter
 from tests.support.asynchronous import until
 from tests.support.certificates import Authority
 from tests.support.memory_log import MemoryLog
-from tests.support.receiving import receiver, run
+from tests.support.receiving import operations, receiver, run
 from tests.support.scu import CT, EXPLICIT, IMPLICIT, VERIFICATION, Scu, c_store, ct_data_set
 
 UID = "1.2.826.8"
@@ -138,7 +138,7 @@ def test_sop_classes_of_a_source_are_refused_one_by_one() -> None:
             kind, _ = await scu.pdu()
             assert kind == 2
             (connection,) = server.connections
-            accepted = {context.abstract_syntax for context in connection._association.contexts.values()}
+            accepted = {context.abstract_syntax for context in connection.association.contexts.values()}
             assert accepted == {CT, VERIFICATION}
 
     run(scenario())
@@ -222,7 +222,8 @@ def test_many_associations_of_a_slow_source_are_read_little_by_little() -> None:
                 scu.writer.write(c_store(f"{UID}.{number}", ct_data_set(f"{UID}.{number}", MiB // 8)))
 
             def read() -> list[int]:
-                return [one._receiving.size if one._receiving else 0 for one in server.connections]
+                receiving = [operations(one).receiving for one in server.connections]
+                return [each.size if each else 0 for each in receiving]
 
             await until(lambda: min(read()) >= 2 * bite)
             assert sorted(read())[-2] <= 6 * bite  # but for the first, which had the burst

@@ -8,6 +8,7 @@ from ingest.commitment.interface import Commitments
 from ingest.contract.peer_settings import ListenerSettings
 from ingest.contract.settings import CommitmentSettings, ReceiverSettings, SourceSettings
 from ingest.receiver.connection import Connection
+from ingest.receiver.operations import Operations
 from ingest.receiver.server import Server
 from ingest.receiver.telemetry import Telemetry
 from tests.support.memory_log import MemoryLog
@@ -55,4 +56,10 @@ def limit(server: Server, **changes: object) -> None:
 
 def unsent(connection: Connection) -> int:
     """Bytes that its peer does not read."""
-    return connection._transport.get_write_buffer_size() if connection._transport else 0
+    return connection.transport.get_write_buffer_size() if connection.transport else 0
+
+
+def operations(connection: Connection) -> Operations:
+    """What is asked on its association, which it has."""
+    assert connection._operations is not None
+    return connection._operations
