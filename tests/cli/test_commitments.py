@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from ingest.contract.commitments import Finding
-from tests.commitment.test_engine import ID, REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.command import run
 from tests.support.commitment import open_transaction, until
+from tests.support.commitment_bench import ID, REFERENCES, Bench
 
 
 def test_nothing_was_ever_asked(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from ingest.commitment.transactions import watched
 from ingest.contract.commitments import CommitAccepted, CommitClosed, Finding
 from ingest.contract.failpoints import Failpoint
 from ingest.log.commitment_log import Location, Written
-from tests.commitment.test_engine import ID, REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import open_transaction, until
+from tests.support.commitment_bench import ID, REFERENCES, Bench
 
 STEPS = [
     Failpoint.FENCED,

@@ -11,9 +11,9 @@ import pytest
 from ingest.commitment.engine import Engine
 from ingest.contract.commitments import Finding
 from ingest.contract.identifiers import TransactionId
-from tests.commitment.test_engine import REFERENCES, Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import open_transaction, quiet, until
+from tests.support.commitment_bench import REFERENCES, Bench
 from tests.support.open_transactions import TWO_DAYS
 
 COUNT = 60

@@ -24,9 +24,9 @@ from ingest.contract.records import Record, decode
 from ingest.contract.spool import Layout, OsDisk, PoolLimits, SegmentPool, SpoolFull
 from ingest.log.commitment_handover import leave_request
 from ingest.log.commitment_log import Location, Request, Written, entry_of
-from tests.commitment.test_engine import Bench
 from tests.support.asynchronous import asynchronous
 from tests.support.commitment import CT, quiet, until
+from tests.support.commitment_bench import Bench
 
 MiB = 1 << 20
 MANY = [Reference(CT, f"1.2.3.{number:050d}") for number in range(2000)]

@@ -18,12 +18,12 @@ from ingest.contract.commitments import Finding
 from ingest.contract.monitoring.exposition import Exposition
 from ingest.contract.settings import Settings
 from ingest.receiver.metrics import commitment_gauges
-from tests.commitment.test_engine import ID, REFERENCES, Bench, damage
 from tests.support.admin import parsed
 from tests.support.asynchronous import asynchronous
 from tests.support.audit_trail import kinds, trail_of
 from tests.support.command import run
 from tests.support.commitment import open_transaction, quiet, until
+from tests.support.commitment_bench import ID, REFERENCES, Bench, damage
 from tests.support.ledger_runs import live
 from tests.support.ledgers import rows
 from tests.support.telling import counts, events
