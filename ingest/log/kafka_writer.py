@@ -1,17 +1,16 @@
 """The log on many machines: Kafka.
 
-Steps of a record: 1. copied by the client, 2. acknowledged by all replicas in sync, 3. its publisher told. An END is
-sent only when every PART of its upload is acknowledged, so a gap before an END can only be loss. No record is sent
+Steps of a record: 1. sent by the `producer`, 2. acknowledged by all replicas in sync, 3. its publisher told. An END is
+sent only when every PART of its upload is acknowledged, so a gap before an END can only be loss. No record is published
 twice: what failed fails its instance, and the peer may send it again.
 
-A record that is not acknowledged in time is answered for, whatever the client says. With it the client is given
-up: another is opened, which also finds out when brokers are back, and until then nothing new is taken. So memory
-stays within the receiver's budget, which counts an instance's bytes until its records are answered for.
+With a record that is not acknowledged in time the producer is given up, and all that is under way in it fails: another is
+opened, which also finds out when brokers are back, and until then nothing new is taken. So memory stays within the
+receiver's budget, which counts an instance's bytes until its records are answered for: they are sent from where they are.
 """
 
 import asyncio
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -19,37 +18,34 @@ from typing import Final
 import structlog
 
 from ingest.contract.kafka import KafkaUnreachable, TopicMismatch, is_single_copy
+from ingest.contract.kafka_topics import check_topics
 from ingest.contract.records import KIND_AT, UPLOAD_ID_AT, Kind
 from ingest.contract.settings import Settings
 from ingest.errors import IngestError, LogUnavailable
 from ingest.instance import Header, joined
 from ingest.log.kafka_backlog import Backlog
-from ingest.log.kafka_client import KafkaClient, Sent, open_client
 from ingest.log.kafka_retention import RetentionWatch
+from ingest.log.producer import Producer, Sent
 
 logger = structlog.get_logger(__name__)
 
 _WATCH_INTERVAL: Final = 0.25  # s
-_PATIENCE: Final = 0.5  # s past the delivery timeout, within which the client itself reports it
 _SILENT: Final = 2.0  # s without an acknowledgement; a healthy cluster needs milliseconds
 _GAP_SLACK: Final = 2.0  # s; what a pause within the limits takes until it is noticed, on a busy machine
 _START: Final = 30.0  # s to reach brokers at the start
 _AGAIN: Final = 5.0  # s to reach them each time later
 _PAUSE: Final = 0.5  # s between such times
-# The client's thread and the loop's hand the interpreter to each other all the time; Python's 5 ms would make one
-# wait out the other's copying. Measured: a fifth more with one sender, a tenth with sixteen, at no cost.
-_SWITCH: Final = 0.5e-3  # s
 _CLOSE: Final = 2.0  # s; whoever waited is gone
 
 
 class _Upload:
-    """An instance of several records, from its first PART to its END or ABORT; all with one client, in order."""
+    """An instance of several records, from its first PART to its END or ABORT; all with one producer, in order."""
 
-    __slots__ = ("appended_at", "broken", "client", "end", "id", "published_at", "waiting")
+    __slots__ = ("appended_at", "broken", "end", "id", "producer", "published_at", "waiting")
 
-    def __init__(self, upload_id: bytes, client: KafkaClient, at: float) -> None:
+    def __init__(self, upload_id: bytes, producer: Producer, at: float) -> None:
         self.id = upload_id
-        self.client = client
+        self.producer = producer
         self.published_at = at
         self.appended_at = 0  # ms, of the last PART that is acknowledged
         self.waiting = 0  # PARTs that are not acknowledged
@@ -64,11 +60,8 @@ class KafkaWriter:
         self._settings = settings
         self._longest_gap = settings.receiver.stall_timeout + _GAP_SLACK
         self._longest_pause = 1000 * (settings.receiver.stall_timeout + settings.kafka.delivery_timeout)  # ms
-        self._deadline = settings.kafka.delivery_timeout + _PATIENCE
         self._uploads: dict[bytes, _Upload] = {}
-        self._retired: set[KafkaClient] = set()  # given up, while anybody waits for a record of theirs
         self._renewal: asyncio.Task[None] | None = None
-        self._endings: set[asyncio.Task[None]] = set()
         self._watch: asyncio.TimerHandle | None = None
         self._refusal: str | None = "the log is not open"
         self._retention = RetentionWatch(settings)
@@ -93,7 +86,7 @@ class KafkaWriter:
         """
         if self._renewal is not None or self._retention.near:
             return True
-        return full and self._client.silence(time.monotonic()) > _SILENT
+        return full and self._producer.silence(time.monotonic()) > _SILENT
 
     @property
     def retention_used(self) -> float:
@@ -123,8 +116,7 @@ class KafkaWriter:
         """
         self._loop = asyncio.get_running_loop()
         self._failed = self._loop.create_future()
-        self._client = await self._open(_START)
-        sys.setswitchinterval(_SWITCH)
+        self._producer = await self._open(_START)
         # A name for this start alone: a container has no stable one, and no start ends another's uploads.
         self.receiver_id = secrets.randbits(32)
         self.epoch = time.time_ns() // 1_000_000
@@ -138,7 +130,7 @@ class KafkaWriter:
         """Send one record: ``header`` of `records.encode_header`, or what makes it, and the payload it is for.
 
         The future is done when every replica in sync has the record. It fails with LogUnavailable when that is
-        not known in time. To be called from the event loop's thread; the payload is copied before it returns.
+        not known in time. To be called from the event loop's thread; until then the payload must stay as it is.
         """
         future = self._loop.create_future()
         made = header if isinstance(header, bytes) else header()
@@ -147,7 +139,7 @@ class KafkaWriter:
         if kind in (Kind.PART, Kind.END):
             upload = self._uploads.get(upload_id)
             if upload is None:
-                upload = self._uploads[upload_id] = _Upload(upload_id, self._client, now)
+                upload = self._uploads[upload_id] = _Upload(upload_id, self._producer, now)
                 upload.broken = self._away() is not None
             if kind == Kind.PART:
                 self._publish_part(upload, partition, joined(made, payload), future, now)
@@ -158,7 +150,7 @@ class KafkaWriter:
         elif (refusal := self._away()) is not None:
             future.set_exception(LogUnavailable(refusal))
         else:
-            self._send(self._client, partition, joined(made, payload), Sent(future, None, now))
+            self._send(self._producer, partition, Sent(joined(made, payload), future, None, now))
         return future
 
     async def close(self) -> None:
@@ -170,8 +162,7 @@ class KafkaWriter:
         self._retention.stop()
         if self._renewal is not None:
             self._renewal.cancel()
-        await asyncio.gather(*(self._end_client(client) for client in (self._client, *self._retired)))
-        await asyncio.gather(*self._endings)
+        await self._producer.close(_CLOSE)
 
     def _publish_part(
         self,
@@ -184,7 +175,7 @@ class KafkaWriter:
         if self._may_go_on(upload, future, now):
             upload.published_at = now
             upload.waiting += 1
-            self._send(upload.client, partition, value, Sent(future, upload, now))
+            self._send(upload.producer, partition, Sent(value, future, upload, now))
 
     def _publish_end(
         self, upload: _Upload, partition: int, value: bytes, future: asyncio.Future[None], now: float
@@ -202,7 +193,7 @@ class KafkaWriter:
         """From here on the instance may be in the log, whatever is heard of it: nothing aborts it any more."""
         del self._uploads[upload.id]
         upload.waiting += 1
-        self._send(upload.client, partition, value, Sent(future, upload, now))
+        self._send(upload.producer, partition, Sent(value, future, upload, now))
 
     def _publish_abort(
         self, upload: _Upload | None, partition: int, value: bytes, future: asyncio.Future[None], now: float
@@ -213,7 +204,7 @@ class KafkaWriter:
         if upload is None or self._away() is not None:
             future.set_exception(LogUnavailable("nobody can be told"))
             return
-        self._send(self._client, partition, value, Sent(future, None, now))
+        self._send(self._producer, partition, Sent(value, future, None, now))
 
     def _may_go_on(self, upload: _Upload, future: asyncio.Future[None], now: float) -> bool:
         """Whether a record may follow; after a longer gap, workers may have given the upload up."""
@@ -224,18 +215,18 @@ class KafkaWriter:
             future.set_exception(LogUnavailable("the log has lost a part of the instance"))
         return not upload.broken
 
-    def _send(self, client: KafkaClient, partition: int, value: bytes | memoryview, sent: Sent) -> None:
+    def _send(self, producer: Producer, partition: int, sent: Sent) -> None:
         try:
-            client.send(partition, value, sent)
+            producer.send(partition, sent)
         except LogUnavailable as error:
             self._lost(sent, error)
-            self._give_up(client, str(error))
+            self._give_up(producer, str(error))
 
-    def _done(self, client: KafkaClient, sent: Sent, error: Exception | None) -> None:
-        """The client has done with a record."""
+    def _done(self, producer: Producer, sent: Sent, error: Exception | None) -> None:
+        """The producer has done with a record."""
         if error is not None:
             self._lost(sent, LogUnavailable("no broker has acknowledged the record"))
-            self._give_up(client, type(error).__name__)
+            self._give_up(producer, type(error).__name__)
             return
         upload = sent.owner
         if isinstance(upload, _Upload):
@@ -262,7 +253,6 @@ class KafkaWriter:
     def _lost(self, sent: Sent, error: IngestError) -> None:
         if isinstance(sent.owner, _Upload):
             self._break(sent.owner, error)
-        sent.answered = True
         _settle(sent.future, error)
 
     def _break(self, upload: _Upload, error: IngestError) -> None:
@@ -274,34 +264,26 @@ class KafkaWriter:
             _settle(waiter, error)
 
     def _look(self) -> None:
-        """Answer for what is overdue, again and again; end the clients that nobody waits for."""
+        """Give up a producer that does not answer in time, again and again."""
         self._watch = self._loop.call_later(_WATCH_INTERVAL, self._look)
-        limit = time.monotonic() - self._deadline
-        for client in (self._client, *self._retired):
-            for sent in client.sent:
-                if sent.at > limit:
-                    break
-                if not sent.answered:
-                    self._lost(sent, LogUnavailable("no broker acknowledges"))
-                    self._give_up(client, "the client is silent")
-        for client in [client for client in self._retired if not client.waited_for]:
-            self._retired.discard(client)
-            ending = self._loop.create_task(self._end_client(client))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+        now = time.monotonic()
+        self._producer.look(now)
+        if self._producer.silence(now) > self._settings.kafka.delivery_timeout:
+            self._give_up(self._producer, "no acknowledgement in time")
 
-    def _give_up(self, client: KafkaClient, why: str) -> None:
-        if client is self._client and self._renewal is None and self._refusal is None:
+    def _give_up(self, producer: Producer, why: str) -> None:
+        if producer is self._producer and self._renewal is None and self._refusal is None:
             logger.warning("a record was not acknowledged; nothing new is taken", error=why)
             self._renewal = self._loop.create_task(self._renew())
             self._renewal.add_done_callback(self._renewed)
+            producer.abort(LogUnavailable("no broker acknowledges"))
 
     async def _renew(self) -> None:
         """Open another client, however long that takes."""
         problem = ""
         while True:
             try:
-                client = await self._open(_AGAIN)
+                self._producer = await self._open(_AGAIN)
             except (KafkaUnreachable, TopicMismatch) as error:
                 if str(error) != problem:
                     problem = str(error)
@@ -309,8 +291,6 @@ class KafkaWriter:
                 await asyncio.sleep(_PAUSE)
             else:
                 break
-        self._retired.add(self._client)
-        self._client = client
         logger.info("the log takes instances again")
 
     def _renewed(self, renewal: asyncio.Task[None]) -> None:
@@ -323,14 +303,11 @@ class KafkaWriter:
             self._refusal = "the log has failed"
             self._failed.set_result(Exception(str(error)))
 
-    async def _open(self, patience: float) -> KafkaClient:
-        return await asyncio.to_thread(open_client, self._settings, patience, self._loop, self._done)
-
-    async def _end_client(self, client: KafkaClient) -> None:
-        await asyncio.to_thread(client.let_go, _CLOSE if client.waited_for else 0)
-        await asyncio.sleep(0)  # the last completions are told by a callback of this loop
-        for sent in list(client.sent):
-            self._lost(sent, LogUnavailable("the log is closed"))
+    async def _open(self, patience: float) -> Producer:
+        await asyncio.to_thread(check_topics, self._settings, patience)
+        producer = Producer(self._settings.kafka, self._done)
+        await producer.open(patience)
+        return producer
 
 
 def _settle(future: asyncio.Future[None], error: IngestError | None) -> None:

@@ -1,13 +1,16 @@
 """TLS with certificates on both sides, and SASL/SCRAM above it: who is let in, and that no secret is told."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ingest.contract.identifiers import UploadId
 from ingest.contract.kafka import KafkaUnreachable
+from ingest.contract.records import Kind, encode_header
 from ingest.contract.settings import Settings
 from ingest.log.kafka_writer import KafkaWriter
 from tests.support.certificates import Authority
@@ -43,6 +46,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
         "ssl.truststore.location": str(authority.ca),
         "listener.name.secure.ssl.client.auth": "required",
         "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "connections.max.reauth.ms": "4000",
         "listener.name.secure.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
@@ -84,6 +88,27 @@ def test_receiver_by_tls_and_scram(secure: KafkaServers, settings: Settings, tmp
         assert PASSWORD not in running.log.read_text()
     ((_, received),) = instances(secure, settings)["1.2.3"]
     assert received == data_set
+
+
+def test_a_session_that_ends_is_followed_by_another(secure: KafkaServers, settings: Settings) -> None:
+    """Brokers close what outlives its time (KIP-368): another connection takes its place before, and nothing fails."""
+
+    async def scenario() -> None:
+        writer = KafkaWriter(settings)
+        await writer.start()
+        brokers: set[object] = set()
+        until = time.monotonic() + 10
+        number = 0
+        while time.monotonic() < until:
+            payload = memoryview(b"x" * 1000)
+            upload_id = UploadId.of(7, 7, number)
+            await writer.publish(0, encode_header(Kind.PART, upload_id, 0, None, [payload]), [payload])
+            brokers.update(writer._producer._brokers.values())
+            number += 1
+        await writer.close()
+        assert len(brokers) > 2
+
+    asyncio.run(scenario())
 
 
 def test_worker_by_tls_and_scram(settings: Settings) -> None:

@@ -114,7 +114,7 @@ async def test_end_waits_for_every_part(kafka: KafkaServers) -> None:
         upload_id = UploadId.of(1, 1, 1)
         parts = [part(writer, upload_id, index, b"x" * 1000) for index in range(3)]
         last = end(writer, upload_id, 3)
-        assert len(writer._client.sent) == 3
+        assert len(writer._producer.sent) == 3
         await last
         assert all(future.done() for future in parts)
     (found, *_) = await asyncio.to_thread(records, kafka, settings)
@@ -259,9 +259,8 @@ def test_broker_gone_and_back(mortal: KafkaServers, how: str) -> None:
                 uid = f"1.4.{number}"
                 assert await store(writer, uid, ct_data_set(uid, 2 * MAX_PAYLOAD)) is None
             assert writer.refusal() is None
-            assert not writer._retired
             assert not writer._uploads
-            assert not writer._client.sent
+            assert not writer._producer.sent
 
     gone = asyncio.Event()
 
@@ -339,7 +338,7 @@ def test_leader_is_killed(kafka_three: KafkaServers, tmp_path: Path) -> None:
                 while len(acknowledged) < count + 100:  # noqa: ASYNC110 - the senders announce nothing
                     await asyncio.sleep(0.1)
                 stop.set()
-            assert not writer._client.sent
+            assert not writer._producer.sent
 
     asyncio.run(scenario())
     kafka_three.nodes[0].start()
