@@ -22,7 +22,7 @@ from ingest.contract.command_options import (
 )
 from ingest.contract.settings import Settings
 from ingest.contract.settings_sources import load_settings
-from ingest.contract.supervision import die_with, supervisor_option
+from ingest.contract.supervision import die_with, end_when_hung, supervisor_option
 from ingest.contract.telemetry import configure_telemetry
 from ingest.contract.uncaught import report_uncaught
 from ingest.receiver import run_receiver
@@ -54,6 +54,7 @@ def receiver(
         keep_freed_memory()
     with clear_failures(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report_uncaught(runner.get_loop())
+        end_when_hung(supervisor, runner.get_loop(), settings.admin.liveness_limit)
         code = runner.run(run_receiver(settings, partial(_load, config, flags)))
     raise SystemExit(code)
 

@@ -24,7 +24,7 @@ from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.settings import Settings, SourceSettings
 from ingest.contract.tls import WrongCertificate
-from ingest.dimse.status import SUCCESS
+from ingest.dimse.status import is_failure
 from ingest.log import CommitmentLog
 from ingest.sender import AssociationFailed, Peer
 from ingest.sender.tls import ClientTls, tls_of
@@ -216,7 +216,7 @@ class Reporting:
                 if status is None:
                     self._drop_channel(transaction, channel)
                     return None
-                if status != SUCCESS:
+                if is_failure(status):
                     return REFUSED
                 self._taken(transaction, reports)
         except TimeoutError:
@@ -259,7 +259,7 @@ class Reporting:
                     "no association for a commitment report", peer=str(peer), error=type(error).__name__
                 )
                 return NO_ASSOCIATION
-            if status != SUCCESS:
+            if is_failure(status):
                 logger.info("a commitment report was not taken", peer=str(peer), status=f"{status:04X}H")
                 return REFUSED
             self._taken(transaction, reports)

@@ -16,7 +16,7 @@ class AdminSettings(Section):
         60.0,
         ge=5,
         json_schema_extra={"unit": "s"},
-        description="Without an answer of the event loop, after which `/livez` fails; a slow disk alone must not do it.",
+        description="Without an answer of the event loop, after which `/livez` fails and `serve` starts the process anew; a slow disk alone must not do it.",
     )
 
     connections: int = Field(

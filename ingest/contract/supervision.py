@@ -1,12 +1,17 @@
-"""The child's end of supervision: a process that `serve` started never outlives it.
+"""The child's end of supervision: a process that `serve` started never outlives it, and ends when it hangs.
 
 A supervisor that is killed cannot stop its children, and a second `serve` would then meet the old receiver
 on its port and spool. So the kernel is asked to kill the child when its parent goes (prctl(2),
 PR_SET_PDEATHSIG). The child asks after its start, as code between fork and exec is unsafe in a threaded
 parent; the check of the parent's id afterwards covers a parent that died in between.
+
+A supervisor sees a process, not whether it works. So a child ends by itself when its event loop does not answer,
+and is started again; in Kubernetes `/livez` leads to the same.
 """
 
+import asyncio
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -16,6 +21,7 @@ from typing import Final
 import click
 
 _PR_SET_PDEATHSIG: Final = 1
+_BEATS: Final = 4  # in the time without an answer
 
 supervisor_option = click.option(
     "--supervisor",
@@ -42,6 +48,22 @@ def die_with(supervisor: int | None) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != supervisor:
         raise SystemExit("the supervisor has gone")
+
+
+def end_when_hung(supervisor: int | None, loop: asyncio.AbstractEventLoop, limit: float) -> None:
+    """Have the process end with 1 once ``loop`` has not answered for ``limit`` seconds; nothing to do without supervisor.
+
+    Where each of its threads stood is written to standard error. The watch is a thread of faulthandler's that needs no
+    interpreter lock, so nothing that Python or a library does can stop it.
+    """
+    if supervisor is None:
+        return
+
+    def beat() -> None:
+        faulthandler.dump_traceback_later(limit, exit=True)
+        loop.call_later(limit / _BEATS, beat)
+
+    loop.call_soon(beat)
 
 
 def has_terminal() -> bool:

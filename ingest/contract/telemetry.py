@@ -5,6 +5,7 @@ An event is a fixed sentence; facts go in fields. Patient data never: only ident
 characters are escaped, and the message of a foreign exception, which may quote what it failed on, is left out.
 """
 
+import atexit
 import contextlib
 import sys
 import traceback
@@ -26,6 +27,7 @@ _OUR_PACKAGES: Final = ("ingest.", "workers.")
 def configure_telemetry(settings: TelemetrySettings, process: str) -> None:
     """Set up structlog for this process; ``process`` names it in each event: receiver, worker-0, serve."""
     stream = sys.stderr
+    atexit.register(_give_up_unwritten)
     _configure(settings, lambda *_: _Writer(stream), cache=True)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(process=process)
@@ -35,6 +37,14 @@ def configure_command(settings: TelemetrySettings) -> None:
     """Set up structlog for a command, whose answer is on standard output: by default warnings would be in its JSON."""
     if not structlog.is_configured():
         _configure(settings, lambda *_: _Writer(sys.stderr), cache=False)
+
+
+def _give_up_unwritten() -> None:
+    """Let a process end with its own exit code: Python makes it 120 where standard error cannot be flushed."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = None
 
 
 class _Writer(structlog.WriteLogger):

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.processes import free_port
+from ingest.contract import failpoints
+from ingest.contract.failpoints import Failpoint
 from ingest.contract.running import Running, running_processes, start_time
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import CORPUS, Pipeline
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.real
@@ -34,6 +36,11 @@ def answers(pipeline: Pipeline) -> bool:
     return (
         subprocess.run(pipeline.command("echo", "--to", to), check=False, capture_output=True).returncode == 0
     )
+
+
+def sent(pipeline: Pipeline, file: Path) -> int:
+    command = ["/usr/bin/storescu", "-aec", "DICOM-INGEST", "127.0.0.1", str(pipeline.port), str(file)]
+    return subprocess.run(command, check=False, capture_output=True).returncode
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +183,24 @@ def test_receiver_that_is_stopped_by_hand_returns(pipeline: Pipeline) -> None:
     os.kill(before.pid, signal.SIGTERM)
     until(lambda: running(pipeline.data).get("receiver", before) != before)
     until(lambda: answers(pipeline))
+
+
+def test_a_child_that_hangs_is_replaced(tmp_path: Path) -> None:
+    """Its event loop stands still: it says where, ends, and another takes its place; what was not answered can be sent again."""
+    environment = {
+        "DICOM_INGEST_ADMIN__LIVENESS_LIMIT": "5",
+        failpoints.VARIABLE: f"{Failpoint.BEFORE_RESPONSE}=sleep:600@2",
+    }
+    first, second = CORPUS / "LittleEndianExplicit_CT_small.dcm", CORPUS / "MR2_UNCR.dcm"
+    with Pipeline(tmp_path / "data", environment=environment) as pipeline:
+        before = running(pipeline.data)["receiver"]
+        assert sent(pipeline, first) == 0
+        assert sent(pipeline, second) != 0
+        until(lambda: running(pipeline.data).get("receiver", before) != before)
+        until(lambda: answers(pipeline))
+        assert sent(pipeline, second) == 0
+        assert pipeline.settle()["stored"] == 2  # the log had the second when the receiver hung
+        assert pipeline.stop() == 0
+    log = pipeline.log.read_text()
+    assert '"child": "receiver"' in log
+    assert "in _respond" in log

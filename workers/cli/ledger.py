@@ -7,7 +7,7 @@ import click
 
 from ingest.contract.command_options import config_option, data_option, data_settings, settings_or_exit
 from ingest.contract.settings import Settings
-from ingest.contract.supervision import die_with, supervisor_option
+from ingest.contract.supervision import die_with, end_when_hung, supervisor_option
 from ingest.contract.telemetry import configure_telemetry
 from ingest.contract.uncaught import report_uncaught
 from workers.cli.ledger_book import clear_ledger_failures
@@ -40,6 +40,7 @@ def run(config: Path | None, data: Path | None, supervisor: int | None) -> None:
     configure_telemetry(settings.telemetry, "ledger")
     with clear_ledger_failures(settings), asyncio.Runner() as runner:
         report_uncaught(runner.get_loop())
+        end_when_hung(supervisor, runner.get_loop(), settings.admin.liveness_limit)
         code = runner.run(run_ledger(settings))
     raise SystemExit(code)
 

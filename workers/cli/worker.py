@@ -10,7 +10,7 @@ from ingest.contract.allocator import keep_freed_memory
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import config_option, data_option, settings_or_exit
 from ingest.contract.settings import Settings
-from ingest.contract.supervision import die_with, supervisor_option
+from ingest.contract.supervision import die_with, end_when_hung, supervisor_option
 from ingest.contract.telemetry import configure_telemetry
 from ingest.contract.uncaught import report_uncaught
 from workers.errors import Unavailable
@@ -47,6 +47,7 @@ def worker(config: Path | None, data: Path | None, partitions: str, supervisor: 
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 report_uncaught(runner.get_loop())
+                end_when_hung(supervisor, runner.get_loop(), settings.admin.liveness_limit)
                 code = runner.run(_run_in_group(settings) if grouped else run_worker(settings, owned))
                 leave_behind(code)
         except (WrongStores, Unavailable) as error:
