@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 import uvloop
 
-from ingest.contract.allocator import keep_freed_memory
 from ingest.contract.command_failures import clear_failures
 from ingest.contract.command_options import (
     ServeFlags,
@@ -49,9 +48,6 @@ def receiver(
     flags = serve_flags(ServeFlags(data=data, listen=listen, ae_title=ae_title, workers=None))
     settings = settings_or_exit(config, flags).settings
     configure_telemetry(settings.telemetry, "receiver")
-    # The spool writes an instance where it was received, and takes no blocks.
-    if settings.log.kind == "kafka":
-        keep_freed_memory()
     with clear_failures(settings), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report_uncaught(runner.get_loop())
         end_when_hung(supervisor, runner.get_loop(), settings.admin.liveness_limit)
