@@ -70,6 +70,11 @@ class Broker(asyncio.Protocol):
     # What the producer asks of it
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is connected; if not, ``lost`` has been told."""
+        return self._transport is not None
+
+    @property
     def under_way(self) -> int:
         """Requests without a response."""
         return len(self._answers)
@@ -104,7 +109,7 @@ class Broker(asyncio.Protocol):
         """Send a message of kafka-python's and return its response.
 
         Raises:
-            KafkaConnectionError: the connection is lost.
+            KafkaError: the connection is lost, or the response is none.
         """
         future: asyncio.Future[memoryview | None] = self._loop.create_future()
         correlation_id = self.next_id()
@@ -121,8 +126,12 @@ class Broker(asyncio.Protocol):
         found.write(_SIZE.pack(correlation_id) + body)
         found.seek(0)
         kind = request.header.get_response_class()
-        kind.parse_header(found)
-        return kind.decode(found)
+        try:
+            kind.parse_header(found)
+            return kind.decode(found)
+        except (ValueError, LookupError, struct.error):
+            self.abort()
+            raise kafka.errors.KafkaProtocolError("a response is not in its form") from None
 
     def abort(self) -> None:
         """Close at once: what is not sent yet never is."""

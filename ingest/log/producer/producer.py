@@ -44,6 +44,7 @@ _CONNECT: Final = 3.0  # s for a broker to let us in, or to answer a question
 _FIRST_PAUSE: Final = 0.05  # s before what has just been tried is tried again; then twice as long
 _LONGEST_PAUSE: Final = 1.0  # s
 _LOOK: Final = 0.01  # s
+_UNKNOWN_TOPIC: Final = 3  # UNKNOWN_TOPIC_OR_PARTITION
 _OUT_OF_ORDER: Final = 45  # OUT_OF_ORDER_SEQUENCE_NUMBER
 
 Done = Callable[["Producer", Sent, Exception | None], None]
@@ -310,9 +311,9 @@ class Producer:
                 allow_auto_topic_creation=False,
             )
         )
-        (topic,) = answer.topics
-        if topic.error_code:
-            raise kafka.errors.for_code(topic.error_code)
+        topic = next((one for one in answer.topics if one.name == self._topic), None)
+        if topic is None or topic.error_code:
+            raise kafka.errors.for_code(topic.error_code if topic else _UNKNOWN_TOPIC)
         self._addresses = {broker.node_id: (broker.host, broker.port) for broker in answer.brokers}
         self._leaders = {one.partition_index: one.leader_id for one in topic.partitions}
         for index in self._leaders:
@@ -357,6 +358,8 @@ class Producer:
                 broker = await Broker.connect(host, port, self._settings, partial(self._lost, node))
         except (OSError, KafkaError) as error:
             return error
+        if not broker.is_open:  # lost by the time that we have our turn
+            return ConnectionResetError()
         self._brokers[node] = broker
         self._unstall()
         return None

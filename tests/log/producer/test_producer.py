@@ -223,3 +223,19 @@ async def test_a_start_without_brokers_leaves_nothing_open() -> None:
         await producer.open(0.5)
     assert not producer._brokers
     await producer.close(0)
+
+
+@asynchronous
+async def test_who_is_let_in_and_cut_off_is_looked_for_again() -> None:
+    """A server that resets each connection: the start ends in its time, and the error is told."""
+
+    def reset(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    producer = Producer(KafkaSettings(bootstrap_servers=(f"127.0.0.1:{port}",)), lambda *_: None)
+    with pytest.raises(KafkaUnreachable, match="cannot be used: Kafka|cannot be used: Connection"):
+        await producer.open(0.5)
+    await producer.close(0)
+    server.close()
