@@ -5,6 +5,8 @@ who may say it, is its: messages, and the mechanisms of SASL.
 """
 
 import asyncio
+import random
+import socket
 import ssl
 import struct
 import time
@@ -40,6 +42,7 @@ class Broker(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._answers: deque[tuple[int, float, Answer]] = deque()
+        self._heard_at = 0.0
         self._received = bytearray()
         self._correlation_id = 0
         self._ends_at = float("inf")
@@ -56,9 +59,7 @@ class Broker(asyncio.Protocol):
         context = None
         if settings.security_protocol.endswith("SSL"):
             context = await asyncio.to_thread(_tls_context, settings)
-        _, broker = await asyncio.get_running_loop().create_connection(
-            lambda: cls(lost), host, port, ssl=context
-        )
+        broker = await cls._open(host, port, context, lost)
         if settings.security_protocol.startswith("SASL"):
             try:
                 await broker.authenticate(host, settings)
@@ -66,6 +67,29 @@ class Broker(asyncio.Protocol):
                 broker.abort()
                 raise
         return broker
+
+    @classmethod
+    async def _open(
+        cls, host: str, port: int, context: ssl.SSLContext | None, lost: Callable[["Broker"], None]
+    ) -> Self:
+        """Try the host's addresses, each time in another order: one that never answers takes all the time that there is."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError:
+            raise kafka.errors.KafkaConnectionError("not a host name") from None
+        problem = OSError("no address")
+        name = host if context is not None else None
+        for *_, address in random.sample(found, len(found)):
+            try:
+                _, broker = await loop.create_connection(
+                    lambda: cls(lost), str(address[0]), port, ssl=context, server_hostname=name
+                )
+            except OSError as error:
+                problem = error
+            else:
+                return broker
+        raise problem
 
     # What the producer asks of it
 
@@ -75,18 +99,13 @@ class Broker(asyncio.Protocol):
         return self._transport is not None
 
     @property
-    def under_way(self) -> int:
-        """Requests without a response."""
-        return len(self._answers)
-
-    @property
     def is_spent(self) -> bool:
         """Whether its session ends soon: nothing more is to be sent."""
         return time.monotonic() > self._ends_at
 
     def silence(self, now: float) -> float:
-        """Seconds that the oldest request has waited."""
-        return now - self._answers[0][1] if self._answers else 0.0
+        """Seconds that the broker can have been working on the oldest request: it takes one at a time of a connection."""
+        return now - max(self._answers[0][1], self._heard_at) if self._answers else 0.0
 
     def next_id(self) -> int:
         """The correlation id of the next request."""
@@ -153,7 +172,7 @@ class Broker(asyncio.Protocol):
             _check(answer.error_code)
             try:
                 await asyncio.to_thread(mechanism.receive, answer.auth_bytes)  # it may hash for long
-            except ValueError:
+            except (ValueError, LookupError):
                 raise kafka.errors.SaslAuthenticationFailedError("the broker does not prove itself") from None
         if not mechanism.is_authenticated():
             raise kafka.errors.SaslAuthenticationFailedError("not let in")
@@ -184,15 +203,22 @@ class Broker(asyncio.Protocol):
             body = memoryview(bytes(self._received[_HEAD.size : end]))
             del self._received[:end]
             _, _, answer = self._answers.popleft()
+            self._heard_at = time.monotonic()
             answer(body)
+
+    def eof_received(self) -> None:
+        """The broker sends no more: whatever waits to be written would keep the connection open."""
+        self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the why changes nothing
         """It is gone, and with it whatever has no response."""
         self._transport = None
-        while self._answers:
-            _, _, answer = self._answers.popleft()
-            answer(None)
-        self._lost(self)
+        try:
+            while self._answers:
+                _, _, answer = self._answers.popleft()
+                answer(None)
+        finally:
+            self._lost(self)
 
 
 def _check(error_code: int) -> None:

@@ -12,6 +12,9 @@ from ingest.contract.kafka import MAXIMUM_MESSAGE
 from ingest.log.producer.record_batch import HEAD, MOST_OVERHEAD, Piece, ProducerId, RecordBatch, encode_batch
 
 _SEQUENCES: Final = 1 << 31  # the number behind the last is 0
+# Brokers that know nothing of a producer, or no more (producer.id.expiration.ms, a day), take any number from it: the second of
+# two batches, where they refuse the first. So until one is acknowledged, and after so long without, there is one under way.
+_KNOWN_FOR: Final = 3600_000  # ms
 
 
 class OutOfOrder(Exception):  # noqa: N818 - named for the fact
@@ -57,6 +60,7 @@ class PartitionQueue:
         self._again = False  # one has failed
         self._node = -1  # to which those under way were sent
         self._sequence = 0  # of the next record
+        self._known_until = 0  # ms since 1970: brokers know us
 
     def add(self, sent: Sent) -> None:
         """One more record, behind all others."""
@@ -69,7 +73,7 @@ class PartitionQueue:
 
     def take(self, node: int, producer: ProducerId, timestamp: int) -> Batch | None:
         """The batch to be sent next, to the broker ``node``; None while there is none, or others must come back first."""
-        if self._under_way and (self._again or node != self._node):
+        if self._under_way and (self._again or node != self._node or timestamp >= self._known_until):
             return None
         if self._again:
             self._again, self._taken = False, 0
@@ -112,6 +116,7 @@ class PartitionQueue:
             return False
         self._batches.popleft()
         self._taken -= 1
+        self._known_until = batch.timestamp + _KNOWN_FOR
         return True
 
     def failed(self) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -38,7 +39,8 @@ logger = structlog.get_logger(__name__)
 # What comes meanwhile shares the next, and brokers cost less for each byte of a larger one: with five, they received up to a
 # tenth less from sixteen senders. More than five they do not know again (KIP-98).
 _UNDER_WAY: Final = 2
-_LARGEST_REQUEST: Final = 4 * MAXIMUM_MESSAGE
+# By TLS all of it is encrypted at once, into memory beside the receiver's budget.
+_LARGEST_REQUEST: Final = 2 * MAXIMUM_MESSAGE
 _LONGEST_REQUEST: Final = 10.0  # s; at most half of the delivery timeout, so that another broker can be asked
 _CONNECT: Final = 3.0  # s for a broker to let us in, or to answer a question
 _FIRST_PAUSE: Final = 0.05  # s before what has just been tried is tried again; then twice as long
@@ -68,7 +70,9 @@ class Producer:
         self._leaders: dict[int, int] = {}  # by partition
         self._brokers: dict[int, Broker] = {}  # connected
         self._queues: dict[int, PartitionQueue] = {}
-        self._ready: dict[PartitionQueue, None] = {}  # those that may have something to send
+        self._under_way: Counter[int] = Counter()  # requests, by broker
+        # Those that may have something to send; the first is who has waited longest.
+        self._ready: dict[PartitionQueue, None] = {}
         self._stalled: dict[PartitionQueue, None] = {}  # those that wait for a leader
         self._flush_due = False
         self._recovery: asyncio.Task[None] | None = None
@@ -132,6 +136,8 @@ class Producer:
         for broker in list(self._brokers.values()):
             if broker.silence(now) > self._longest_request:
                 broker.abort()
+        if self._ready:
+            self._flush()
 
     def abort(self, error: Exception) -> None:
         """End it: what no broker has acknowledged fails, as soon as nothing of it can be sent any more."""
@@ -150,7 +156,9 @@ class Producer:
         while self.sent and self._failure is None and time.monotonic() < until:  # noqa: ASYNC110 - once, at the end
             await asyncio.sleep(_LOOK)
         self.abort(LogUnavailable("the log is closed"))
-        await self._closed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONNECT):
+                await self._closed.wait()
 
     def _end(self) -> None:
         """Once no connection is left, nothing of what failed can be sent, and its bytes may change."""
@@ -159,8 +167,14 @@ class Producer:
         failed, self.sent = list(self.sent), {}
         self._queues.clear()
         for sent in failed:
-            self._done(self, sent, self._failure)
+            self._tell(sent, self._failure)
         self._closed.set()
+
+    def _tell(self, sent: Sent, error: Exception | None) -> None:
+        try:
+            self._done(self, sent, error)
+        except Exception:
+            logger.exception("whoever published a record could not be told of it")  # and the others are
 
     # Sending
 
@@ -179,10 +193,10 @@ class Producer:
         for node, queues in by_node.items():
             broker = self._brokers[node]
             if broker.is_spent:
-                if not broker.under_way:
+                if not self._under_way[node]:
                     broker.abort()  # and another takes its place
                 continue
-            while broker.under_way < _UNDER_WAY and self._send_request(node, broker, queues):
+            while self._under_way[node] < _UNDER_WAY and self._send_request(node, broker, queues):
                 pass
 
     def _send_request(self, node: int, broker: Broker, queues: list[PartitionQueue]) -> bool:
@@ -194,13 +208,15 @@ class Producer:
             if size > _LARGEST_REQUEST - MAXIMUM_MESSAGE:
                 break
             queue = queues.pop(0)
-            queues.append(queue)  # first in the next request is who found no room in this one
             batch = queue.take(node, self._id, now)
             if batch is not None:
                 batches.append((queue, batch))
                 size += batch.encoded.size
-            if not queue.has_more:
-                self._ready.pop(queue, None)
+            # First in the next request is who found no room in this one.
+            self._ready.pop(queue, None)
+            if queue.has_more:
+                queues.append(queue)
+                self._ready[queue] = None
         if not batches:
             return False
         correlation_id = broker.next_id()
@@ -211,12 +227,14 @@ class Producer:
             self._longest_request,
             [(queue.index, batch.encoded) for queue, batch in batches],
         )
-        broker.send(correlation_id, pieces, partial(self._answered, broker, batches))
+        self._under_way[node] += 1
+        broker.send(correlation_id, pieces, partial(self._answered, node, batches))
         return True
 
     def _answered(
-        self, broker: Broker, batches: list[tuple[PartitionQueue, Batch]], body: memoryview | None
+        self, node: int, batches: list[tuple[PartitionQueue, Batch]], body: memoryview | None
     ) -> None:
+        self._under_way[node] -= 1
         if self._failure is not None:
             return
         if body is None:
@@ -234,7 +252,7 @@ class Producer:
         except (Malformed, KeyError, OutOfOrder):
             logger.exception("a response of a broker makes no sense")
             self.abort(kafka.errors.KafkaProtocolError())
-        if broker.under_way < _UNDER_WAY and self._ready:
+        if self._ready:
             self._flush()
 
     def _acknowledged(self, queue: PartitionQueue, batch: Batch, appended_at: int) -> None:
@@ -243,7 +261,7 @@ class Producer:
         for sent in batch.records:
             sent.appended_at = appended_at if appended_at >= 0 else batch.timestamp
             self.sent.pop(sent, None)
-            self._done(self, sent, None)
+            self._tell(sent, None)
 
     def _failed(self, queue: PartitionQueue, batch: Batch, error_code: int) -> None:
         error = kafka.errors.for_code(error_code)
@@ -358,7 +376,12 @@ class Producer:
                 broker = await Broker.connect(host, port, self._settings, partial(self._lost, node))
         except (OSError, KafkaError) as error:
             return error
-        if not broker.is_open:  # lost by the time that we have our turn
+        if (
+            self._failure is not None
+        ):  # `abort` was called when the connection was open, and our turn had not come
+            broker.abort()
+            return self._failure
+        if not broker.is_open:  # lost by the time that our turn has come
             return ConnectionResetError()
         self._brokers[node] = broker
         self._unstall()

@@ -31,12 +31,23 @@ class Leader:
         values = [one.value for one in found]
         if (found.base_sequence, len(values)) in self.known:
             return "known"
+        if not self.known:
+            self.next = (
+                found.base_sequence
+            )  # of a producer that they know nothing of, brokers take any number
         if found.base_sequence != self.next:
             return "out of order"
         self.known.append((found.base_sequence, len(values)))
         self.next += len(values)
         self.values += values
         return "appended"
+
+
+def known_queue() -> PartitionQueue:
+    """Of a producer that brokers know already."""
+    queue = PartitionQueue(0)
+    queue._known_until = 1
+    return queue
 
 
 def run(seed: int, records: int = 60) -> None:
@@ -85,7 +96,7 @@ def test_each_record_once_and_in_order(seed: int) -> None:
 
 def test_records_that_wait_share_a_batch() -> None:
     """As many as a batch may hold; one that is sent is left as it is."""
-    queue = PartitionQueue(0)
+    queue = known_queue()
     queue.add(record(0))
     first = queue.take(0, ID, 0)
     for number in range(1, 4):
@@ -109,9 +120,27 @@ def test_another_leader_waits_for_what_is_with_the_first() -> None:
     assert queue.take(1, ID, 0) is first
 
 
+def test_until_brokers_know_us_one_batch_is_under_way() -> None:
+    """They would take the second, where they refuse the first, and never the first again."""
+    queue = PartitionQueue(0)
+    queue.add(record(0))
+    first = queue.take(0, ID, 1000)
+    queue.add(record(1))
+    assert first is not None
+    assert queue.take(0, ID, 1000) is None
+    assert queue.acknowledged(first)
+    second = queue.take(0, ID, 1000)
+    queue.add(record(2))
+    assert second is not None
+    assert queue.take(0, ID, 1000) is not None
+    assert queue.acknowledged(second)
+    queue.add(record(3))
+    assert queue.take(0, ID, 1000 + 2 * 3600_000) is None, "they may have forgotten us"
+
+
 def test_an_order_of_the_brokers_own_is_an_error() -> None:
     """A later batch is acknowledged before an earlier one: nothing may be said of either."""
-    queue = PartitionQueue(0)
+    queue = known_queue()
     batches = []
     for number in range(2):
         queue.add(record(number))
@@ -123,7 +152,7 @@ def test_an_order_of_the_brokers_own_is_an_error() -> None:
 
 def test_sequence_numbers_begin_anew() -> None:
     """Behind 2**31 - 1 comes 0."""
-    queue = PartitionQueue(0)
+    queue = known_queue()
     queue._sequence = 2**31 - 1
     found = []
     for number in range(2):
