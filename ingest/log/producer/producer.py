@@ -314,9 +314,8 @@ class Producer:
         if answer.error_code:
             raise kafka.errors.for_code(answer.error_code)
         self._stalled = dict.fromkeys(self._queues.values())
-        with contextlib.suppress(
-            OSError, KafkaError
-        ):  # it is looked for again when there is something to send
+        # One that cannot be reached is looked for again when there is something to send.
+        with contextlib.suppress(OSError, KafkaError):
             await self._connect_leaders()
         self._stalled = {}
         self._id = ProducerId(answer.producer_id, answer.producer_epoch)
@@ -376,9 +375,8 @@ class Producer:
                 broker = await Broker.connect(host, port, self._settings, partial(self._lost, node))
         except (OSError, KafkaError) as error:
             return error
-        if (
-            self._failure is not None
-        ):  # `abort` was called when the connection was open, and our turn had not come
+        # `abort` may have been called when the connection was open, and our turn had not come.
+        if self._failure is not None:
             broker.abort()
             return self._failure
         if not broker.is_open:  # lost by the time that our turn has come
