@@ -28,7 +28,7 @@ def test_figures_follow_from_the_formulae() -> None:
     assert found["instances"] == 720_000
     assert found["peak"] == pytest.approx(10)
     assert found["peak instances"] == pytest.approx(20)
-    assert found["receivers"] == 2  # 10 x 4.6 ms: a tenth of a core, and one that may be lost
+    assert found["receivers"] == 2  # 10 x 1.5 ms: a fiftieth of a core, and one that may be lost
     assert found["workers"] == 3  # (10 x 99.2 + 20 x 5) ms = 1.09 cores, half used
     assert found["workers by morning"] == 1  # 0.455 cores: 0.91
     assert found["partitions"] == 12
