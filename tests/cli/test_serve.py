@@ -188,11 +188,12 @@ def test_receiver_that_is_stopped_by_hand_returns(pipeline: Pipeline) -> None:
 def test_a_child_that_hangs_is_replaced(tmp_path: Path) -> None:
     """Its event loop stands still: it says where, ends, and another takes its place; what was not answered can be sent again."""
     environment = {
-        "DICOM_INGEST_ADMIN__LIVENESS_LIMIT": "5",
+        "DICOM_INGEST_ADMIN__LIVENESS_LIMIT": "10",
         failpoints.VARIABLE: f"{Failpoint.BEFORE_RESPONSE}=sleep:600@2",
     }
     first, second = CORPUS / "LittleEndianExplicit_CT_small.dcm", CORPUS / "MR2_UNCR.dcm"
     with Pipeline(tmp_path / "data", environment=environment) as pipeline:
+        until(all_running(pipeline.data, 1))
         before = running(pipeline.data)["receiver"]
         assert sent(pipeline, first) == 0
         assert sent(pipeline, second) != 0
