@@ -15,6 +15,7 @@ from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable, client_opti
 from ingest.contract.kafka_selector import QuickSelector
 from ingest.contract.settings import KafkaSettings
 
+# For commitments any would do; the benchmarks' bare client, which sends instances by these options, is to be at its best.
 # A request carries a batch of each partition, and a batch as many records as the topic takes at once: a record that
 # finds no room is copied in vain, and brokers cost less for each byte of a larger batch.
 _BATCH: Final = MAXIMUM_MESSAGE - 4096

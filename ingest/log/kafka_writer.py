@@ -279,7 +279,7 @@ class KafkaWriter:
             producer.abort(LogUnavailable("no broker acknowledges"))
 
     async def _renew(self) -> None:
-        """Open another client, however long that takes."""
+        """Open another producer, however long that takes."""
         problem = ""
         while True:
             try:

@@ -57,16 +57,21 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def records(servers: KafkaServers, settings: Settings) -> list[list[Record]]:
     """All records of each partition, decoded, which checks their CRC."""
+    return [[decode(value) for value in partition] for partition in values(servers, settings)]
+
+
+def values(servers: KafkaServers, settings: Settings) -> list[list[bytes]]:
+    """What each partition of the instance topic holds."""
     topic = settings.kafka.instance_topic
     with closing(KafkaConsumer(bootstrap_servers=servers.bootstrap_servers)) as consumer:
         partitions = [TopicPartition(topic, number) for number in range(settings.log.partitions)]
         consumer.assign(partitions)
         ends = consumer.end_offsets(partitions)
         consumer.seek_to_beginning(*partitions)
-        found: list[list[Record]] = [[] for _ in partitions]
+        found: list[list[bytes]] = [[] for _ in partitions]
         while any(consumer.position(partition) < ends[partition] for partition in partitions):
             for partition, batch in consumer.poll(timeout_ms=500).items():
-                found[partition.partition] += [decode(record.value) for record in batch]
+                found[partition.partition] += [record.value for record in batch]
         return found
 
 

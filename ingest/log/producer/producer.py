@@ -174,7 +174,8 @@ class Producer:
         try:
             self._done(self, sent, error)
         except Exception:
-            logger.exception("whoever published a record could not be told of it")  # and the others are
+            # A defect of the owner's must keep nobody else from being told, nor the connection from its next response.
+            logger.exception("whoever published a record could not be told of it")
 
     # Sending
 
@@ -299,6 +300,7 @@ class Producer:
                     problem = type(error).__name__
                     logger.warning("no leader for a partition of the log", error=problem)
             except Exception:
+                # A defect, of ours or in the client's messages: it is tried again all the same, as long as the owner waits.
                 logger.exception("no leader for a partition of the log")
         self._recovery = None
 

@@ -5,10 +5,9 @@ import random
 import struct
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaConnectionError
 from kafka.protocol.metadata import MetadataRequest
 
@@ -18,7 +17,7 @@ from ingest.errors import LogUnavailable
 from ingest.log.producer import Producer, Sent
 from ingest.log.producer.broker import Broker
 from tests.support.asynchronous import asynchronous, until
-from tests.support.kafka_log import PARTITIONS, kafka_settings
+from tests.support.kafka_log import PARTITIONS, kafka_settings, values
 from tests.support.kafka_servers import KafkaServers
 from tests.support.tcp_proxy import Mode, TcpProxy
 
@@ -71,21 +70,6 @@ class Owner:
             yield producer
         finally:
             await producer.close(0)
-
-
-def values(servers: KafkaServers, settings: Settings) -> list[list[bytes]]:
-    """What each partition holds."""
-    topic = settings.kafka.instance_topic
-    with closing(KafkaConsumer(bootstrap_servers=servers.bootstrap_servers)) as consumer:
-        partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-        consumer.assign(partitions)
-        ends = consumer.end_offsets(partitions)
-        consumer.seek_to_beginning(*partitions)
-        found: list[list[bytes]] = [[] for _ in partitions]
-        while any(consumer.position(one) < ends[one] for one in partitions):
-            for one, batch in consumer.poll(timeout_ms=500).items():
-                found[one.partition] += [record.value for record in batch]
-        return found
 
 
 @asynchronous
