@@ -1,5 +1,6 @@
 """The commitment topic as an administrator sees it."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import closing
@@ -9,15 +10,14 @@ from kafka.errors import KafkaError
 
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.kafka import KafkaUnreachable
+from ingest.contract.producer import Outgoing, TopicProducer
 from ingest.contract.records import Record
 from ingest.contract.settings import Settings
 from ingest.log.commitment_log import Entry, Location, Request, Written, request_record
 from ingest.log.commitment_reader import TopicFetcher, TopicReader
-from ingest.log.kafka_client import end_producer, open_producer
 
 _TIMEOUT: Final = 30.0  # s
 _POLL: Final = 0.2  # s
-_CLOSE: Final = 2.0  # s
 
 
 class TopicRecords:
@@ -52,16 +52,15 @@ class TopicRecords:
 
     def request(self, transaction_id: TransactionId, request: Request) -> None:
         """See `Records`."""
-        kafka = self._settings.kafka
         header, _ = Written(transaction_id, request_record(request, time.time_ns())).encode()
-        producer = open_producer(kafka, _TIMEOUT)
+        asyncio.run(self._send(Outgoing(transaction_id.home(self.partitions), header)))
+
+    async def _send(self, outgoing: Outgoing) -> None:
+        producer = TopicProducer(self._settings.kafka, self._settings.kafka.commitment_topic)
         try:
-            home = transaction_id.home(self.partitions)
-            producer.send(kafka.commitment_topic, header, partition=home).get(_TIMEOUT)
-        except KafkaError as error:
-            raise KafkaUnreachable(kafka, error) from None
+            await producer.send([outgoing])
         finally:
-            end_producer(producer, _CLOSE)
+            await producer.close()
 
     def close(self) -> None:
         """See `Records`."""

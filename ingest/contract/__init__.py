@@ -4,8 +4,8 @@ What crosses the log:
     ``identifiers``  UIDs, AE titles, upload ids and partitions, checked      ``records``  of instances and outcomes
     ``commitments``  of storage commitment                                    ``checkpoint``  how far a partition has come
     ``spool``        the log's format on one machine
-    ``kafka``        how Kafka is reached; ``kafka_topics`` are made and checked, ``kafka_logging`` makes events of its log,
-                     ``kafka_selector`` spares its client system calls
+    ``kafka``        how Kafka is reached; ``kafka_topics`` are made and checked, ``kafka_logging`` makes events of its log
+    ``producer``  sends records to it
 
 Settings, one file a table and one for all:
     ``settings``, of ``settings_base`` and ``receiver_settings``, ``peer_settings``, ``kafka_settings``, ``ledger_settings``,

@@ -11,12 +11,12 @@
 
 ``interface``    what a log is; ``choice``, which one runs    ``epoch``  the number of a start
 ``spool_writer`` with ``segment_supply``, which has the next segment ready, and ``partitions``, their number
-``kafka_writer`` over the ``producer``, which sends records from where they are
+``kafka_writer`` over the ``producer`` of ``contract``, which sends records from where they are
 ``measures``     what metrics read: ``spool_backlog`` by the workers' ``marks``, ``kafka_backlog``, ``kafka_retention``
 
 Storage commitment has a log of its own: ``commitment_log`` says what it is. On one machine it is ``commitment_spool``,
 read through ``commitment_segments``, with ``commitment_handover``, what workers and administrators leave for it. On many
-it is ``commitment_topic`` over ``kafka_client``, read by ``commitment_reader``, where ``commitment_claimant`` tells receivers apart.
+it is ``commitment_topic``, read by ``commitment_reader``, where ``commitment_claimant`` tells receivers apart.
 """
 
 from ingest.log.choice import commitment_log_of, log_of

@@ -1,7 +1,6 @@
 """The commitment log on many machines: a topic that every receiver reads whole, from its start, without a group.
 
-Three threads beside the event loop's: the reader's, which alone calls its consumer, and those of the clients. A
-producer that has lost a record is let go and another opened, since kafka-python's may never send again (3.0.12).
+A thread beside the event loop's is the reader's, which alone calls its consumer.
 """
 
 import asyncio
@@ -17,11 +16,11 @@ from functools import partial
 from typing import Final
 
 import structlog
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ingest.contract.kafka import KafkaUnreachable
 from ingest.contract.kafka_topics import check_topics
+from ingest.contract.producer import Outgoing, TopicProducer
 from ingest.contract.records import Record
 from ingest.contract.settings import Settings
 from ingest.contract.spool import OsDisk
@@ -29,15 +28,12 @@ from ingest.errors import LogUnavailable
 from ingest.log.commitment_claimant import Claimant, claimant
 from ingest.log.commitment_log import Entry, Location, Written
 from ingest.log.commitment_reader import TopicFetcher, TopicReader
-from ingest.log.kafka_client import end_producer, open_producer
 
 logger = structlog.get_logger(__name__)
 
 _START: Final = 30.0  # s to reach brokers at the start
-_AGAIN: Final = 5.0  # s later
 _POLL: Final = 0.1  # s
 _RETRY: Final = 0.5  # s after brokers did not answer
-_PATIENCE: Final = 1.0  # s past the delivery timeout, within which the client itself reports it
 _AHEAD: Final = 20_000  # entries that were read and nobody has taken
 _CLOSE: Final = 2.0  # s
 _HALF: Final = 0.5  # of retention, after which what is needed is written again
@@ -61,12 +57,11 @@ class KafkaCommitmentLog:
         self.caught_up = False
         self.claimant: Claimant | None = None
         self._resources = ExitStack()
-        self._producer: KafkaProducer | None = None
+        self._producer = TopicProducer(settings.kafka, self._topic)
         self._reader = TopicReader(settings)
         self._fetcher = TopicFetcher(settings)
         run = partial(contextvars.copy_context().run, self._run)
         self._thread = threading.Thread(target=run, name="kafka-commitments", daemon=True)
-        self._opening = asyncio.Lock()
         self._fetching = asyncio.Lock()
         self._more = asyncio.Event()
         self._entries: deque[Entry] = deque()
@@ -90,27 +85,21 @@ class KafkaCommitmentLog:
         self._retention = int(state.configuration["retention.ms"])
         self.carry_every = _looks(self._retention)
         await asyncio.to_thread(self._reader.open, _START)
-        self._producer = await asyncio.to_thread(self._open_producer, _START)
+        await self._producer.start()
         self._thread.start()
 
     async def publish(self, records: Sequence[Written]) -> Location:
         """See `CommitmentLog`."""
-        producer = await self._opened()
-        locations: asyncio.Future[list[Location]] = self._loop.create_future()
-        found: list[Location] = []
+        outgoing = [
+            Outgoing(record.transaction_id.home(self.partitions), b"".join(record.encode()))
+            for record in records
+        ]
         try:
-            for record in records:
-                header, payload = record.encode()
-                home = record.transaction_id.home(self.partitions)
-                sent = producer.send(self._topic, b"".join((header, payload)), partition=home)
-                sent.add_callback(partial(self._call, self._sent, locations, found, len(records)))
-                sent.add_errback(partial(self._call, self._lost, locations))
-            async with asyncio.timeout(self._settings.kafka.delivery_timeout + _PATIENCE):
-                return max(await locations)  # of one transaction, as a rule, and so of one partition
-        except (KafkaError, ValueError, TimeoutError) as error:
-            locations.cancel()
-            self._let_go(producer)
-            raise LogUnavailable(f"the commitment log: {type(error).__name__}") from None
+            offsets = await self._producer.send(outgoing)
+        except KafkaUnreachable as error:
+            raise LogUnavailable(f"the commitment log: {error}") from None
+        # Of one transaction, as a rule, and so of one partition.
+        return max(Location(one.partition, offset) for one, offset in zip(outgoing, offsets, strict=True))
 
     async def read(self, timeout: float) -> Sequence[Entry]:  # noqa: ASYNC109 - see `CommitmentLog`
         """See `CommitmentLog`."""
@@ -166,8 +155,7 @@ class KafkaCommitmentLog:
             await asyncio.to_thread(self._thread.join, _CLOSE)
         else:
             self._reader.close()
-        if self._producer is not None:
-            await asyncio.to_thread(end_producer, self._producer, _CLOSE)
+        await self._producer.close()
         async with self._fetching:
             await asyncio.to_thread(self._fetcher.close)
         await asyncio.to_thread(self._resources.close)
@@ -213,47 +201,9 @@ class KafkaCommitmentLog:
         self._failure = self._failure or error
         self._more.set()
 
-    def _sent(
-        self, locations: asyncio.Future[list[Location]], found: list[Location], count: int, metadata: object
-    ) -> None:
-        found.append(Location(metadata.partition, metadata.offset))  # type: ignore[attr-defined] # kafka has no types
-        if len(found) == count and not locations.done():
-            locations.set_result(found)
-
-    def _lost(self, locations: asyncio.Future[list[Location]], error: Exception) -> None:
-        if not locations.done():
-            locations.set_exception(error)
-
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(function, *arguments)
-
-    # The producer
-
-    async def _opened(self) -> KafkaProducer:
-        async with self._opening:
-            if self._producer is None:
-                try:
-                    self._producer = await asyncio.to_thread(self._open_producer, _AGAIN)
-                except KafkaUnreachable as error:
-                    raise LogUnavailable(f"the commitment log: {error}") from None
-            return self._producer
-
-    def _open_producer(self, timeout: float) -> KafkaProducer:
-        kafka = self._settings.kafka
-        producer = open_producer(kafka, timeout)
-        try:
-            producer.partitions_for(self._topic)  # else the first `send` waits for it in the loop's thread
-        except KafkaError as error:
-            end_producer(producer, _CLOSE)
-            raise KafkaUnreachable(kafka, error) from None
-        return producer
-
-    def _let_go(self, producer: KafkaProducer) -> None:
-        if self._producer is producer:
-            self._producer = None
-            name = "kafka-commitments-close"
-            threading.Thread(target=end_producer, args=(producer, _CLOSE), name=name, daemon=True).start()
 
 
 def _looks(retention: int) -> tuple[float, float]:

@@ -16,16 +16,17 @@ from collections.abc import Sequence
 from typing import Final
 
 import structlog
+from kafka.errors import KafkaError
 
 from ingest.contract.kafka import KafkaUnreachable, TopicMismatch, is_single_copy
 from ingest.contract.kafka_topics import check_topics
+from ingest.contract.producer import Producer, Sent
 from ingest.contract.records import KIND_AT, UPLOAD_ID_AT, Kind
 from ingest.contract.settings import Settings
 from ingest.errors import IngestError, LogUnavailable
 from ingest.instance import Header, joined
 from ingest.log.kafka_backlog import Backlog
 from ingest.log.kafka_retention import RetentionWatch
-from ingest.log.producer import Producer, Sent
 
 logger = structlog.get_logger(__name__)
 
@@ -218,9 +219,9 @@ class KafkaWriter:
     def _send(self, producer: Producer, partition: int, sent: Sent) -> None:
         try:
             producer.send(partition, sent)
-        except LogUnavailable as error:
-            self._lost(sent, error)
-            self._give_up(producer, str(error))
+        except KafkaError as error:
+            self._lost(sent, LogUnavailable("the log cannot take the record"))
+            self._give_up(producer, type(error).__name__)
 
     def _done(self, producer: Producer, sent: Sent, error: Exception | None) -> None:
         """The producer has done with a record."""
@@ -266,9 +267,7 @@ class KafkaWriter:
     def _look(self) -> None:
         """Give up a producer that does not answer in time, again and again."""
         self._watch = self._loop.call_later(_WATCH_INTERVAL, self._look)
-        now = time.monotonic()
-        self._producer.look(now)
-        if self._producer.silence(now) > self._settings.kafka.delivery_timeout:
+        if self._producer.silence(time.monotonic()) > self._settings.kafka.delivery_timeout:
             self._give_up(self._producer, "no acknowledgement in time")
 
     def _give_up(self, producer: Producer, why: str) -> None:
@@ -305,7 +304,7 @@ class KafkaWriter:
 
     async def _open(self, patience: float) -> Producer:
         await asyncio.to_thread(check_topics, self._settings, patience)
-        producer = Producer(self._settings.kafka, self._done)
+        producer = Producer(self._settings.kafka, self._settings.kafka.instance_topic, self._done)
         await producer.open(patience)
         return producer
 

@@ -12,6 +12,10 @@ from typing import NamedTuple
 import imagecodecs
 import msgspec
 import numpy as np
+from kafka.errors import KafkaProtocolError
+from kafka.protocol.metadata import MetadataResponse
+from kafka.protocol.producer import InitProducerIdResponse, ProduceResponse
+from kafka.protocol.sasl import SaslAuthenticateResponse, SaslHandshakeResponse
 
 from ingest.association import (
     Accepted,
@@ -29,6 +33,8 @@ from ingest.association import (
 from ingest.association.pdu import decode_pdu
 from ingest.contract.commitments import Finding, Found, Reference, commitment_of, found_of, references_of
 from ingest.contract.identifiers import UploadId
+from ingest.contract.producer.broker import decode_message as decode_kafka_message
+from ingest.contract.producer.produce import Malformed, decode_response
 from ingest.contract.records import (
     MAX_METADATA,
     CorruptRecord,
@@ -193,6 +199,22 @@ def manifest(data: bytes) -> bool:
     return False
 
 
+def broker(data: bytes) -> bool:
+    """A response of a Kafka broker, behind a byte for what it was asked: what to produce, or what the client's messages say."""
+    messages = (
+        MetadataResponse[5],
+        InitProducerIdResponse[1],
+        SaslHandshakeResponse[1],
+        SaslAuthenticateResponse[1],
+    )
+    asked = data[0] % (1 + len(messages)) if data else 0
+    with contextlib.suppress(KafkaProtocolError, Malformed):
+        if not asked:
+            return bool(decode_response(memoryview(data)[1:]))
+        return bool(decode_kafka_message(messages[asked - 1], data[1:]))
+    return False
+
+
 def codestream(data: bytes) -> bool:
     taken = False
     for read in (read_jpeg_2000, read_jpeg):
@@ -250,6 +272,30 @@ def reported(*, explicit: bool) -> bytes:
     return encode_report(report_of("2.25.1", FOUND, FAILED, "US"), explicit=explicit)
 
 
+def broker_responses() -> tuple[bytes, ...]:
+    produced, node, topic = (
+        ProduceResponse.TopicProduceResponse,
+        MetadataResponse.MetadataResponseBroker,
+        MetadataResponse.MetadataResponseTopic,
+    )
+    result = produced.PartitionProduceResponse(index=1, base_offset=7, log_append_time_ms=9)
+    led = topic.MetadataResponsePartition(partition_index=1, leader_id=2)
+    messages = (
+        MetadataResponse[5](
+            brokers=[node(node_id=2, host="kafka", port=9092)],
+            topics=[topic(name="instances", partitions=[led])],
+        ),
+        InitProducerIdResponse[1](producer_id=7, producer_epoch=1),
+        SaslHandshakeResponse[1](mechanisms=["PLAIN"]),
+        SaslAuthenticateResponse[1](auth_bytes=b"v=", session_lifetime_ms=9),
+    )
+    answer = ProduceResponse[7](responses=[produced(name="instances", partition_responses=[result])])
+    return (
+        b"\0" + bytes(answer.encode()),
+        *(bytes([number]) + bytes(4) + bytes(message.encode()) for number, message in enumerate(messages, 1)),
+    )
+
+
 TARGETS = {
     "association": Target(
         association,
@@ -278,6 +324,7 @@ TARGETS = {
     "record": Target(record, (HEADER + PIXELS,)),
     "record_metadata": Target(record_metadata, (msgspec.msgpack.encode(INSTANCE) + b"--" + PIXELS,)),
     "manifest": Target(manifest, (encode_manifest(received(UPLOAD, INSTANCE, "0" * 64)),)),
+    "broker": Target(broker, broker_responses()),
     "codestream": Target(
         codestream,
         (

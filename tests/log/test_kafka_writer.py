@@ -17,7 +17,6 @@ from ingest.contract.records import MAX_PAYLOAD, Instance, Kind, encode_header
 from ingest.contract.settings import Settings
 from ingest.errors import LogUnavailable
 from ingest.instance import ChunkPool, Upload
-from ingest.log.kafka_client import end_producer, open_producer
 from ingest.log.kafka_writer import KafkaWriter
 from tests.support.asynchronous import asynchronous, until
 from tests.support.kafka_log import instances, kafka_settings, records
@@ -298,18 +297,6 @@ async def test_close_without_broker_is_quick(mortal: KafkaServers) -> None:
     assert time.monotonic() - begun < 2 + SLACK
     with pytest.raises(LogUnavailable):
         await waiting
-
-
-def test_a_producer_that_is_given_up_is_not_waited_for_again(mortal: KafkaServers) -> None:
-    """Nor does its destructor raise: where that runs nobody expects it."""
-    settings = kafka_settings(mortal)
-    producer = open_producer(settings.kafka, 60)
-    producer.partitions_for(settings.kafka.instance_topic)
-    mortal.nodes[0].pause()
-    producer.send(settings.kafka.instance_topic, b"x", partition=0)
-    end_producer(producer, 0)
-    mortal.nodes[0].resume()
-    assert producer._closed
 
 
 def test_leader_is_killed(kafka_three: KafkaServers, tmp_path: Path) -> None:

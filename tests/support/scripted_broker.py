@@ -27,7 +27,8 @@ class ScriptedBroker:
     error: Callable[[int], int] = lambda _: 0  # of a Produce request, by partition
     delay: float = 0.0  # s that a Produce request takes; one of a connection at a time
     silent: bool = False  # answers are kept until `speak`
-    connections: int = 0
+    connections: int = 0  # ever made
+    open: int = 0
     produced: list[list[int]] = field(default_factory=list)  # partitions of each Produce request
 
     async def __aenter__(self) -> Self:
@@ -49,6 +50,7 @@ class ScriptedBroker:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open += 1
         try:
             while True:
                 (size,) = struct.unpack(">i", await reader.readexactly(4))
@@ -67,6 +69,7 @@ class ScriptedBroker:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.open -= 1
             writer.close()
 
     def _metadata(self, _request: bytes) -> bytes:

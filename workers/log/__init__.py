@@ -14,5 +14,4 @@
                   brokers may have lost by ``leader_epochs``; who is not of the group asks by ``group_commits``
 ``outcome_producer``, ``kafka_outcomes``  where outcomes are announced
 ``fence``         a question of storage commitment; its ``proof`` goes to ``proof_files`` or ``kafka_proofs``
-``topic_producer``  sends to one topic of Kafka
 """

@@ -5,18 +5,23 @@ upload again, so whoever reads outcomes keys them by upload id; nothing is count
 """
 
 from collections.abc import Sequence
+from typing import Final
 
+from ingest.contract.kafka import KafkaUnreachable
+from ingest.contract.producer import Outgoing, TopicProducer
 from ingest.contract.records import Kind, encode_header
 from ingest.contract.settings import KafkaSettings
+from workers.errors import Unavailable
 from workers.log.checkpoint import Announced
-from workers.log.topic_producer import Outgoing, TopicProducer
+
+_RETRY_AFTER: Final = 1.0  # s
 
 
 class KafkaOutcomes(TopicProducer):
     """The outcome topic, for all partitions of a worker. Owned by one event loop."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        super().__init__(settings, settings.outcome_topic, "outcome topic")
+        super().__init__(settings, settings.outcome_topic)
 
     def of(self, partition: int) -> "PartitionOutcomes":
         """The announcer of one partition."""
@@ -36,12 +41,14 @@ class PartitionOutcomes:
         Raises:
             Unavailable: brokers do not acknowledge them now.
         """
-        await self._topic.send(
-            [
-                Outgoing(self._partition, encode_header(Kind.OUTCOME, upload_id, 0, outcome))
-                for upload_id, outcome in outcomes
-            ]
-        )
+        records = [
+            Outgoing(self._partition, encode_header(Kind.OUTCOME, upload_id, 0, outcome))
+            for upload_id, outcome in outcomes
+        ]
+        try:
+            await self._topic.send(records)
+        except KafkaUnreachable as error:
+            raise Unavailable(f"outcome topic: {error}", _RETRY_AFTER) from None
         return 0
 
     def counted(self, position: int) -> None:

@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
-from kafka.errors import KafkaConnectionError
+from kafka.errors import (
+    Cancelled,
+    KafkaConnectionError,
+    MessageSizeTooLargeError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.protocol.metadata import MetadataRequest
 
 from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable
+from ingest.contract.producer import Producer, Sent
+from ingest.contract.producer.broker import Broker
 from ingest.contract.settings import KafkaSettings, Settings
-from ingest.errors import LogUnavailable
-from ingest.log.producer import Producer, Sent
-from ingest.log.producer.broker import Broker
 from tests.support.asynchronous import asynchronous, until
 from tests.support.kafka_log import PARTITIONS, kafka_settings, values
 from tests.support.kafka_servers import KafkaServers
@@ -64,7 +68,7 @@ class Owner:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Producer]:
-        producer = Producer(self.settings.kafka, self.done)
+        producer = Producer(self.settings.kafka, self.settings.kafka.instance_topic, self.done)
         await producer.open(DEADLINE)
         try:
             yield producer
@@ -100,6 +104,7 @@ async def test_lost_connections_lose_and_double_nothing(proxied: KafkaServers, h
             await until(lambda: not producer.sent)
     assert not owner.failed
     assert all(one.appended_at > 0 for one in owner.acknowledged)
+    assert all(sent[one.owner][one.offset] == one.value for one in owner.acknowledged)  # type: ignore[call-overload] # an int
     assert await asyncio.to_thread(values, proxied, settings) == sent
 
 
@@ -114,14 +119,14 @@ async def test_bytes_of_what_failed_may_change(proxied: KafkaServers) -> None:
         for buffer in buffers:
             owner.send(producer, 0, buffer)
         await asyncio.sleep(0.2)  # as much as fits is on its way
-        producer.abort(LogUnavailable("given up"))
+        producer.abort(Cancelled("given up"))
         assert not owner.failed, "the connection is not closed yet"
         async with asyncio.timeout(DEADLINE):
             await until(lambda: len(owner.failed) == len(buffers))
         assert not producer._brokers
         for buffer in buffers:
             buffer[:] = b"b" * len(buffer)
-        with pytest.raises(LogUnavailable):
+        with pytest.raises(Cancelled):
             owner.send(producer, 0, b"late")
     proxy.set(Mode.PASS)
     (found, *_) = await asyncio.to_thread(values, proxied, settings)
@@ -133,9 +138,9 @@ async def test_what_cannot_be_sent_is_refused_at_once(proxied: KafkaServers) -> 
     """No such partition, or longer than the topic takes: whoever publishes is told, and the others go on."""
     owner = Owner(settings_of(proxied))
     async with owner.running() as producer:
-        with pytest.raises(LogUnavailable):
+        with pytest.raises(UnknownTopicOrPartitionError):
             owner.send(producer, PARTITIONS, b"x")
-        with pytest.raises(LogUnavailable):
+        with pytest.raises(MessageSizeTooLargeError):
             owner.send(producer, 0, bytes(MAXIMUM_MESSAGE))
         owner.send(producer, 0, b"x")
         async with asyncio.timeout(DEADLINE):
@@ -156,7 +161,7 @@ async def test_an_error_that_does_not_pass_ends_it(proxied: KafkaServers) -> Non
         async with asyncio.timeout(DEADLINE):
             await until(lambda: not producer.sent)
         assert [type(error).__name__ for _, error in owner.failed][:1] == ["OutOfOrderSequenceNumberError"]
-        with pytest.raises(LogUnavailable):
+        with pytest.raises(Cancelled):
             owner.send(producer, 2, b"x")
 
 
@@ -202,7 +207,7 @@ async def test_what_is_no_broker_is_left(answer: bytes) -> None:
 @asynchronous
 async def test_a_start_without_brokers_leaves_nothing_open() -> None:
     """Within its time, and the error says where it was looked."""
-    producer = Producer(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), lambda *_: None)
+    producer = Producer(KafkaSettings(bootstrap_servers=("127.0.0.1:1",)), "instances", lambda *_: None)
     with pytest.raises(KafkaUnreachable, match=r"127\.0\.0\.1:1"):
         await producer.open(0.5)
     assert not producer._brokers
@@ -218,7 +223,7 @@ async def test_who_is_let_in_and_cut_off_is_looked_for_again() -> None:
 
     server = await asyncio.start_server(reset, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    producer = Producer(KafkaSettings(bootstrap_servers=(f"127.0.0.1:{port}",)), lambda *_: None)
+    producer = Producer(KafkaSettings(bootstrap_servers=(f"127.0.0.1:{port}",)), "instances", lambda *_: None)
     with pytest.raises(KafkaUnreachable, match=r"cannot be used: (Kafka|Connection)"):
         await producer.open(0.5)
     await producer.close(0)

@@ -5,12 +5,12 @@ import time
 from collections import Counter
 
 import pytest
+from kafka.errors import Cancelled
 from kafka.protocol.metadata import MetadataRequest
 
+from ingest.contract.producer import Producer, Sent
+from ingest.contract.producer.broker import Broker
 from ingest.contract.settings import KafkaSettings
-from ingest.errors import LogUnavailable
-from ingest.log.producer import Producer, Sent
-from ingest.log.producer.broker import Broker
 from tests.support.asynchronous import asynchronous, until
 from tests.support.scripted_broker import ScriptedBroker
 
@@ -24,7 +24,7 @@ class Owner:
     def __init__(self, broker: ScriptedBroker, again: bool = False, **settings: float) -> None:
         servers = (f"127.0.0.1:{broker.port}",)
         self.settings = KafkaSettings.model_validate({"bootstrap_servers": servers, **settings})
-        self.producer = Producer(self.settings, self.done)
+        self.producer = Producer(self.settings, self.settings.instance_topic, self.done)
         self.again = again
         self.acknowledged: Counter[object] = Counter()
         self.failed: list[Exception] = []
@@ -73,7 +73,7 @@ async def test_given_up_while_a_connection_opens() -> None:
         def give_up(self: Broker, transport: asyncio.BaseTransport) -> None:
             made(self, transport)
             if transport.get_extra_info("peername")[1] == second.port:
-                asyncio.get_running_loop().call_soon(owner.producer.abort, LogUnavailable("given up"))
+                asyncio.get_running_loop().call_soon(owner.producer.abort, Cancelled("given up"))
 
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(Broker, "connection_made", give_up)
@@ -116,9 +116,7 @@ async def test_a_broker_that_is_slow_within_its_limit_is_not_cut_off() -> None:
         for partition in (0, 1, 2):
             owner.send(partition)
             await asyncio.sleep(0.02)  # a request of its own
-        while sum(owner.acknowledged.values()) < 12:
-            owner.producer.look(time.monotonic())
-            await asyncio.sleep(0.02)
+        await until(lambda: sum(owner.acknowledged.values()) >= 12)
         assert broker.connections == connections
         owner.again = False
         await owner.producer.close(0)
@@ -135,7 +133,7 @@ async def test_who_cannot_be_told_keeps_nobody_else_waiting() -> None:
             told.append(sent.owner)
             raise ValueError("a defect")
 
-        owner.producer = Producer(owner.settings, done)
+        owner.producer = Producer(owner.settings, owner.settings.instance_topic, done)
         await owner.producer.open(DEADLINE)
         for partition in (0, 0, 1):
             owner.send(partition)

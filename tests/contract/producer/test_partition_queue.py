@@ -6,8 +6,8 @@ from collections import deque
 import pytest
 from kafka.record import MemoryRecords
 
-from ingest.log.producer.partition_queue import Batch, OutOfOrder, PartitionQueue, Sent
-from ingest.log.producer.record_batch import ProducerId
+from ingest.contract.producer.partition_queue import Batch, OutOfOrder, PartitionQueue, Sent
+from ingest.contract.producer.record_batch import ProducerId
 
 ID = ProducerId(1, 0)
 KNOWN = 5  # batches of a producer that a broker remembers

@@ -20,8 +20,8 @@ from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
 from ingest.contract.kafka import client_options
+from ingest.contract.producer.record_batch import Piece
 from ingest.contract.settings import KafkaSettings
-from ingest.log.producer.record_batch import Piece
 
 CLIENT_ID: Final = "dicom-ingest"
 _SIZE: Final = struct.Struct(">i")
@@ -141,16 +141,11 @@ class Broker(asyncio.Protocol):
         body = await future
         if body is None:
             raise kafka.errors.KafkaConnectionError("the connection is lost")
-        found = KafkaBytes(_SIZE.size + len(body))
-        found.write(_SIZE.pack(correlation_id) + body)
-        found.seek(0)
-        kind = request.header.get_response_class()
         try:
-            kind.parse_header(found)
-            return kind.decode(found)
-        except (ValueError, LookupError, struct.error):
+            return decode_message(request.header.get_response_class(), _SIZE.pack(correlation_id) + body)
+        except kafka.errors.KafkaProtocolError:
             self.abort()
-            raise kafka.errors.KafkaProtocolError("a response is not in its form") from None
+            raise
 
     def abort(self) -> None:
         """Close at once: what is not sent yet never is."""
@@ -219,6 +214,22 @@ class Broker(asyncio.Protocol):
                 answer(None)
         finally:
             self._lost(self)
+
+
+def decode_message(kind: Any, frame: bytes) -> Any:
+    """A message of kafka-python's ``kind``, from its correlation id on.
+
+    Raises:
+        KafkaProtocolError: it is not in its form.
+    """
+    found = KafkaBytes(len(frame))
+    found.write(frame)
+    found.seek(0)
+    try:
+        kind.parse_header(found)
+        return kind.decode(found)
+    except (ValueError, LookupError, struct.error):
+        raise kafka.errors.KafkaProtocolError("a response is not in its form") from None
 
 
 def _check(error_code: int) -> None:

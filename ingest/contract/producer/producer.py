@@ -25,13 +25,12 @@ from kafka.protocol.metadata import MetadataRequest
 from kafka.protocol.producer import InitProducerIdRequest
 
 from ingest.contract.kafka import MAXIMUM_MESSAGE, KafkaUnreachable
+from ingest.contract.producer.broker import CLIENT_ID, Broker
+from ingest.contract.producer.partition_queue import Batch, OutOfOrder, PartitionQueue, Sent
+from ingest.contract.producer.produce import Malformed, Result, decode_response, encode_request
+from ingest.contract.producer.record_batch import HEAD, MOST_OVERHEAD, ProducerId
 from ingest.contract.settings import KafkaSettings
 from ingest.contract.settings_base import host_and_port
-from ingest.errors import LogUnavailable
-from ingest.log.producer.broker import CLIENT_ID, Broker
-from ingest.log.producer.partition_queue import Batch, OutOfOrder, PartitionQueue, Sent
-from ingest.log.producer.produce import Malformed, decode_response, encode_request
-from ingest.log.producer.record_batch import HEAD, MOST_OVERHEAD, ProducerId
 
 logger = structlog.get_logger(__name__)
 
@@ -45,7 +44,8 @@ _LONGEST_REQUEST: Final = 10.0  # s; at most half of the delivery timeout, so th
 _CONNECT: Final = 3.0  # s for a broker to let us in, or to answer a question
 _FIRST_PAUSE: Final = 0.05  # s before what has just been tried is tried again; then twice as long
 _LONGEST_PAUSE: Final = 1.0  # s
-_LOOK: Final = 0.01  # s
+_LOOK: Final = 0.25  # s between two looks at brokers that may not answer
+_CLOSING: Final = 0.01  # s between two looks at the end
 _UNKNOWN_TOPIC: Final = 3  # UNKNOWN_TOPIC_OR_PARTITION
 _OUT_OF_ORDER: Final = 45  # OUT_OF_ORDER_SEQUENCE_NUMBER
 
@@ -59,9 +59,9 @@ class Producer:
     which the producer is of no more use.
     """
 
-    def __init__(self, settings: KafkaSettings, done: Done) -> None:
+    def __init__(self, settings: KafkaSettings, topic: str, done: Done) -> None:
         self._settings = settings
-        self._topic = settings.instance_topic
+        self._topic = topic
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._longest_request = min(_LONGEST_REQUEST, settings.delivery_timeout / 2)
@@ -76,6 +76,7 @@ class Producer:
         self._stalled: dict[PartitionQueue, None] = {}  # those that wait for a leader
         self._flush_due = False
         self._recovery: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | None = None
         self._pause = 0.0  # before the next try
         self._tried_at = 0.0
         self._failure: Exception | None = None
@@ -102,6 +103,7 @@ class Producer:
         finally:
             if self._id.id < 0:
                 self.abort(problem)
+        self._look()
 
     def silence(self, now: float) -> float:
         """Seconds that the oldest record has waited."""
@@ -112,13 +114,15 @@ class Producer:
         """Take a record; its bytes must stay as they are until it is done.
 
         Raises:
-            LogUnavailable: it cannot be taken.
+            KafkaError: it cannot be taken.
         """
         queue = self._queues.get(partition)
-        if queue is None or self._failure is not None:
-            raise LogUnavailable("the log cannot take the record")
+        if self._failure is not None:
+            raise kafka.errors.Cancelled("the producer has ended")
+        if queue is None:
+            raise kafka.errors.UnknownTopicOrPartitionError
         if HEAD + MOST_OVERHEAD + len(sent.value) > MAXIMUM_MESSAGE:
-            raise LogUnavailable("the record is too long for the log")
+            raise kafka.errors.MessageSizeTooLargeError
         self.sent[sent] = None
         queue.add(sent)
         if queue in self._stalled:
@@ -131,19 +135,13 @@ class Producer:
             else:
                 self._loop.call_soon(self._flush)
 
-    def look(self, now: float) -> None:
-        """To be called several times a second: brokers that do not answer are given up."""
-        for broker in list(self._brokers.values()):
-            if broker.silence(now) > self._longest_request:
-                broker.abort()
-        if self._ready:
-            self._flush()
-
     def abort(self, error: Exception) -> None:
         """End it: what no broker has acknowledged fails, as soon as nothing of it can be sent any more."""
         if self._failure is not None:
             return
         self._failure = error
+        if self._watch is not None:
+            self._watch.cancel()
         if self._recovery is not None:
             self._recovery.cancel()
         for broker in list(self._brokers.values()):
@@ -154,8 +152,8 @@ class Producer:
         """Wait ``patience`` seconds for what is under way, then end it."""
         until = time.monotonic() + patience
         while self.sent and self._failure is None and time.monotonic() < until:  # noqa: ASYNC110 - once, at the end
-            await asyncio.sleep(_LOOK)
-        self.abort(LogUnavailable("the log is closed"))
+            await asyncio.sleep(_CLOSING)
+        self.abort(kafka.errors.Cancelled("the producer is closed"))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CONNECT):
                 await self._closed.wait()
@@ -178,6 +176,16 @@ class Producer:
             logger.exception("whoever published a record could not be told of it")
 
     # Sending
+
+    def _look(self) -> None:
+        """Give up brokers that do not answer, again and again."""
+        self._watch = self._loop.call_later(_LOOK, self._look)
+        now = time.monotonic()
+        for broker in list(self._brokers.values()):
+            if broker.silence(now) > self._longest_request:
+                broker.abort()
+        if self._ready:
+            self._flush()
 
     def _flush(self) -> None:
         """Send what may be sent now."""
@@ -249,18 +257,19 @@ class Producer:
                 if result.error_code:
                     self._failed(queue, batch, result.error_code)
                 else:
-                    self._acknowledged(queue, batch, result.appended_at)
+                    self._acknowledged(queue, batch, result)
         except (Malformed, KeyError, OutOfOrder):
             logger.exception("a response of a broker makes no sense")
             self.abort(kafka.errors.KafkaProtocolError())
         if self._ready:
             self._flush()
 
-    def _acknowledged(self, queue: PartitionQueue, batch: Batch, appended_at: int) -> None:
+    def _acknowledged(self, queue: PartitionQueue, batch: Batch, result: Result) -> None:
         if not queue.acknowledged(batch):
             return
-        for sent in batch.records:
-            sent.appended_at = appended_at if appended_at >= 0 else batch.timestamp
+        for offset, sent in enumerate(batch.records, result.base_offset):
+            sent.offset = offset
+            sent.appended_at = result.appended_at if result.appended_at >= 0 else batch.timestamp
             self.sent.pop(sent, None)
             self._tell(sent, None)
 

@@ -9,7 +9,14 @@ from collections import deque
 from typing import Final
 
 from ingest.contract.kafka import MAXIMUM_MESSAGE
-from ingest.log.producer.record_batch import HEAD, MOST_OVERHEAD, Piece, ProducerId, RecordBatch, encode_batch
+from ingest.contract.producer.record_batch import (
+    HEAD,
+    MOST_OVERHEAD,
+    Piece,
+    ProducerId,
+    RecordBatch,
+    encode_batch,
+)
 
 _SEQUENCES: Final = 1 << 31  # the number behind the last is 0
 # Brokers that know nothing of a producer, or no more (producer.id.expiration.ms, a day), take any number from it: the second of
@@ -24,16 +31,18 @@ class OutOfOrder(Exception):  # noqa: N818 - named for the fact
 class Sent:
     """A record on its way: its bytes, whose it is, and since when (s, monotonic).
 
-    ``appended_at``: ms, by the clock of the broker that has appended it; 0 until then.
+    ``offset``: where it stands in its partition; ``appended_at``: ms, by the clock of the broker that has appended it; both 0 until
+    then.
     """
 
-    __slots__ = ("appended_at", "at", "future", "owner", "value")
+    __slots__ = ("appended_at", "at", "future", "offset", "owner", "value")
 
     def __init__(self, value: Piece, future: asyncio.Future[None], owner: object, at: float) -> None:
         self.value = value
         self.future = future
         self.owner = owner
         self.at = at
+        self.offset = 0
         self.appended_at = 0
 
 

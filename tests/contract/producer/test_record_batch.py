@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kafka.protocol.producer import ProduceRequest, ProduceResponse
 from kafka.record import MemoryRecords
 
-from ingest.log.producer.produce import Malformed, Result, decode_response, encode_request
-from ingest.log.producer.record_batch import HEAD, MOST_OVERHEAD, ProducerId, encode_batch
+from ingest.contract.producer.produce import Malformed, Result, decode_response, encode_request
+from ingest.contract.producer.record_batch import HEAD, MOST_OVERHEAD, ProducerId, encode_batch
 
 SIZES = st.sampled_from([0, 1, 55, 56, 57, 63, 64, 8183, 8184, 8192, 300_000])
 
@@ -78,7 +78,10 @@ def response() -> bytes:
 
 def test_a_response_is_read() -> None:
     """Of each partition its error and the time at which its batch was appended."""
-    assert decode_response(memoryview(response())) == [Result(3, 0, 1_700_000_000_000), Result(0, 6, -1)]
+    assert decode_response(memoryview(response())) == [
+        Result(3, 0, 4, 1_700_000_000_000),
+        Result(0, 6, 4, -1),
+    ]
 
 
 def test_a_response_that_is_cut_short_is_said_to_be() -> None:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from ingest.log.producer.record_batch import Piece, RecordBatch
+from ingest.contract.producer.record_batch import Piece, RecordBatch
 
 _API_KEY: Final = 0
 _VERSION: Final = 7
@@ -21,10 +21,14 @@ _SHORT: Final = struct.Struct(">h")
 
 
 class Result(NamedTuple):
-    """What became of a partition's batch; ``appended_at`` in milliseconds since 1970, -1 where the topic has no such time."""
+    """What became of a partition's batch.
+
+    ``base_offset`` is its first record's; ``appended_at`` is in milliseconds since 1970, -1 where the topic has no such time.
+    """
 
     partition: int
     error_code: int
+    base_offset: int
     appended_at: int
 
 
@@ -76,6 +80,6 @@ def _results(body: memoryview) -> Iterator[Result]:
         (partitions,) = _SIZE.unpack_from(body, at)
         at += _SIZE.size
         for _ in range(partitions):
-            index, error_code, _, appended_at, _ = _RESULT.unpack_from(body, at)
+            index, error_code, base_offset, appended_at, _ = _RESULT.unpack_from(body, at)
             at += _RESULT.size
-            yield Result(index, error_code, appended_at)
+            yield Result(index, error_code, base_offset, appended_at)
