@@ -343,7 +343,8 @@ async def test_administrators_see_and_decide(
     assert [line["open_transactions"] for line in lines if "open_transactions" in line] == [1]
     listed = json.loads(printed(tmp_path, "commitments", "list", "--json"))
     assert [(found["transaction"], found["state"]) for found in listed] == [(ID.hex(), "proving")]
-    assert run(tmp_path, "commitments", "expire", "--yes", ID.hex()).code == 0
+    expired = await asyncio.to_thread(run, tmp_path, "commitments", "expire", "--yes", ID.hex())
+    assert expired.code == 0
     assert printed(tmp_path, "commitments", "list") == "no open transactions"
     two = Receiver(settings, 2, modality, clock)
     async with two.running() as second:
