@@ -28,6 +28,10 @@ _PATIENCE: Final = 3.0  # s
 _AGAIN: Final = 0.3  # s
 
 
+class NotTold(KafkaError):  # type: ignore[misc] # noqa: N818 - the client ships no types; named for the fact
+    """Brokers answer, and leave out what they were asked for: we may not know it, or they cannot tell now."""
+
+
 class TopicState(NamedTuple):
     """A topic as it is, and what is wrong with it."""
 
@@ -42,7 +46,7 @@ class TopicState(NamedTuple):
 def check_topics(settings: Settings, timeout: float = _TIMEOUT) -> list[TopicState]:
     """The topics, as the settings promise them; brokers are looked for ``timeout`` seconds.
 
-    A topic that was just made is unknown to some brokers for a moment: one that is missing is looked for again.
+    A topic that was just made is unknown to some brokers for a moment: one of which they tell nothing is looked for again.
 
     Raises:
         TopicMismatch: they are not; it names all that is wrong.
@@ -51,7 +55,7 @@ def check_topics(settings: Settings, timeout: float = _TIMEOUT) -> list[TopicSta
     deadline = time.monotonic() + _PATIENCE
     while True:
         states = describe_topics(settings, timeout)
-        if all(state.partitions for state in states) or time.monotonic() > deadline:
+        if all(state.configuration for state in states) or time.monotonic() > deadline:
             break
         time.sleep(_AGAIN)
     problems = [problem for state in states for problem in state.problems]
@@ -148,10 +152,17 @@ def _describe(admin: KafkaAdminClient, topic: str, settings: Settings) -> TopicS
         advice = f"topic {topic} does not exist; `dicom-ingest topics create` makes it"
         return TopicState(topic, 0, 0, {}, [advice], [])
     replicas = min(len(partition["replica_nodes"]) for partition in partitions)
-    configuration = _configuration(admin, topic, settings.kafka)
+    wanted = topic_configuration(settings.kafka)
+    try:
+        told = told_configuration(admin, topic)
+    except NotTold:
+        problem = (
+            f"topic {topic}: brokers do not tell how it is configured; it takes the right to DescribeConfigs"
+        )
+        return TopicState(topic, len(partitions), replicas, {}, [problem], [])
+    configuration = {key: told[key] for key in wanted}
     state = TopicState(topic, len(partitions), replicas, configuration, [], [])
     state.problems.extend(_problems(state, settings))
-    wanted = topic_configuration(settings.kafka)
     state.advice.extend(
         f"topic {topic}: {key} is {configuration[key]}, recommended is {value}"
         for key, value in wanted.items()
@@ -193,9 +204,17 @@ def _problems(state: TopicState, settings: Settings) -> Iterator[str]:
         yield f"topic {topic} has cleanup.policy {configuration['cleanup.policy']}, which would drop records; it must be delete"
 
 
-def _configuration(admin: KafkaAdminClient, topic: str, settings: KafkaSettings) -> dict[str, str]:
+def told_configuration(admin: KafkaAdminClient, topic: str) -> dict[str, str]:
+    """How a topic is configured, all of it.
+
+    Raises:
+        NotTold: the client passes over the error that the answer holds (3.0.12), and gives nothing.
+        KafkaError: no broker answers.
+    """
     found: Mapping[str, Mapping[str, Mapping[str, Any]]] = admin.describe_configs(
         [ConfigResource("TOPIC", topic)], config_filter="all"
     )
     (by_name,) = found.values()
-    return {key: str(by_name[topic][key]["value"]) for key in topic_configuration(settings)}
+    if not by_name[topic]:
+        raise NotTold("a topic's configuration")
+    return {key: str(entry["value"]) for key, entry in by_name[topic].items()}

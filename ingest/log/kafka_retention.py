@@ -14,11 +14,12 @@ from typing import Final
 
 import structlog
 from kafka import TopicPartition
-from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, for_code
 from kafka.protocol.consumer import OffsetSpec
 
 from ingest.contract.kafka import client_options
+from ingest.contract.kafka_topics import told_configuration
 from ingest.contract.settings import Settings
 from ingest.log.kafka_backlog import Backlog, Oldest
 
@@ -40,6 +41,7 @@ class RetentionWatch:
         self._admin: KafkaAdminClient | None = None
         self._stopping = threading.Event()
         self._failures = 0  # one after the other
+        self._sizes_told = True
         self.near: bool = False  # more waits than the settings allow
         self.used = 0.0  # of retention, as seen last
         self.backlog = Backlog()
@@ -73,10 +75,10 @@ class RetentionWatch:
         marks = {**first, **self._marks(self._admin)}
         waiting = {one: max(0, ends[one] - max(marks[one], first[one])) for one in self._partitions}
         used, backlog_size = 0.0, None
-        if size >= 0:
-            sizes = self._sizes(self._admin)
+        sizes = self._sizes(self._admin) if size >= 0 else None
+        if sizes is not None:
             shares = {one: count / (ends[one] - first[one]) for one, count in waiting.items() if count}
-            waiting_sizes = [sizes.get(one.partition, 0) * share for one, share in shares.items()]
+            waiting_sizes = [sizes[one.partition] * share for one, share in shares.items()]
             used, backlog_size = max(waiting_sizes, default=0) / max(size, 1), sum(waiting_sizes)
         if age >= 0:
             used = max(used, self._used_of_age(self._admin, age, marks, ends))
@@ -125,9 +127,8 @@ class RetentionWatch:
 
     def _retention(self, admin: KafkaAdminClient) -> tuple[int, int]:
         """Of the topic: milliseconds, and bytes of a partition; -1 where it has no such limit."""
-        found = admin.describe_configs([ConfigResource("TOPIC", self._topic)], config_filter="all")
-        (by_name,) = found.values()
-        age, size = (int(by_name[self._topic][key]["value"]) for key in _KEYS)
+        configuration = told_configuration(admin, self._topic)
+        age, size = (int(configuration[key]) for key in _KEYS)
         return age, size
 
     def _used_of_age(
@@ -156,8 +157,11 @@ class RetentionWatch:
         found = admin.list_group_offsets(group)[group]
         return {one: at.offset for one, at in found.items() if one in self._partitions and at.offset >= 0}
 
-    def _sizes(self, admin: KafkaAdminClient) -> dict[int, int]:
-        """Bytes of each partition, by its largest replica."""
+    def _sizes(self, admin: KafkaAdminClient) -> dict[int, int] | None:
+        """Bytes of each partition, by its largest replica; None where brokers do not tell them all.
+
+        The client passes over the error when we may not describe the cluster (3.0.12), and gives nothing.
+        """
         sizes: dict[int, int] = {}
         for broker in admin.describe_log_dirs([self._topic]):
             for folder in broker["log_dirs"]:
@@ -167,4 +171,11 @@ class RetentionWatch:
                     for found in topic["partitions"]:
                         number = found["partition_index"]
                         sizes[number] = max(sizes.get(number, 0), found["partition_size"])
-        return sizes
+        told = len(sizes) >= len(self._partitions)
+        if not told and self._sizes_told:
+            logger.error(
+                "what waits for workers cannot be compared with retention.bytes, which may delete it: brokers do not tell "
+                "the sizes of partitions; it takes the right to Describe the cluster"
+            )
+        self._sizes_told = told
+        return sizes if told else None
