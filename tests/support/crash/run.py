@@ -188,6 +188,7 @@ class Run:
     def _settled(self) -> Report:
         deadline = time.monotonic() + self._settle
         while True:
+            self.heal()  # one that was excused may give up only now; who else ends is found by its exit code
             problem = ""
             try:
                 report = self.report()
