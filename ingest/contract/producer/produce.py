@@ -76,6 +76,8 @@ def _results(body: memoryview) -> Iterator[Result]:
     at = _SIZE.size
     for _ in range(topics):
         (length,) = _SHORT.unpack_from(body, at)
+        if length < 0:  # else the same bytes would be read again and again
+            raise Malformed("a topic of a Produce response has no name")
         at += _SHORT.size + length
         (partitions,) = _SIZE.unpack_from(body, at)
         at += _SIZE.size

@@ -84,6 +84,12 @@ def test_a_response_is_read() -> None:
     ]
 
 
+def test_a_response_is_read_once() -> None:
+    """Lengths below zero lead back: two thousand million topics would be read from eight bytes."""
+    with pytest.raises(Malformed):
+        decode_response(memoryview(bytes.fromhex("7fffffff fffc fffa")))
+
+
 def test_a_response_that_is_cut_short_is_said_to_be() -> None:
     """Wherever it ends."""
     whole = response()
