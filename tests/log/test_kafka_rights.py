@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 from kafka.admin import (
     ACL,
     ACLOperation,
@@ -17,22 +19,26 @@ from kafka.admin import (
 from kafka.errors import RetriableError
 from structlog.testing import capture_logs
 
-from ingest.contract.identifiers import UploadId
+from ingest.contract.identifiers import TransactionId, UploadId
 from ingest.contract.kafka import TopicMismatch
-from ingest.contract.kafka_topics import check_topics
+from ingest.contract.kafka_topics import check_topics, create_topics
 from ingest.contract.producer import Outgoing
 from ingest.contract.records import Kind, encode_header
 from ingest.contract.settings import Settings
+from ingest.log.commitment_log import Request, Written, request_record
+from ingest.log.commitment_topic import KafkaCommitmentLog
 from ingest.log.kafka_retention import RetentionWatch
 from ingest.log.kafka_writer import KafkaWriter
 from tests.support.asynchronous import asynchronous
 from tests.support.kafka_log import kafka_settings
 from tests.support.kafka_servers import KafkaServers
+from workers.log.kafka_consumer import KafkaReader
 from workers.log.kafka_outcomes import KafkaOutcomes
 
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
 PASSWORD = "correct-horse-battery"
+PART = encode_header(Kind.PART, UploadId.of(1, 1, 1), 0, None)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,7 @@ async def test_a_receiver_needs_no_more_than_is_listed(guarded: KafkaServers, se
     writer = KafkaWriter(settings)
     await writer.start()
     async with asyncio.timeout(60):
-        await writer.publish(1, encode_header(Kind.PART, UploadId.of(1, 1, 1), 0, None), ())
+        await writer.publish(1, PART, ())
     await writer.close()
     with closing(RetentionWatch(settings)) as watch:
         await asyncio.to_thread(look, watch)
@@ -107,16 +113,53 @@ async def test_a_receiver_needs_no_more_than_is_listed(guarded: KafkaServers, se
 
 
 @asynchronous
-async def test_a_worker_needs_no_more_than_is_listed_to_announce(
-    guarded: KafkaServers, settings: Settings
-) -> None:
-    """Idempotence takes no right of its own."""
+async def test_a_worker_needs_no_more_than_is_listed(guarded: KafkaServers, settings: Settings) -> None:
+    """To read as one of the group, and to announce: idempotence takes no right of its own."""
     kafka = settings.kafka
+    allow(guarded, ResourceType.TOPIC, kafka.instance_topic, "DESCRIBE", "DESCRIBE_CONFIGS", "READ")
     allow(guarded, ResourceType.TOPIC, kafka.outcome_topic, "DESCRIBE", "DESCRIBE_CONFIGS", "WRITE")
+    allow(guarded, ResourceType.GROUP, kafka.group, "READ")
+    with closing(KafkaProducer(bootstrap_servers=guarded.bootstrap_servers)) as administrator:
+        administrator.send(kafka.instance_topic, PART, partition=1).get(60)
+    reader = KafkaReader(settings, lambda _: None, lambda _: None)
+    await reader.start()
+    async with asyncio.timeout(120):
+        while not reader.read():
+            await reader.wait(1)
+    await reader.close()
     outcomes = KafkaOutcomes(kafka)
     await outcomes.start()
     assert await outcomes.send([Outgoing(1, b"x")]) == [0]
     await outcomes.close()
+
+
+@asynchronous
+async def test_commitment_needs_no_more_than_is_listed(
+    guarded: KafkaServers, settings: Settings, tmp_path: Path
+) -> None:
+    """A receiver writes to the topic, and reads what it wrote."""
+    kafka, topic = settings.kafka, settings.kafka.instance_topic + "-commitments"
+    enabled = settings.commitment.model_copy(update={"enabled": True})
+    settings = settings.model_copy(
+        update={
+            "data": tmp_path,
+            "commitment": enabled,
+            "kafka": kafka.model_copy(update={"commitment_topic": topic}),
+        }
+    )
+    plain = {"bootstrap_servers": guarded.bootstrap_servers, "security_protocol": "PLAINTEXT"}
+    administrator = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=plain)})
+    await asyncio.to_thread(create_topics, administrator)
+    await asyncio.to_thread(allow_receiver, guarded, settings)
+    allow(guarded, ResourceType.TOPIC, topic, "DESCRIBE", "DESCRIBE_CONFIGS", "READ", "WRITE")
+    log = KafkaCommitmentLog(settings)
+    await log.start()
+    transaction = TransactionId.of("CT1", "1.2.3")
+    location = await log.publish([Written(transaction, request_record(Request.RETRY, 1))])
+    async with asyncio.timeout(120):
+        while not log.passed(location):
+            await log.read(1)
+    await log.close()
 
 
 def test_a_missing_right_to_the_configuration_is_told(guarded: KafkaServers, settings: Settings) -> None:

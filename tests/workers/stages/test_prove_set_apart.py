@@ -129,7 +129,7 @@ async def test_an_interrupted_resolution_says_nothing_too_early(
             async def fails(key: object, *rest: object, original: Callable[..., object] = original) -> None:
                 if key in (KEY, conflict_key(UID, one.digest(b"ID 2"))):
                     raise Unavailable("stopped", 0)
-                await original(key, *rest)  # type: ignore[misc]
+                await original(key, *rest)  # type: ignore[misc] # it is async
 
             with monkeypatch.context() as patch:
                 patch.setattr(store, name, fails)

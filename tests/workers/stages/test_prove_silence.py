@@ -61,7 +61,7 @@ async def test_silence_is_never_absence(tmp_path: Path, failing: str) -> None:
     async with archive(tmp_path) as one:
         await one.receive(A)
         await one.receive(B, b"ID 2")
-        named: dict[str, ObjectStore] = one.stores._stores  # type: ignore[assignment]
+        named: dict[str, ObjectStore] = one.stores._stores  # type: ignore[assignment] # and what stands in
         (name,) = named
         real = named[name]
         for times, findings in (
@@ -69,12 +69,12 @@ async def test_silence_is_never_absence(tmp_path: Path, failing: str) -> None:
             (1, {Finding.UNAVAILABLE, Finding.PROVED}),
         ):
             for policy in POLICIES:
-                named[name] = Silent(real, times, failing)  # type: ignore[assignment]
+                named[name] = Silent(real, times, failing)  # type: ignore[assignment] # stands in for it
                 found = await one.find(A, policy)
                 assert found in findings or failing == "filled"
                 assert found is not Finding.ABSENT
                 assert await one.find(A, policy, uid="1.2.3.4.99") in {Finding.UNAVAILABLE, Finding.ABSENT}
-        named[name] = Silent(real, float("inf"), "start")  # type: ignore[assignment]
+        named[name] = Silent(real, float("inf"), "start")  # type: ignore[assignment] # stands in for it
         assert await one.find(A, uid="1.2.3.4.99") is Finding.UNAVAILABLE
         named[name] = real
 
@@ -89,7 +89,7 @@ async def test_a_bucket_that_is_gone_is_not_an_absent_instance(
     async with archive(tmp_path, minio_url) as one:
         await one.receive(A)
         store = one.stores.of(KEY)
-        bucket = store._bucket  # type: ignore[attr-defined]
+        bucket = store._bucket  # type: ignore[attr-defined] # it is a bucket
         gone = Bucket(url_of(minio_url.replace("s3://tests/", "s3://no-such-bucket/")), store_settings())
         monkeypatch.setattr(bucket, "_client", gone._client)
         for policy in POLICIES:
@@ -117,8 +117,8 @@ async def test_a_read_that_lies_once_damages_nothing(tmp_path: Path, monkeypatch
                 return await store.open(KEY) if lies < 0 else FilePayload(wrong)
 
         monkeypatch.setattr(store, "read_back", read_back)
-        named: dict[str, ObjectStore] = one.stores._stores  # type: ignore[assignment]
-        named[store.name] = Lying(store, 0, "open")  # type: ignore[assignment]
+        named: dict[str, ObjectStore] = one.stores._stores  # type: ignore[assignment] # and what stands in
+        named[store.name] = Lying(store, 0, "open")  # type: ignore[assignment] # stands in for it
         assert await one.find(A) is Finding.PROVED
         assert lies < 0
         assert not await one.keys(Area.QUARANTINE)
