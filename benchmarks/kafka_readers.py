@@ -32,6 +32,7 @@ from workers.log.upload import Upload
 from workers.partition import OwnedPartition
 from workers.pipeline import Tries
 from workers.stages.seal import check_seal
+from workers.threads import for_payload, take_short_turns
 from workers.worker import Worker
 
 
@@ -71,7 +72,7 @@ class NoStore:
 
     async def place(self, upload: Upload, tries: Tries) -> Outcome:  # noqa: ARG002 - as `Placer` has it
         """Say that it is stored."""
-        digest = await asyncio.to_thread(check_seal, upload.payload, upload.instance)
+        digest = await for_payload(upload.payload, check_seal, upload.payload, upload.instance)
         self._watch.take(upload.payload.size)
         if not self._watch.left:
             self._ended.set()
@@ -89,6 +90,7 @@ class NoProver:
 
 async def ours(settings: Settings, count: int) -> dict[str, float]:
     """Everything that a worker does, commits and outcomes too, but for codec and store."""
+    take_short_turns()
     watch, ended = Watch(count), asyncio.Event()
     outcomes = KafkaOutcomes(settings.kafka)
     await outcomes.start()

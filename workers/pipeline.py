@@ -18,6 +18,7 @@ from ingest.contract.records import Outcome
 from ingest.contract.settings import Settings
 from workers.dataset.payload import Payload, sha256
 from workers.dataset.subject import Subject, read_subject
+from workers.dataset.transfer_syntax import DEFLATED
 from workers.errors import Reason, Rejected, Spoiled, Unavailable
 from workers.log.upload import Upload
 from workers.pixels.codec import Codec
@@ -40,14 +41,13 @@ from workers.storage.lanes import Settled, conflict, quarantine
 from workers.storage.layout import shard_of
 from workers.storage.manifest import Manifest
 from workers.storage.stores import Stores
+from workers.threads import for_payload
 
 _RETRY_AFTER: Final = 2.0  # seconds, where the system only says that it cannot now
 _ROUNDS: Final = 3  # only an administrator's commands move objects beside us
 # Tries after which an upload is not even read any more, as a multiple of those that it has with the codec: a
 # defect of ours in reading ends the process each time, and the others must go on.
 _HOPELESS: Final = 2
-# Bytes in memory that are hashed without a thread: its turn costs about as much, and the event loop misses half a millisecond.
-_HASHED_HERE: Final = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -99,10 +99,7 @@ class Work:
             return self.examined.subject
         if self.read is None:
             syntax = self.upload.instance.transfer_syntax_uid
-            if self.upload.file is None:  # in memory it takes less time than a thread's turn
-                self.read = read_subject(self.payload, syntax)
-            else:
-                self.read = await asyncio.to_thread(read_subject, self.payload, syntax)
+            self.read = await for_payload(self.payload, read_subject, self.payload, syntax)
         return self.read
 
     @property
@@ -186,10 +183,10 @@ class Pipeline:
 
     async def _seal(self, work: Work) -> None:
         if not work.source_digest:
-            check = partial(check_seal, work.payload, work.upload.instance)
-            here = work.upload.file is None and work.payload.size <= _HASHED_HERE
             try:
-                work.source_digest = check() if here else await asyncio.to_thread(check)
+                work.source_digest = await for_payload(
+                    work.payload, check_seal, work.payload, work.upload.instance
+                )
             except Rejected as rejected:
                 # Only the log can tell whether it was this disk; who has read it again already takes it as a fact.
                 if work.upload.file is None or work.tries.count:
@@ -213,8 +210,12 @@ class Pipeline:
 
     async def _validate(self, work: Work) -> None:
         if work.examined is None:
-            work.examined = await asyncio.to_thread(
-                validate, work.payload, work.upload.instance, self._scratch
+            instance = work.upload.instance
+            examine = partial(validate, work.payload, instance, self._scratch)
+            # How long a deflated one is, its own size does not tell.
+            inflates = instance.transfer_syntax_uid in DEFLATED
+            work.examined = await (
+                asyncio.to_thread(examine) if inflates else for_payload(work.payload, examine)
             )
             work.manifest = examined_manifest(work.manifest, work.examined)
 
@@ -271,7 +272,7 @@ class Pipeline:
 
     async def _quarantine(self, work: Work, rejected: Rejected) -> Settled:
         if not work.source_digest:
-            work.source_digest = await asyncio.to_thread(sha256, work.payload)
+            work.source_digest = await for_payload(work.payload, sha256, work.payload)
             # Of a damaged one there may be fewer bytes than were received.
             instance = msgspec.structs.replace(work.upload.instance, size=work.payload.size)
             work.manifest = received_manifest(work.upload.upload_id, instance, work.source_digest)

@@ -17,6 +17,7 @@ from workers.errors import Unavailable
 from workers.process import run_worker
 from workers.storage.in_flight import leave_behind
 from workers.storage.shard_map import WrongStores
+from workers.threads import take_short_turns
 
 
 @click.command()
@@ -37,6 +38,7 @@ def worker(config: Path | None, data: Path | None, partitions: str, supervisor: 
     """
     die_with(supervisor)
     keep_freed_memory()
+    take_short_turns()
     settings = settings_or_exit(config, {"data": data}).settings
     grouped = settings.log.kind == "kafka"
     if grouped and partitions != "all":

@@ -52,6 +52,7 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._memory = -1
+        self._answer: asyncio.Future[bytes] | None = None  # that somebody waits for
         self._is_due = True  # the next start is its first one, or one for its frames
         self.restarts = 0  # all others
 
@@ -109,6 +110,7 @@ class _Child:
         with theirs:
             ours.setblocking(False)
             self._channel = ours
+            asyncio.get_running_loop().add_reader(ours, self._receive, ours)
             self._memory = os.memfd_create("codec", os.MFD_CLOEXEC)
             descriptors = (theirs.fileno(), self._memory)
             self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - returns after exec; our own module
@@ -132,18 +134,36 @@ class _Child:
     async def _exchange(self, message: bytes, seconds: float) -> bytes:
         """Send ``message``, if any, and wait for the next one."""
         assert self._channel is not None
+        loop = asyncio.get_running_loop()
+        self._answer = loop.create_future()
+        deadline = loop.call_later(seconds, _give_up, self._answer)
         try:
             if message:
                 self._channel.send(message)
-            async with asyncio.timeout(seconds):
-                answer = await asyncio.get_running_loop().sock_recv(self._channel, LONGEST_ANSWER)
+            answer = await self._answer
         except TimeoutError:
             raise CodecFailed(Failure.TIMED_OUT, f"no answer within {seconds} s") from None
         except OSError:
             raise CodecFailed(Failure.CRASHED, "the process has gone") from None
+        finally:
+            deadline.cancel()
+            self._answer = None
         if not answer:
             raise CodecFailed(Failure.CRASHED, "the process has gone")
         return answer
+
+    def _receive(self, channel: socket.socket) -> None:
+        """Its next message is there, or its end, which shows as an empty one."""
+        try:
+            answer = channel.recv(LONGEST_ANSWER)
+        except BlockingIOError:
+            return
+        except OSError:
+            answer = b""
+        if not answer:
+            asyncio.get_running_loop().remove_reader(channel)
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(answer)
 
     def _give(self, data: Data) -> None:
         view = memoryview(data).cast("B")
@@ -173,10 +193,16 @@ class _Child:
         process, channel, memory = self._process, self._channel, self._memory
         self._process, self._channel, self._memory = None, None, -1
         if channel is not None:
+            asyncio.get_running_loop().remove_reader(channel)
             channel.close()
         if memory >= 0:
             os.close(memory)
         return 0 if process is None else await asyncio.shield(asyncio.to_thread(_end, process, grace))
+
+
+def _give_up(answer: "asyncio.Future[bytes]") -> None:
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 def _end(process: "subprocess.Popen[bytes]", grace: float) -> int:

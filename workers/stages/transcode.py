@@ -34,6 +34,7 @@ from workers.pixels.form import CodecFailed
 from workers.pixels.frames import FramesUnknown, PixelData, native_frame
 from workers.stages.passage import Passage, passage
 from workers.stages.validate import Examination
+from workers.threads import for_payload
 
 JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
 
@@ -137,7 +138,9 @@ async def _encode(
             digest.update(frame)
             await fragments.add(await codec.encode_proved(frame, form, transform=transform))
         # In implicit VR each of a million elements is written anew, and walked again.
-        payload = await asyncio.to_thread(_around, examination, fragments, transform=transform)
+        payload = await for_payload(
+            examination.data_set, _around, examination, fragments, transform=transform
+        )
     except BaseException:
         fragments.discard()
         raise

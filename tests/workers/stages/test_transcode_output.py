@@ -207,7 +207,8 @@ def test_elements_hold_nobody_up(transcoder: Transcoder, monkeypatch: pytest.Mon
         return content_digests(*arguments)
 
     monkeypatch.setattr(transcoding, "content_digests", watched)
-    transcoder.output(*native(GRAY, [noise(GRAY)], "implicit"))
+    long = FrameForm(1024, 1024, 1, 16, 16, False)
+    transcoder.output(*native(long, [noise(long)], "implicit"))
     assert threads
     assert threading.main_thread() not in threads
 
