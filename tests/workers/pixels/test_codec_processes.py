@@ -96,7 +96,7 @@ def test_killed_between_two_frames(seen: bool) -> None:
         await works(codec)
         (pid,) = codec.pids
         os.kill(pid, signal.SIGKILL)
-        while seen and not gone(pid):
+        while seen and not gone(pid):  # noqa: ASYNC110 - a process that ends sets no Event
             await asyncio.sleep(0.01)  # the event loop hears of its end before anybody asks
         with pytest.raises(CodecFailed) as caught:
             await codec.encode_proved(FRAME, SMALL)
