@@ -2,13 +2,16 @@
 
 What has been acknowledged must not be lost to it, so nothing new is taken once too much of it waits. The measure is
 the group's low-water mark. By age it is exact; by size it counts records of the mean size, which is exact where it
-matters, when all that is left of a partition waits.
+matters, when all that is left of a partition waits. What this receiver has sent since brokers were last asked counts
+at once: a small retention may be full before they are asked again.
 """
 
 import contextlib
 import contextvars
+import math
 import threading
 import time
+from collections import Counter
 from functools import partial
 from typing import Final
 
@@ -42,6 +45,10 @@ class RetentionWatch:
         self._stopping = threading.Event()
         self._failures = 0  # one after the other
         self._sizes_told = True
+        self._sent: Counter[int] = Counter()  # bytes that each partition has had from us
+        self._sent_before: dict[int, int] = {}  # the same when the last look began
+        # The same when it will be too much; empty without a limit by size.
+        self._full_at: dict[int, float] = {}
         self.near: bool = False  # more waits than the settings allow
         self.used = 0.0  # of retention, as seen last
         self.backlog = Backlog()
@@ -57,6 +64,12 @@ class RetentionWatch:
         """Look no more; a look that is under way ends by itself."""
         self._stopping.set()
 
+    def sent(self, partition: int, size: int) -> None:
+        """So many bytes more are on their way to a partition; from any thread."""
+        self._sent[partition] += size
+        if not self.near and self._is_full(partition):
+            self._come_near(self._settings.kafka.retention_limit)
+
     def look(self) -> float:
         """The share of retention that the partition next to loss has used up; blocks. `backlog` is told from it, too.
 
@@ -70,22 +83,31 @@ class RetentionWatch:
                 request_timeout_ms=int(1000 * _TIMEOUT),
             )
         age, size = self._retention(self._admin)
+        sent = dict(self._sent)
         first = self._offsets(self._admin, OffsetSpec.EARLIEST)
         ends = self._offsets(self._admin, OffsetSpec.LATEST)
         marks = {**first, **self._marks(self._admin)}
         waiting = {one: max(0, ends[one] - max(marks[one], first[one])) for one in self._partitions}
-        used, backlog_size = 0.0, None
         sizes = self._sizes(self._admin) if size >= 0 else None
+        used, backlog_size, full_at = 0.0, None, {}
         if sizes is not None:
             shares = {one: count / (ends[one] - first[one]) for one, count in waiting.items() if count}
-            waiting_sizes = [sizes[one.partition] * share for one, share in shares.items()]
-            used, backlog_size = max(waiting_sizes, default=0) / max(size, 1), sum(waiting_sizes)
+            found = {one.partition: sizes[one.partition] * share for one, share in shares.items()}
+            used, backlog_size = max(found.values(), default=0) / max(size, 1), sum(found.values())
+            full_at = self._filled_at(size, {number: found.get(number, 0) for number in sizes})
+        self._full_at, self._sent_before = full_at, sent
         if age >= 0:
             used = max(used, self._used_of_age(self._admin, age, marks, ends))
         settled = [ends[one] - waiting[one] for one in self._partitions]
         oldest = self._oldest.age(settled, [ends[one] for one in self._partitions])
         self.backlog = Backlog(sum(waiting.values()), oldest, backlog_size)
         return used
+
+    def _filled_at(self, size: int, waiting: dict[int, float]) -> dict[int, float]:
+        """How much each partition will have had from us when too much of it waits; ``size``: the limit in bytes."""
+        limit = self._settings.kafka.retention_limit * size
+        # What was sent since the look before this one may not have been there yet, and counts once more.
+        return {number: self._sent_before.get(number, 0) + limit - found for number, found in waiting.items()}
 
     def close(self) -> None:
         """Let go of the client."""
@@ -97,7 +119,7 @@ class RetentionWatch:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._judge(self.look())
+                self.judge(self.look())
             except KafkaError as error:
                 self._report(type(error).__name__)  # the client finds brokers again by itself
             except Exception:
@@ -106,18 +128,26 @@ class RetentionWatch:
             self._stopping.wait(_INTERVAL)
         self.close()
 
-    def _judge(self, used: float) -> None:
-        near = used >= self._settings.kafka.retention_limit
-        if near and not self.near:
+    def judge(self, used: float) -> None:
+        """Say whether so much, as `look` has found it, is too much."""
+        self.used = used
+        self._failures = 0
+        if used >= self._settings.kafka.retention_limit or any(map(self._is_full, self._full_at)):
+            self._come_near(used)
+        elif self.near:
+            logger.info("workers have caught up with retention", used=round(used, 3))
+            self.near = False
+
+    def _is_full(self, partition: int) -> bool:
+        return self._sent[partition] >= self._full_at.get(partition, math.inf)
+
+    def _come_near(self, used: float) -> None:
+        if not self.near:
             logger.error(
                 "workers are so far behind that retention would delete what they have not read; nothing new is taken",
                 used=round(used, 3),
             )
-        elif self.near and not near:
-            logger.info("workers have caught up with retention", used=round(used, 3))
-        self.near = near
-        self.used = used
-        self._failures = 0
+        self.near = True
 
     def _report(self, problem: str) -> None:
         """Only what lasts: a coordinator that moves, or is chosen for the first time, is away for a moment."""

@@ -217,6 +217,7 @@ class KafkaWriter:
         return not upload.broken
 
     def _send(self, producer: Producer, partition: int, sent: Sent) -> None:
+        self._retention.sent(partition, len(sent.value))
         try:
             producer.send(partition, sent)
         except KafkaError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.real, pytest.mark.xdist_group("kafka")]
 
 RECORD = bytes(100_000)
+NEAR = "workers are so far behind that retention would delete what they have not read; nothing new is taken"
 DAY = 24 * 3_600_000  # ms
 BACKLOG = ("log_backlog_records", "log_oldest_seconds", "log_backlog_bytes")
 
@@ -105,6 +106,32 @@ def test_size_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, w
     assert watch.backlog.bytes == pytest.approx(5 * len(RECORD), rel=0.02)
     commit(kafka, settings, 20)
     assert watch.look() == watch.backlog.bytes == 0
+
+
+def test_what_was_sent_since_counts_at_once(
+    kafka: KafkaServers, settings: Settings, watch: RetentionWatch
+) -> None:
+    """A small retention may be full before brokers are asked again; what they have by then counts no more than once."""
+    keep(kafka, settings, bytes=4 * MiB)
+    watch.judge(watch.look())
+    for _ in range(20):
+        assert not watch.near
+        watch.sent(1, len(RECORD))
+    publish(kafka, settings, 20)
+    watch.sent(0, 2 * MiB - 1)
+    watch.sent(1, 2 * MiB - 20 * len(RECORD) - 1)
+    assert not watch.near
+    with capture_logs() as logs:
+        watch.sent(1, 1)
+    assert watch.near
+    assert [line["event"] for line in logs] == [NEAR]
+    commit(kafka, settings, 20)
+    watch.judge(watch.look())
+    assert watch.near  # it may be on its way
+    watch.judge(watch.look())
+    assert not watch.near
+    watch.sent(0, 2 * MiB)
+    assert watch.near
 
 
 def test_age_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, watch: RetentionWatch) -> None:
