@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from sqlalchemy import Connection, TextClause, bindparam, text
 
+from workers.errors import Reason
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
 
@@ -57,11 +58,13 @@ _COLUMNS = ", ".join(Row.__struct_fields__)
 _ORDER = "ORDER BY study_instance_uid, series_instance_uid, sop_instance_uid, received_at, upload_id"
 _OF_STUDY = text(f"SELECT {_COLUMNS} FROM fates WHERE study_instance_uid = :uid {_ORDER}")  # noqa: S608
 _OF_INSTANCE = text(f"SELECT {_COLUMNS} FROM fates WHERE sop_instance_uid = :uid {_ORDER}")  # noqa: S608
-# A duplicate of another source may not tell its patient: its study does.
+# A duplicate of another source may not tell its patient: its study does. Not the study that an unknown source names before an
+# administrator has let it in, see `relation_inserts`.
 _OF_PATIENT = text(
     f"SELECT {_COLUMNS} FROM fates WHERE patient IN :digests OR (study_instance_uid <> '' "  # noqa: S608
-    f"AND study_instance_uid IN (SELECT study_instance_uid FROM instances WHERE patient IN :digests))"
-).bindparams(bindparam("digests", expanding=True))
+    "AND study_instance_uid IN (SELECT study_instance_uid FROM fates WHERE patient IN :digests "
+    "AND NOT (place = 'quarantined' AND reason = :unknown)))"
+).bindparams(bindparam("digests", expanding=True), unknown=Reason.UNKNOWN_SOURCE.value)
 _OF_ACCESSION = text(
     f"SELECT {_COLUMNS} FROM fates WHERE accession IN :digests"  # noqa: S608
 ).bindparams(bindparam("digests", expanding=True))
