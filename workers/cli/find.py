@@ -18,6 +18,7 @@ from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
 from workers.cli.opened import checked_uid, has_stores, opened_stores, print_json, time_text
 from workers.cli.waiting import waiting_uploads
 from workers.dataset.subject import Subject
+from workers.errors import Reason
 from workers.ledger.ledger import Ledger
 from workers.ledger.questions import (
     Fate,
@@ -126,7 +127,9 @@ class _Question:
         """Everything in the ledger and in the log."""
         rows = self._rows(ledger, waiting)
         known = {row.upload_id for row in rows}
-        studies = {row.study_instance_uid for row in rows if row.study_instance_uid}
+        # Not what an unknown source claims, as in `of_patient`.
+        told = [row for row in rows if row.reason != Reason.UNKNOWN_SOURCE]
+        studies = {row.study_instance_uid for row in told if row.study_instance_uid}
         return [
             *(self._fate(row) for row in rows),
             *(

@@ -14,6 +14,10 @@ _BUSY: Final = 60.0  # seconds that one who writes waits for another
 _TRIES: Final = 3  # several processes may make the tables at the same time
 _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _READING: Final = "ledger_reading"
+# An advisory lock of PostgreSQL: who writes has it to the end of the transaction, as SQLite lets one write at a time. Two that enter
+# the same studies in another order, or a rebuild and whoever writes beside it, would wait for each other until one is broken off.
+_ONE_WRITES: Final = "SELECT pg_advisory_xact_lock(7308057215439365491)"
+_ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 # Of libpq: a server that is gone without a word, as with its machine, is given up within a minute, not after the kernel's two hours.
 _PATIENCE: Final[dict[str, Any]] = {
     "connect_timeout": 10,
@@ -52,7 +56,7 @@ def open_database(settings: Settings, *, remake: bool = False) -> Engine:
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection for questions, which holds up nobody who writes.
+    """A connection for questions, which holds up nobody who writes; all of its answers are of one moment.
 
     Raises:
         LedgerUnavailable: the database does not answer.
@@ -142,8 +146,15 @@ def _postgresql(settings: Settings) -> Engine:
         url = url.set(password=password)
     try:
         patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
-        return create_engine(url, pool_pre_ping=True, connect_args=patience)
+        engine = create_engine(url, pool_pre_ping=True, connect_args=patience)
     except ImportError:
         raise LedgerUnavailable(
             "ledger.database needs psycopg: pip install 'dicom-ingest[postgresql]'"
         ) from None
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        reads = connection.get_execution_options().get(_READING)
+        connection.exec_driver_sql(_ONE_MOMENT if reads else _ONE_WRITES)
+
+    return engine

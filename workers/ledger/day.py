@@ -12,7 +12,7 @@ from ingest.contract.monitoring.sources import OTHER
 from ingest.contract.settings import Settings
 from workers.dataset.findings import Finding
 from workers.ledger.database import reading
-from workers.ledger.ledger import Ledger
+from workers.ledger.ledger import Ledger, entered_of
 
 _HOUR: Final = 3_600_000_000_000  # nanoseconds
 _SATURDAY: Final = 5
@@ -121,7 +121,8 @@ def read_day(
     with reading(ledger.engine) as connection:
         sources = {one.source: one for one in _sources(connection, bounds)}
         hours = _hours(connection, bounds, source)
-        known = set(_known(connection, bounds))
+        of_day = [one for one in waiting if bounds.begin <= one.received_at < bounds.end]
+        entered = entered_of(connection, [one.upload_id for one in of_day])
         exceptions = [
             Exceptions(_name(row.source), row.place, row.reason, row.instances)
             for row in _ask(connection, _EXCEPTIONS, bounds)
@@ -133,14 +134,15 @@ def read_day(
         raised = [
             RaisedAlarm(row.kind, row.uid, _name(row.source)) for row in _ask(connection, _ALARMS, bounds)
         ]
-    for one in waiting:
-        if bounds.begin <= one.received_at < bounds.end and one.upload_id not in known:
-            of_source = sources.setdefault(one.source, SourceDay(source=one.source))
-            of_source.instances += 1
-            of_source.bytes += one.size
-            of_source.not_yet_stored += 1
-            if source in (None, one.source):
-                hours[(one.received_at - bounds.begin) // _HOUR] += 1
+    for one in of_day:
+        if one.upload_id in entered:
+            continue
+        of_source = sources.setdefault(one.source, SourceDay(source=one.source))
+        of_source.instances += 1
+        of_source.bytes += one.size
+        of_source.not_yet_stored += 1
+        if source in (None, one.source):
+            hours[(one.received_at - bounds.begin) // _HOUR] += 1
     _mark_silent(sources, settings, day)
     chosen = [sources[name] for name in sorted(sources) if source in (None, name)]
     return Day(
@@ -195,7 +197,6 @@ _STUDIES_UNIDENTIFIED: Final = text(
 _ALARMS: Final = text(
     "SELECT kind, uid, source FROM alarms WHERE raised_at >= :begin AND raised_at < :end ORDER BY kind, uid"
 )
-_KNOWN: Final = text(f"SELECT upload_id FROM instances WHERE {_IN_DAY}")  # noqa: S608
 _HOURS: Final = text(
     f"SELECT (received_at - :begin) / {_HOUR} AS hour, COUNT(*) AS instances FROM instances "  # noqa: S608
     f"WHERE {_IN_DAY} GROUP BY 1"
@@ -227,11 +228,6 @@ def _hours(connection: Connection, bounds: Bounds, source: str | None) -> list[i
     for row in found:
         hours[int(row.hour)] = row.instances
     return hours
-
-
-def _known(connection: Connection, bounds: Bounds) -> Iterator[str]:
-    for row in _ask(connection, _KNOWN, bounds):
-        yield row.upload_id
 
 
 def _name(source: str) -> str:

@@ -33,6 +33,9 @@ _MORE_THAN_ONE: Final = text(
     "GROUP BY r.kind, r.uid, r.scope HAVING COUNT(*) > 1"
 ).bindparams(bindparam("uids", expanding=True))
 _UPLOADS: Final = 500  # of one statement
+_ENTERED: Final = text("SELECT upload_id FROM instances WHERE upload_id IN :uploads").bindparams(
+    bindparam("uploads", expanding=True)
+)
 # Of an unknown source, and an administrator has replayed it: see `relation_inserts`.
 _LET_IN: Final = text(
     "SELECT i.upload_id, i.study_instance_uid, i.series_instance_uid, i.patient, i.patient_scope "
@@ -187,6 +190,15 @@ def _inserts(record: Record) -> list[Insert]:
     except CorruptRecord:
         logger.warning("a record of the log is damaged", kind=record.kind.name)
         return []
+
+
+def entered_of(connection: Connection, uploads: Sequence[str]) -> set[str]:
+    """Within a transaction: which of these uploads are entered."""
+    found: set[str] = set()
+    for first in range(0, len(uploads), _UPLOADS):
+        some = connection.execute(_ENTERED, {"uploads": uploads[first : first + _UPLOADS]})
+        found.update(row.upload_id for row in some)
+    return found
 
 
 def read_positions(connection: Connection) -> Mapping[str, int]:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import TextClause, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 
+from workers.errors import Reason
 from workers.ledger.database import reading
 from workers.ledger.ledger import Ledger
 
@@ -57,14 +58,17 @@ _COLUMNS = ", ".join(Row.__struct_fields__)
 _ORDER = "ORDER BY study_instance_uid, series_instance_uid, sop_instance_uid, received_at, upload_id"
 _OF_STUDY = text(f"SELECT {_COLUMNS} FROM fates WHERE study_instance_uid = :uid {_ORDER}")  # noqa: S608
 _OF_INSTANCE = text(f"SELECT {_COLUMNS} FROM fates WHERE sop_instance_uid = :uid {_ORDER}")  # noqa: S608
-# A duplicate of another source may not tell its patient: its study does.
+# A duplicate of another source may not tell its patient: its study does. Not the study that an unknown source names before an
+# administrator has let it in, see `relation_inserts`.
 _OF_PATIENT = text(
     f"SELECT {_COLUMNS} FROM fates WHERE patient IN :digests OR (study_instance_uid <> '' "  # noqa: S608
-    f"AND study_instance_uid IN (SELECT study_instance_uid FROM instances WHERE patient IN :digests)) {_ORDER}"
-).bindparams(bindparam("digests", expanding=True))
+    "AND study_instance_uid IN (SELECT study_instance_uid FROM fates WHERE patient IN :digests "
+    "AND NOT (place = 'quarantined' AND reason = :unknown)))"
+).bindparams(bindparam("digests", expanding=True), unknown=Reason.UNKNOWN_SOURCE.value)
 _OF_ACCESSION = text(
-    f"SELECT {_COLUMNS} FROM fates WHERE accession IN :digests {_ORDER}"  # noqa: S608
+    f"SELECT {_COLUMNS} FROM fates WHERE accession IN :digests"  # noqa: S608
 ).bindparams(bindparam("digests", expanding=True))
+_DIGESTS = 500  # of one statement: a number may stand for one patient of each AE title that anybody ever used
 _AE_TITLES = text("SELECT DISTINCT calling_ae_title FROM instances WHERE source = ''")
 
 
@@ -92,7 +96,7 @@ def of_patient(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
     Raises:
         LedgerUnavailable: the database does not answer.
     """
-    return _rows(ledger, _OF_PATIENT, {"digests": list(digests)})
+    return _rows_of_any(ledger, _OF_PATIENT, digests)
 
 
 def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
@@ -101,14 +105,36 @@ def of_accession(ledger: Ledger, digests: Sequence[str]) -> list[Row]:
     Raises:
         LedgerUnavailable: the database does not answer.
     """
-    return _rows(ledger, _OF_ACCESSION, {"digests": list(digests)})
+    return _rows_of_any(ledger, _OF_ACCESSION, digests)
 
 
 def _rows(ledger: Ledger, question: TextClause, parameters: Mapping[str, object]) -> list[Row]:
     with reading(ledger.engine) as connection:
-        return msgspec.convert(
-            list(map(dict, connection.execute(question, parameters).mappings())), list[Row]
-        )
+        return _answer(connection, question, parameters)
+
+
+def _rows_of_any(ledger: Ledger, question: TextClause, digests: Sequence[str]) -> list[Row]:
+    found: dict[str, Row] = {}
+    with reading(ledger.engine) as connection:
+        for first in range(0, len(digests), _DIGESTS):
+            some = _answer(connection, question, {"digests": digests[first : first + _DIGESTS]})
+            found.update((row.upload_id, row) for row in some)
+    return sorted(found.values(), key=_place_in_order)
+
+
+def _answer(connection: Connection, question: TextClause, parameters: Mapping[str, object]) -> list[Row]:
+    return msgspec.convert(list(map(dict, connection.execute(question, parameters).mappings())), list[Row])
+
+
+def _place_in_order(row: Row) -> tuple[str, str, str, int, str]:
+    """As `_ORDER`."""
+    return (
+        row.study_instance_uid,
+        row.series_instance_uid,
+        row.sop_instance_uid,
+        row.received_at,
+        row.upload_id,
+    )
 
 
 def unconfigured_ae_titles(ledger: Ledger) -> list[str]:

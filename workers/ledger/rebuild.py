@@ -2,7 +2,7 @@
 
 The logs know all of an upload; heads of objects, the lanes with their references, and the move records tell of what has
 left the logs. A duplicate leaves nothing in a store, and what was discarded little: of those that have left the logs, the
-account of `status` alone knows the number.
+account of `status` alone knows the number. Commitments are in no store at all: what the ledger has of them stays.
 
 First the stores, which takes hours where they are large: what they tell goes into a temporary table. Then all is made anew
 in one transaction: others see the old ledger until the new one is whole, and one that is interrupted changes nothing.
@@ -10,7 +10,7 @@ in one transaction: others see the old ledger until the new one is whole, and on
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -24,7 +24,6 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    bindparam,
     select,
     text,
 )
@@ -39,17 +38,19 @@ from workers.errors import Reason
 from workers.ledger.consumer import move_rows
 from workers.ledger.database import reading
 from workers.ledger.inserts import INSERT_INSTANCE, Insert, outcome_inserts
+from workers.ledger.inserts import Row as InstanceRow
 from workers.ledger.ledger import (
     Alarm,
     enter,
     enter_relations,
+    entered_of,
     let_in,
     note_moves,
     read_positions,
     take_batch,
 )
 from workers.ledger.logs import Logs
-from workers.ledger.tables import ALL, instances
+from workers.ledger.tables import alarms, moves, positions, relations
 from workers.stages.deduplicate import stored_reason
 from workers.stages.outcome import Outcomes
 from workers.storage.lanes import Repeat, Settled, is_reference, repeats
@@ -61,9 +62,6 @@ from workers.storage.stores import Stores
 
 _ROWS: Final = 500  # in memory, and of one statement
 _READS: Final = 8  # heads at a time
-_TOLD: Final = text("SELECT upload_id FROM instances WHERE upload_id IN :uploads").bindparams(
-    bindparam("uploads", expanding=True)
-)
 _TOLD_BY_STORES: Final = Table(
     "told_by_stores",
     MetaData(),
@@ -73,6 +71,10 @@ _TOLD_BY_STORES: Final = Table(
     prefixes=["TEMPORARY"],
 )
 _IN_ORDER: Final = select(_TOLD_BY_STORES).order_by(_TOLD_BY_STORES.c.number)
+_FORGET: Final = text(
+    "DELETE FROM instances WHERE placed_at < :begun AND NOT EXISTS (SELECT 1 FROM moves m "
+    "WHERE m.upload_id = instances.upload_id AND m.moved_at >= :begun)"
+)
 # Not of unknown sources that are not let in: see `relation_inserts`.
 _KEPT: Final = text(
     "SELECT upload_id, study_instance_uid, series_instance_uid, patient, patient_scope FROM instances "
@@ -114,22 +116,20 @@ async def rebuild(
         KafkaUnreachable, SpoolMismatch, OSError: the logs'.
     """
     begun = time.time_ns()
-    alarms: list[Alarm] = []
+    raised: list[Alarm] = []
     with reading(engine) as store:
         objects, unreadable = await _read_stores(store, stores, settings, progress)
-        moves = list(move_rows(settings))
+        moved = list(move_rows(settings))
         with engine.begin() as connection:
-            alarms += _empty(connection, begun)
-            records = _read_logs(connection, logs, alarms)
+            raised += _empty(connection, begun, moved)
+            records = _read_logs(connection, logs, raised)
             for rows in store.execute(_IN_ORDER, execution_options={"yield_per": _ROWS}).partitions():
-                alarms += enter(connection, _untold(connection, list(_inserts_of(rows))))
-            for first in range(0, len(moves), _ROWS):
-                note_moves(connection, moves[first : first + _ROWS])
-            alarms += let_in(connection)
+                raised += enter(connection, _untold(connection, list(_inserts_of(rows))))
+            raised += let_in(connection)
             _enter_moved(connection)
-    for alarm in alarms:
+    for alarm in raised:
         alarm.tell()
-    return Rebuilt(records, objects, unreadable, len(moves))
+    return Rebuilt(records, objects, unreadable, len(moved))
 
 
 async def _read_stores(
@@ -160,31 +160,28 @@ def _inserts_of(rows: Iterable[Row[Any]]) -> Iterator[Insert]:
         yield from outcome_inserts(row.upload_id, msgspec.json.decode(row.outcome, type=Outcome))
 
 
-def _empty(connection: Connection, begun: int) -> list[Alarm]:
-    """But for what was placed while the stores were read: it may have left the logs, and be in none of what was read."""
-    for table in ALL:
-        if table is instances:
-            connection.execute(table.delete().where(instances.c.placed_at < begun))
-        else:
-            connection.execute(table.delete())
+def _empty(connection: Connection, begun: int, moved: Sequence[InstanceRow]) -> list[Alarm]:
+    """But for moves, commitments, and what was placed or moved since ``begun``, of which logs and stores may not tell any more."""
+    for table in (alarms, relations, moves, positions):
+        connection.execute(table.delete())
+    for first in range(0, len(moved), _ROWS):
+        note_moves(connection, list(moved[first : first + _ROWS]))
+    connection.execute(_FORGET, {"begun": begun})
     return enter_relations(connection, connection.execute(_KEPT).all())
 
 
-def _read_logs(connection: Connection, logs: Logs, alarms: list[Alarm]) -> int:
+def _read_logs(connection: Connection, logs: Logs, raised: list[Alarm]) -> int:
     records = 0
     while batches := logs.read(read_positions(connection)):
         for batch in batches:
-            alarms += take_batch(connection, batch) or ()
+            raised += take_batch(connection, batch) or ()
             records += len(batch.records)
     return records
 
 
 def _untold(connection: Connection, inserts: list[Insert]) -> list[Insert]:
     """Those of uploads that the logs have not told of: hashes of today's settings are not held against theirs."""
-    uploads = list({insert.row["upload_id"] for insert in inserts})
-    if not uploads:
-        return []
-    told = {row.upload_id for row in connection.execute(_TOLD, {"uploads": uploads})}
+    told = entered_of(connection, list({str(insert.row["upload_id"]) for insert in inserts}))
     return [insert for insert in inserts if insert.row["upload_id"] not in told]
 
 

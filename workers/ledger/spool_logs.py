@@ -1,6 +1,6 @@
 """The logs of one machine: ``DIR/outcomes/<partition>/`` and ``DIR/commitments/``, read beside those that write them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -76,7 +76,10 @@ class _SpoolLog:
         """What comes after ``position``, up to the durable end; None when there is nothing."""
         with closing(self._disk.counter(self._layout.durable_end)) as counter:
             end = counter.load()
-        if position >= end:
+        if position > end:
+            # Put back from a backup, beside a database that was not. What is entered is not entered again, so none is missed.
+            return Batch(self.name, position, 0, [])
+        if position == end:
             return None
         lost = 0
         if self._walk is None or self._walk.position != position:
@@ -85,10 +88,12 @@ class _SpoolLog:
         records: list[Record] = []
         try:
             while len(records) < _RECORDS and (group := self._walk.next(end)) is not None:
-                lost += isinstance(group, Damage)
-                for found in FrameWalk(self._opened(), group):
-                    if isinstance(found, Frame) and found.position >= position:
-                        records += self._record(found)
+                # A walk begins with its segment: what lies before the position is entered, and its damage told.
+                if group.end > position:
+                    walk = FrameWalk(self._opened(), group)
+                    found = [self._record(frame) for frame in walk if frame.position >= position]
+                    records += filter(None, found)
+                    lost += isinstance(group, Damage) or None in found
             after = max(self._walk.position, position)
         except SegmentGone:  # recycled under our eyes: the next read finds out what is gone
             self.close()
@@ -116,11 +121,12 @@ class _SpoolLog:
             self._files = SegmentFiles(self._disk, self._layout, self._meta)
         return self._files
 
-    def _record(self, frame: Frame) -> Iterator[Record]:
-        data = self._opened().read(frame.record_position, frame.size)
+    def _record(self, found: Frame | Damage) -> Record | None:
+        if isinstance(found, Damage):
+            return None
         try:
-            yield decode(data)
+            return decode(self._opened().read(found.record_position, found.size))
         except NewerRecord:
             raise
         except CorruptRecord:
-            return  # what is damaged is announced again, or its writer has told of it
+            return None

@@ -73,18 +73,21 @@ async def record_move(
     source, target = places
     before = await find_move(store, shard, upload_id)
     earlier: tuple[Step, ...] = ()
+    now = time.time_ns()
     if before is not None:
         if (before.target, before.key) == (target, str(key)):
             return
         source = before.source
         earlier = (*before.earlier, Step(before.target, before.key, before.reason, before.at))[-_KEPT:]
+        # The ledger takes the later one, and the machine that recorded the one before may have a clock ahead.
+        now = max(now, before.at + 1)
     move = Move(
         upload_id=upload_id.hex(),
         source=source,
         target=target,
         key=str(key),
         reason=reason[:_TEXT],
-        at=time.time_ns(),
+        at=now,
         earlier=earlier,
     )
     await store.replace(move_key(shard, upload_id), [msgspec.json.encode(move) + b"\n"])

@@ -1,6 +1,7 @@
 """`conflicts list|show|resolve` as an administrator and his scripts meet them."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.command import run
 from tests.support.datasets import data_set_bytes
 from tests.support.placing import CT, placing
 
+HOUR = 3_600_000_000_000  # nanoseconds
 UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
 OTHER = data_set_bytes(CT).replace(b"CompressedSamples^CT1", b"CompressedSamples^CT2")
 
@@ -55,6 +57,22 @@ def test_resolve(data: Path) -> None:
     again = run(data, "conflicts", "resolve", UID, "--prefer", prefer, "--reason", "corrected")
     assert again.code == 1
     assert run(data, "verify").code == 0
+
+
+def test_resolved_back_by_another_clock(data: Path) -> None:
+    """An administrator's machine that was an hour ahead, as any may be: the last decision counts in the ledger, too."""
+    assert run(data, "ledger", "rebuild").code == 0
+    for _ in range(2):
+        prefer = run(data, "conflicts", "list", "--json").json[0]["source_digest"]
+        assert run(data, "conflicts", "resolve", UID, "--prefer", prefer, "--reason", "r").code == 0
+        by_place = {one["place"]: one for one in run(data, "find", "--sop", UID, "--json").json}
+        assert by_place.keys() == {"stored", "conflict"}
+        stored = run(data, "conflicts", "show", UID, "--json").json["current"]
+        assert by_place["stored"]["upload_id"] == stored["upload_id"]
+        for path in (data / "store" / "moves").rglob("*.json"):
+            move = json.loads(path.read_bytes())
+            path.write_text(json.dumps(move | {"at": move["at"] + HOUR}))
+        run(data, "find", "--sop", UID)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import asyncio
 import shutil
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ingest.contract.commitments import Finding
 from ingest.contract.records import Outcome, Place
 from ingest.contract.spool.errors import SpoolMismatch
 from tests.support.command import run
@@ -16,7 +18,7 @@ from tests.support.datasets import data_set_bytes
 from tests.support.ledger_runs import announcing, live, rebuilt
 from tests.support.ledgers import fates, outcome, rows, settings_of
 from tests.support.placing import CORPUS, CT
-from tests.workers.ledger.test_ledger import recorded
+from tests.workers.ledger.test_ledger import Transaction, recorded
 from workers.ledger.consumer import logs_of
 from workers.ledger.database import open_database
 from workers.ledger.ledger import Ledger
@@ -179,6 +181,58 @@ def test_others_write_while_stores_are_read(
     # Of two patients: what is entered meanwhile is held against others, too.
     assert {row["uid"] for row in rows(ledger, "SELECT uid FROM alarms")} >= {late[0].study_instance_uid}
     ledger.close()
+
+
+def test_what_is_moved_while_stores_are_read_is_known_as_before(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of a lane that is still to be read, to where all was read: no store tells of it, and no log any more."""
+    monkeypatch.setattr("workers.ledger.rebuild._ROWS", 2)
+    fill(tmp_path)
+    settings = settings_of(tmp_path, database)
+    live(settings).close()
+    shutil.rmtree(tmp_path / "outcomes")
+    ledger = live(settings)
+    (entry, *_) = run(tmp_path, "conflicts", "list", "--json").json
+    resolved: list[int] = []
+
+    def meanwhile(objects: int) -> None:
+        if not resolved:
+            resolved.append(objects)
+            uid, digest = entry["sop_instance_uid"], entry["source_digest"]
+            command = ("conflicts", "resolve", uid, "--prefer", digest, "--reason", "r")
+            with ThreadPoolExecutor() as threads:  # it has an event loop of its own
+                assert threads.submit(run, tmp_path, *command).result().code == 0
+
+    with (
+        open_stores(settings.store_locations, settings.store) as stores,
+        closing(logs_of(settings)) as logs,
+    ):
+        asyncio.run(rebuild(ledger.engine, logs, stores, settings, meanwhile))
+    again = fates(ledger)
+    ledger.close()
+    ledger = live(settings)
+    assert resolved
+    (moved,) = [row for row in again if row["place"] == "stored" and row["moved_from"] == "conflict"]
+    assert moved["study_instance_uid"]
+    assert moved["received_at"]
+    assert fates(ledger) == again
+    ledger.close()
+
+
+def test_what_was_committed_stays_committed(tmp_path: Path, database: str) -> None:
+    """Though its report has left the log: nothing else tells of it."""
+    fill(tmp_path)
+    settings = settings_of(tmp_path, database)
+    with closing(live(settings)) as ledger:
+        transaction = Transaction(ledger, UID)
+        transaction.accept()
+        transaction.prove({UID: Finding.PROVED})
+        transaction.decide()
+        kept = fates(ledger)
+        assert {row["place"] for row in kept if row["committed"]} == {"stored", "duplicate"}
+        rebuilt(settings, ledger)
+        assert fates(ledger) == kept
 
 
 def test_who_asks_waits_for_nobody_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The logs of one machine: read on from any position, and what is gone before it was read is said."""
 
 import asyncio
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -118,3 +119,64 @@ def test_logs_that_cannot_be_read_are_not_no_logs(tmp_path: Path, ledger: Ledger
     (tmp_path / "outcomes").symlink_to(tmp_path / "outcomes")  # for what root may read always
     with closing(SpoolLogs(tmp_path)) as logs, pytest.raises(OSError, match="symbolic links"):
         catch_up(ledger, logs)
+
+
+def spoil(data: Path, what: bytes, behind: int = 0) -> None:
+    """A bit of the log of partition 0, in its first segment."""
+    path = min((data / "outcomes" / "0" / "segments").iterdir())
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(what, behind)] ^= 1
+    path.write_bytes(whole)
+
+
+def test_what_is_damaged_is_told_and_counted_once(tmp_path: Path, ledger: Ledger) -> None:
+    """By whoever reads first, and by none who begins behind it in the same segment: each `find` and `report` does."""
+    with closing(OutcomeProducer(tmp_path / "outcomes" / "0", 0)) as producer:
+        for number in range(3):
+            announce(producer, range(number, number + 1))
+        spoil(tmp_path, b"DICMGRP1", behind=1)
+        for number in range(3, 6):
+            with closing(SpoolLogs(tmp_path)) as logs:
+                catch_up(ledger, logs)
+            assert ledger.counts()[1] == 1
+            announce(producer, range(number, number + 1))
+    assert uids(ledger) == expected(range(5))  # records are made out in the damaged group
+
+
+def test_a_damaged_record_is_told_and_counted(tmp_path: Path, ledger: Ledger) -> None:
+    """Though its group is whole: nobody announces again what is settled."""
+    with (
+        closing(OutcomeProducer(tmp_path / "outcomes" / "0", 0)) as producer,
+        closing(SpoolLogs(tmp_path)) as logs,
+    ):
+        announce(producer, range(101, 105), counted=True)
+        spoil(tmp_path, b"1.2.3.102")
+        with capture_logs() as lines:
+            catch_up(ledger, logs)
+        announce(producer, range(105, 106), counted=True)
+        catch_up(ledger, logs)
+    assert [line["stretches"] for line in lines if "missed" in line["event"]] == [1]
+    assert ledger.counts()[1] == 1
+    assert uids(ledger) == {f"1.2.3.{number}" for number in (101, 103, 104, 105)}
+
+
+def test_a_log_of_before_is_read_again(tmp_path: Path, ledger: Ledger) -> None:
+    """Put back from a backup, beside a database that was not: what comes to it is not passed over."""
+    outcomes, backup = tmp_path / "outcomes", tmp_path / "backup"
+    with closing(OutcomeProducer(outcomes / "0", 0)) as producer:
+        announce(producer, range(3))
+    shutil.copytree(outcomes, backup)
+    with closing(OutcomeProducer(outcomes / "0", 0)) as producer:
+        for number in range(3, 10):
+            announce(producer, range(number, number + 1))
+    with closing(SpoolLogs(tmp_path)) as logs:
+        catch_up(ledger, logs)
+    shutil.rmtree(outcomes)
+    backup.rename(outcomes)
+    with closing(OutcomeProducer(outcomes / "0", 0)) as producer:
+        announce(producer, range(10, 12))
+    with closing(SpoolLogs(tmp_path)) as logs:
+        catch_up(ledger, logs)
+        assert catch_up(ledger, logs) == 0
+    assert uids(ledger) == expected(range(12))
+    assert ledger.counts()[1] == 0  # nothing was missed
