@@ -8,7 +8,8 @@ so it stops relying on the lease earlier than any other can take it.
 
 What remains possible: a holder that is stopped between its last check and its request, for longer than the
 lease, and whose request then goes out. Creates and replacements are conditional in the store itself, so that
-can lose nothing; before a replacement, which rests on what was read before, and a removal the lease is checked anew.
+can lose nothing; before each try of a replacement, which rests on what was read before, and of a removal the lease is
+checked anew. What is answered after a process's own presence may have run out does not count: the shard may have left.
 """
 
 import contextlib
