@@ -27,6 +27,7 @@ class Action(enum.Enum):
     STORE_500 = enum.auto()  # the server does it, and 500 is answered
     STORE_SILENCE = enum.auto()  # the server does it, and nothing is answered
     STORE_RESET = enum.auto()  # the server does it, and the connection is reset
+    MISSING_404 = enum.auto()  # nothing is stored; as of an object that is not there
     CONFLICT_409 = enum.auto()  # nothing is stored; as AWS answers concurrent conditional writes
     HANG = enum.auto()  # nothing is stored, nothing is answered
     SLOW_REQUEST = enum.auto()  # the body is taken at 1 KB/s
@@ -174,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang(stopping)
         elif action is Action.ERROR_503:
             self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
+        elif action is Action.MISSING_404:
+            self._answer(404, {}, b"<Error><Code>NoSuchKey</Code></Error>")
         elif action is Action.CONFLICT_409:
             self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
         else:

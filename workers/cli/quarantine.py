@@ -17,14 +17,14 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
-from workers.cli.entry_tables import all_entries, print_entry, print_lane
+from workers.cli.entry_tables import print_entry, print_lane
 from workers.cli.opened import opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
 from workers.errors import Reason
 from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries
 from workers.pixels.codec import Codec
-from workers.storage.entries import Entry, find_entry
+from workers.storage.entries import Entry, entries, find_entry
 from workers.storage.layout import Area
 from workers.storage.quarantine import CannotReplay, Placing, discard, replay
 from workers.storage.stores import Stores
@@ -130,17 +130,21 @@ def discard_entries(
         print_json(discarded)
 
 
-async def _chosen(stores: Stores, choice: _Choice) -> list[Entry]:
-    if choice.named:
-        return [await find_entry(stores, Area.QUARANTINE, one) for one in choice.named]
-    return [entry for entry in await all_entries(stores, Area.QUARANTINE) if choice.has(entry)]
+async def _chosen(stores: Stores, choice: _Choice) -> AsyncIterator[Entry]:
+    """Those named, once all of them are found; else one by one: a lane may have more than memory."""
+    for entry in [await find_entry(stores, Area.QUARANTINE, one) for one in choice.named]:
+        yield entry
+    if not choice.named:
+        async for entry in entries(stores, Area.QUARANTINE):
+            if choice.has(entry):
+                yield entry
 
 
 async def _replay(stores: Stores, settings: Settings, choice: _Choice, *, tell: bool) -> list[ReplayedUpload]:
     """``tell``: print each as soon as it is done."""
     done: list[ReplayedUpload] = []
     async with _placing(stores, settings) as placing:
-        for entry in await _chosen(stores, choice):
+        async for entry in _chosen(stores, choice):
             warn_acknowledged(entry.manifest, entry.sop_instance_uid)
             try:
                 replayed = await replay(stores, entry.name, placing)
@@ -186,7 +190,7 @@ async def _discard(
 ) -> list[DiscardedEntry]:
     """``tell``: print each as soon as it is done."""
     done = []
-    for entry in await _chosen(stores, choice):
+    async for entry in _chosen(stores, choice):
         warn_acknowledged(entry.manifest, entry.sop_instance_uid)
         uploads = await discard(stores, entry.name, reason)
         audit_decision(settings, QUARANTINE_DISCARD, Action.DELETE, entry.manifest, reason=reason)

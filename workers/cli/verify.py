@@ -25,6 +25,7 @@ from ingest.contract.settings import Settings
 from workers.cli.opened import opened_stores, print_json
 from workers.dataset.digest import ContentDigests
 from workers.dataset.payload import SlicePayload
+from workers.errors import Unavailable
 from workers.pixels.codec import Codec
 from workers.pixels.digest import PixelDigest, matches
 from workers.pixels.form import CodecFailed
@@ -39,7 +40,7 @@ from workers.storage.damage import (
     set_aside_if_damaged,
 )
 from workers.storage.lanes import is_reference
-from workers.storage.layout import Area, counted_as, is_object, uid_of
+from workers.storage.layout import Area, Key, counted_as, is_entry, is_object, uid_of
 from workers.storage.manifest import Manifest
 from workers.storage.object_store import Listed, ObjectStore
 from workers.storage.stores import Stores
@@ -86,7 +87,8 @@ def verify(settings: Settings, *, setting_aside: bool, processes: int | None, as
     """Read every object back: manifest, length, digests, pixels.
 
     Names what is damaged and sets it aside: it is moved whole to quarantine, and the next resend of the
-    instance is stored in its place. The exit code is 1 then. May run beside the workers.
+    instance is stored in its place. The exit code is 1 then, and where anything could not be read. May run beside the
+    workers.
     """
     with opened_stores(settings) as stores:
         check = _Check(stores, settings, processes or os.cpu_count() or 1, setting_aside=setting_aside)
@@ -95,6 +97,8 @@ def verify(settings: Settings, *, setting_aside: bool, processes: int | None, as
         print_json(report)
     else:
         _print(report)
+    if check.silence is not None:
+        raise click.ClickException(f"{check.silence}; not all was read")
     if report.problems:
         raise click.exceptions.Exit(1)
 
@@ -126,9 +130,10 @@ class _Check:
         self._processes = processes
         self._setting_aside = setting_aside
         self._report = Report(problems=[])
+        self.silence: Unavailable | None = None  # what ended it before all was read
 
     async def run(self) -> Report:
-        """Check all; raises `Unavailable` where a store cannot be read at all."""
+        """Check all; raises `Unavailable` where nothing could be listed."""
         worker = self._settings.worker
         codec = Codec(processes=self._processes, memory=worker.codec_memory, timeout=worker.codec_timeout)
         columns = (
@@ -155,8 +160,11 @@ class _Check:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._processes + 1):  # one more, so that the disk is read while all codecs work
                 group.create_task(work())
-            async for one in self._all():
-                await queue.put(one)
+            try:
+                async for one in self._all():
+                    await queue.put(one)
+            except Unavailable as silence:
+                self.silence = silence
             for _ in range(self._processes + 1):
                 await queue.put(None)
 
@@ -179,9 +187,8 @@ class _Check:
         try:
             manifest = await self._prove(one, codec, scratch)
         except Damaged as damage:
-            moved = await self._set_aside(one, str(damage)) if self._setting_aside else ""
-            report.problems.append(_problem(one, str(damage), moved, damaged=True))
-        except _Undecided as undecided:
+            report.problems.append(await self._set_aside(one, str(damage)))
+        except (_Undecided, Unavailable) as undecided:
             report.problems.append(_problem(one, str(undecided), "", damaged=False))
         else:
             # None: an administrator or a repair has taken it away since it was listed.
@@ -195,7 +202,7 @@ class _Check:
             _Undecided: the codec failed to tell.
         """
         key = one.listed.key
-        if key.area is Area.OBJECTS and not is_object(key):
+        if not _is_ours(key):
             raise _Undecided("not an object of ours; it does not belong here")
         found = await find_object(one.store, key)
         payload = None if found is None else await one.store.open(key)
@@ -207,11 +214,15 @@ class _Check:
                 await _prove_content(data_set, found.manifest, codec, scratch)
         return found.manifest
 
-    async def _set_aside(self, one: _Task, why: str) -> str:
-        """Set aside what is still damaged under the lock; the new key."""
-        key = one.listed.key
-        moved = await set_aside_if_damaged(one.store, key, counted_as(key), why)
-        return str(moved or "")
+    async def _set_aside(self, one: _Task, why: str) -> Problem:
+        """Set aside what is still damaged under the lock, if that is wanted."""
+        key, moved = one.listed.key, None
+        if self._setting_aside:
+            try:
+                moved = await set_aside_if_damaged(one.store, key, counted_as(key), why)
+            except Unavailable as error:
+                why = f"{why}; it could not be set aside: {error}"
+        return _problem(one, why, str(moved or ""), damaged=True)
 
 
 async def _prove_content(data_set: SlicePayload, manifest: Manifest, codec: Codec, scratch: Path) -> None:
@@ -251,7 +262,11 @@ async def _prove_pixels(pixels: PixelData | None, expected: PixelDigest | None, 
             return
 
 
+def _is_ours(key: Key) -> bool:
+    return is_object(key) if key.area is Area.OBJECTS else is_entry(key)
+
+
 def _problem(one: _Task, text: str, moved: str, *, damaged: bool) -> Problem:
     key = one.listed.key
-    uid = uid_of(key) if key.area is not Area.OBJECTS or is_object(key) else ""
+    uid = uid_of(key) if _is_ours(key) else ""
     return Problem(uid, one.store.locate(key), one.store.name, str(key), text, damaged, moved)

@@ -54,6 +54,7 @@ REFUSED_RETRY: Final = 30.0  # seconds; credentials and rights come back by an a
 _BLOCK: Final = 4 * 1024 * 1024  # bytes that are compared at a time
 _PARTS_AT_ONCE: Final = 4
 _NO_SUCH_RANGE: Final = "416"
+_GONE: Final = "store: an object has gone while it was copied"
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 
 
@@ -94,6 +95,10 @@ class Silent(Unavailable):
         self.status = status
 
 
+def always() -> None:
+    """Nothing to check before a request."""
+
+
 class Bucket:
     """Every method blocks, and raises `Unavailable` when the bucket does not serve it within the deadline."""
 
@@ -108,7 +113,7 @@ class Bucket:
         self._part = settings.part_size
         self._has_checksum = url.scheme == "s3" and settings.checksum == "sha256"
         try:
-            self._client, self._copier = clients_of(url, settings)
+            self._client, self._copier, self._once = clients_of(url, settings)
         except BaseError as error:
             raise ValueError(str(error).partition("\n")[0]) from None
         self._closing = threading.Event()
@@ -187,21 +192,13 @@ class Bucket:
         prefixes = [] if listing is None else listing["common_prefixes"]
         return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
 
-    def remove(self, name: str) -> None:
-        """Remove an object; one that is not there is removed already.
+    def remove(self, name: str, allow: Callable[[], None] = always) -> None:
+        """Remove an object; one that is not there is removed already. ``allow``: see `_allowed`.
 
         A removal cannot be made conditional. One that is still on its way after its time would remove also
         what has the name by then: nobody gives a name anew at once after its removal failed.
         """
-        for _ in self.tries():
-            try:
-                self._asked(lambda: obstore.delete(self._client, name))
-            except Silent as error:
-                if error.retry_after > RETRY_AFTER:
-                    raise
-            else:
-                return
-        raise AssertionError("unreachable")
+        self._allowed(lambda: obstore.delete(self._once, name), allow)
 
     def upload(self, name: str, pieces: Iterable[Buffer]) -> Uploaded:
         """Put bytes of any number under a name that nobody else uses, in parts.
@@ -232,9 +229,15 @@ class Bucket:
                 return found.size == content.size and self.digest(found) == content.digest
         raise AssertionError("unreachable")
 
-    def copy_over(self, source: str, target: str) -> None:
-        """Put the bytes of ``source`` under ``target``, whatever is there."""
-        self._asked(lambda: obstore.copy(self._copier, source, target, overwrite=True))
+    def copy_over(self, source: str, target: str, allow: Callable[[], None] = always) -> None:
+        """Put the bytes of ``source`` under ``target``, whatever is there. ``allow``: see `_allowed`."""
+
+        def copy() -> bool:
+            obstore.copy(self._once, source, target, overwrite=True)
+            return True
+
+        if not self._allowed(copy, allow):
+            raise Unavailable(_GONE, RETRY_AFTER)
 
     def digest(self, found: Head) -> bytes | None:
         """SHA-256 of an object; None where it is no longer there."""
@@ -271,7 +274,7 @@ class Bucket:
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise _unavailable(error) from None
         except FileNotFoundError:
-            raise Unavailable("store: an object has gone while it was copied", RETRY_AFTER) from None
+            raise Unavailable(_GONE, RETRY_AFTER) from None
         except (BaseError, OSError):
             return False
         return True
@@ -305,6 +308,20 @@ class Bucket:
         except (PermissionDeniedError, UnauthenticatedError):
             obstore.get_range(self._client, name, start=0, length=1)  # an answer to HEAD does not say why
             raise
+
+    def _allowed(self, request: Callable[[], R], allow: Callable[[], None]) -> R | None:
+        """See `_asked`; ``allow`` raises where the request, which nothing makes conditional, may be made no more.
+
+        It is asked before each try, of which there are many while the store cannot be reached.
+        """
+        for _ in self.tries():
+            allow()
+            try:
+                return self._asked(request)
+            except Silent as error:
+                if error.retry_after > RETRY_AFTER:
+                    raise
+        raise AssertionError("unreachable")
 
     def _asked(self, request: Callable[[], R]) -> R | None:
         """The answer to a request that changes nothing when repeated; None where there is no such object."""

@@ -3,7 +3,7 @@
 import importlib
 import os
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from obstore.store import AzureStore, GCSStore, S3Store
 
@@ -20,8 +20,16 @@ LONGEST_PAUSE: Final = 3.0  # seconds
 _RETRIES: Final = 10  # the deadline comes first
 
 
-def clients_of(url: StoreUrl, settings: StoreSettings) -> "tuple[Client, Client]":
-    """One for everything but copies, and one for copies; maybe the same.
+class Clients(NamedTuple):
+    """Of one bucket; some may be the same."""
+
+    usual: "Client"
+    copier: "Client"  # of what is given a name that may be taken
+    once: "Client"  # which repeats no request: for what each time is asked about before
+
+
+def clients_of(url: StoreUrl, settings: StoreSettings) -> Clients:
+    """Those of a bucket.
 
     ``settings``: endpoint, region and times where the URL does not name them.
 
@@ -29,22 +37,24 @@ def clients_of(url: StoreUrl, settings: StoreSettings) -> "tuple[Client, Client]
         BaseError: obstore does not take the URL.
         ValueError: an AWS profile is named, and boto3, which reads profiles, is not installed.
     """
+    once = _client(url, settings, 0)
     if url.scheme != "s3":
         client = _client(url, settings)
-        return client, client
+        return Clients(client, client, once)
     checksum = {} if settings.checksum == "none" else {"checksum_algorithm": settings.checksum}
     # By parts: on AWS and MinIO the only copy that heeds a condition, and MinIO refuses it with a checksum.
-    return _client(url, settings, **checksum), _client(url, settings, copy_if_not_exists="multipart")
+    copier = _client(url, settings, copy_if_not_exists="multipart")
+    return Clients(_client(url, settings, **checksum), copier, once)
 
 
-def _client(url: StoreUrl, settings: StoreSettings, **config: str) -> "Client":
+def _client(url: StoreUrl, settings: StoreSettings, retries: int = _RETRIES, /, **config: str) -> "Client":
     endpoint = url.endpoint or settings.endpoint
     options: ClientConfig = {
         "timeout": timedelta(seconds=settings.request_timeout),
         "connect_timeout": timedelta(seconds=min(CONNECT, settings.request_timeout)),
     }
     retry: RetryConfig = {
-        "max_retries": _RETRIES,
+        "max_retries": retries,
         "retry_timeout": timedelta(seconds=settings.retry_timeout),
         "backoff": {
             "init_backoff": timedelta(seconds=FIRST_PAUSE),

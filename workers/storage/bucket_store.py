@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 from workers.dataset.payload import BLOCK, check_range
 from workers.errors import Unavailable
 from workers.storage.back_pressure import ByteBudget, Rest
-from workers.storage.bucket import RETRY_AFTER, Bucket, Buffer, Head, Uploaded
+from workers.storage.bucket import RETRY_AFTER, Bucket, Buffer, Head, Uploaded, always
 from workers.storage.folder_reader import taken
 from workers.storage.layout import Area, Key, shards
 from workers.storage.lease import Lease
@@ -66,10 +66,6 @@ _LOCK_EVERY: Final = 0.5
 _SWAPS: Final = 8
 
 
-def _trust() -> None:
-    """Nothing to check before a request."""
-
-
 class BucketStore:
     """See `ObjectStore`. All work is done in threads of its own, so one that hangs holds nobody else up."""
 
@@ -78,7 +74,7 @@ class BucketStore:
         bucket: Bucket,
         name: str,
         settings: "StoreSettings",
-        permit: Callable[[], None] = _trust,
+        permit: Callable[[], None] = always,
         checksums: "Checksums | None" = None,
     ) -> None:
         """``permit``: raises where we may no longer work with the store; ``checksums``: if asked for."""
@@ -208,9 +204,11 @@ class BucketStore:
         with self._rest.trial():
             loop = asyncio.get_running_loop()
             try:
-                return await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
+                done = await loop.run_in_executor(self._threads, lambda: work(*args, **kwargs))
             except OSError as error:  # of the bytes to be stored; the bucket's own are Unavailable already
                 raise Unavailable(f"store: {error.strerror or type(error).__name__}", RETRY_AFTER) from error
+        self._permit()  # a shard may have left the store while the request was on its way
+        return done
 
     # What follows blocks.
 
@@ -264,15 +262,16 @@ class BucketStore:
             first = _gather(rest, self._limit)
             if first.whole:
                 budget.shrink(first.size)
-                with _relying_on(lease):
-                    self._replace_small(str(key), first.buffers)
+                with _relying_on(lease) as allow:
+                    self._replace_small(str(key), first.buffers, allow)
                 return
-        with self._staged(key, chain(first.buffers, rest)) as (staged, _), _relying_on(lease):
-            self._bucket.copy_over(staged, str(key))
+        with self._staged(key, chain(first.buffers, rest)) as (staged, _), _relying_on(lease) as allow:
+            self._bucket.copy_over(staged, str(key), allow)
 
-    def _replace_small(self, name: str, buffers: list[Buffer]) -> None:
+    def _replace_small(self, name: str, buffers: list[Buffer], allow: Callable[[], None]) -> None:
         for _ in range(_SWAPS):
             found = self._bucket.head(name)
+            allow()  # between what was there and what is put in its place
             if found is None:
                 done = self._bucket.create(name, buffers)
             else:
@@ -304,8 +303,8 @@ class BucketStore:
         return True
 
     def _remove(self, name: str, lease: Lease | None) -> None:
-        with _relying_on(lease):
-            self._bucket.remove(name)
+        with _relying_on(lease) as allow:
+            self._bucket.remove(name, allow)
 
     def _which(self, keys: Sequence[Key]) -> list[Key]:
         return [key for key in keys if self._bucket.head(str(key)) is not None]
@@ -320,9 +319,9 @@ class BucketStore:
         )
 
 
-def _relying_on(lease: Lease | None) -> contextlib.AbstractContextManager[None]:
+def _relying_on(lease: Lease | None) -> contextlib.AbstractContextManager[Callable[[], None]]:
     """What cannot be made conditional is done while the lease holds; nobody's is for what is alone anyway."""
-    return contextlib.nullcontext() if lease is None else lease.relied_on()
+    return contextlib.nullcontext(always) if lease is None else lease.relied_on()
 
 
 class StoredObject:

@@ -8,7 +8,7 @@ import msgspec
 
 from workers.storage.damage import Damaged, find_object, is_damaged
 from workers.storage.lanes import is_reference
-from workers.storage.layout import Area, Key, entry_of, parse_key, uid_of
+from workers.storage.layout import Area, Key, entry_of, is_entry, parse_key, uid_of
 from workers.storage.manifest import Manifest
 from workers.storage.moves import find_move
 from workers.storage.object_store import ObjectStore
@@ -52,6 +52,8 @@ class NoSuchEntry(LookupError):  # noqa: N818 - states what was found
 async def entries(stores: Stores, area: Area, folder: str = "") -> AsyncIterator[Entry]:
     """The entries of a lane, in order of their keys within each store; of one ``folder``: a UID's or digest's.
 
+    A stranger's file is none: `verify` names it.
+
     Raises:
         Unavailable: a store.
     """
@@ -62,6 +64,8 @@ async def entries(stores: Stores, area: Area, folder: str = "") -> AsyncIterator
         if is_reference(listed.key):
             if pending is not None and entry_of(listed.key) == pending[0]:
                 repeats += 1
+            continue
+        if not is_entry(listed.key):
             continue
         if pending is not None:
             yield await describe(stores.of(pending[0]), *pending, repeats)

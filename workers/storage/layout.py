@@ -27,6 +27,7 @@ _SHARD_DIGITS: Final = 3
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _TOKEN = re.compile(r"[0-9a-f]{32}\Z")
+_ENTRY = re.compile(r"(?:[0-9a-f]{64}|damaged-[0-9a-f]{32})\Z")
 _SUFFIX = ".dcm"
 _KEY = re.compile(
     r"(?:(?P<area>conflicts|quarantine|moves|resolutions)/)?(?P<shard>[0-9a-f]{3})/"
@@ -180,6 +181,15 @@ def is_object(key: Key) -> bool:
     """Whether an object of ours can be under a key; a stranger's file below a store has another."""
     try:
         return object_key(uid_of(key)) == key
+    except InvalidIdentifier:
+        return False
+
+
+def is_entry(key: Key) -> bool:
+    """Whether an entry of ours can be under a key of a lane, as `is_object`; references are none."""
+    folder, _, name = key.name.partition("/")
+    try:
+        return bool((_DIGEST.match(folder) or check_uid(folder)) and _ENTRY.match(name))
     except InvalidIdentifier:
         return False
 

@@ -8,7 +8,8 @@ so it stops relying on the lease earlier than any other can take it.
 
 What remains possible: a holder that is stopped between its last check and its request, for longer than the
 lease, and whose request then goes out. Creates and replacements are conditional in the store itself, so that
-can lose nothing; before a replacement, which rests on what was read before, and a removal the lease is checked anew.
+can lose nothing; before each try of a replacement, which rests on what was read before, and of a removal the lease is
+checked anew. What is answered after a process's own presence may have run out does not count: the shard may have left.
 """
 
 import contextlib
@@ -95,10 +96,17 @@ class Lease:
             return
         now = _now()
         version = self._bucket.swap(self.name, self._content(), self._version)
+        if version is None and (unanswered := self._unanswered()) is not None:
+            version = self._bucket.swap(self.name, self._content(), unanswered)
         if version is None:
             self._lost = True
             raise LeaseLost(f"the lease {self.name} was taken over: this process was stopped for too long")
         self._version, self._since = version, now
+
+    def _unanswered(self) -> Version | None:
+        """What is there, if it is a renewal of ours to which there was no answer."""
+        found = self._bucket.read(self.name, _MAXIMUM)
+        return found[1].version if found is not None and _decode(found[0]).token == self._token else None
 
     def check(self) -> None:
         """Return if what rests on the lease may be done now, one request long.
@@ -113,18 +121,21 @@ class Lease:
             raise Unavailable("store: our lease there could not be renewed in time", _RETRY)
 
     @contextlib.contextmanager
-    def relied_on(self) -> Iterator[None]:
-        """Do one request that rests on the lease, which is not given back before its end.
+    def relied_on(self) -> Iterator[Callable[[], None]]:
+        """Do requests that rest on the lease, which is not given back before their end; what to ask before each.
 
         Raises:
             Unavailable: the lease is not ours, or not surely.
         """
         with self._in_use:
-            try:
-                self.check()
-            except LeaseLost:
-                raise Unavailable("store: our lease there is another's by now", _RETRY) from None
-            yield
+            self._check_ours()
+            yield self._check_ours
+
+    def _check_ours(self) -> None:
+        try:
+            self.check()
+        except LeaseLost:
+            raise Unavailable("store: our lease there is another's by now", _RETRY) from None
 
     def try_clear(self) -> bool:
         """Whether it is nobody's, also by making it that after a silent holder.

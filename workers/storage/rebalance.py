@@ -3,7 +3,7 @@
 Adding a store moves nothing. Rebalancing moves one shard at a time, and may be interrupted anywhere:
 
     1 cleared    the new store has nothing of the shard (an interrupted copy is not trusted)
-    2 copied     the new store has all of it, durably; the map still names the old one
+    2 copied     the new store has all of it, durably, each read back from both; the map still names the old one
     3 published  all stores have the map that names the new one, and the old one as to be emptied
     4 emptied    the old store has nothing of the shard, and the map says so
 
@@ -11,6 +11,7 @@ A map is published store by store. Until all have the same version every other p
 the next run publishes the newest, whose copies were complete before it was written to the first.
 """
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
@@ -19,9 +20,10 @@ from typing import NamedTuple
 
 from ingest.contract.settings import StoreSettings
 from ingest.contract.store_urls import StoreUrl
+from workers.dataset.payload import sha256
 from workers.errors import Unavailable
-from workers.storage.layout import Area, shards
-from workers.storage.object_store import Listed, ObjectStore
+from workers.storage.layout import Area, Key, shards
+from workers.storage.object_store import Listed, ObjectStore, StoredBytes
 from workers.storage.root import Root
 from workers.storage.roots import root_of, roots_of
 from workers.storage.shard_map import (
@@ -214,12 +216,27 @@ async def _clear(store: ObjectStore, shard: str) -> None:
 
 async def _copy(old: ObjectStore, new: ObjectStore, shard: str) -> None:
     for listed in await _all(old, shard):
-        payload = await old.open(listed.key)
-        if payload is None:
-            raise Unavailable(f"shard {shard} of {old.name} changed while it was copied", _RETRY)
-        with payload:
+        with await _opened(old, listed.key) as payload:
             if not await new.put_new(listed.key, payload.blocks()):
                 raise Unavailable(f"shard {shard} of {new.name} changed while it was copied to", _RETRY)
+        # One wrong answer would else be all that is left of it.
+        if await _digest(old, listed.key) != await _digest(new, listed.key):
+            raise Unavailable(
+                f"what {new.name} has of shard {shard} is not what {old.name} has; nothing was removed",
+                _RETRY,
+            )
+
+
+async def _digest(store: ObjectStore, key: Key) -> str:
+    with await _opened(store, key) as payload:
+        return await asyncio.to_thread(sha256, payload)
+
+
+async def _opened(store: ObjectStore, key: Key) -> StoredBytes:
+    payload = await store.open(key)
+    if payload is None:
+        raise Unavailable(f"shard {key.shard} of {store.name} changed while it was copied", _RETRY)
+    return payload
 
 
 def _free_name(shard_map: ShardMap) -> str:

@@ -148,6 +148,32 @@ def test_wrong_bytes_on_the_way_are_noticed(
         assert data_set_bytes(tmp_path / "out.dcm") == FIRST
 
 
+def test_verify_tells_what_it_found_before_a_store_fell_silent(
+    minio: S3Server, s3_credentials: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was set aside is named, and that not all was read."""
+    sound = minio.url(tmp_path.name)
+    place(tmp_path, sound, FIRST)
+    bucket = root_of_bucket(sound)._bucket
+    head = bucket.head(KEY)
+    assert head is not None
+    assert bucket.swap(KEY, [content(sound, KEY)[:-1]], head.version) is not None
+    listings = itertools.count()
+
+    def is_second_listing(request: Request) -> bool:
+        return "list-type" in request.path and "conflicts" in request.path and next(listings) > 0
+
+    monkeypatch.setenv("DICOM_INGEST_STORE__RETRY_TIMEOUT", "1")
+    with FaultProxy(minio.endpoint) as proxy:
+        monkeypatch.setenv("DICOM_INGEST_STORE__URLS", sound.replace(minio.endpoint, proxy.endpoint))
+        proxy.fault(is_second_listing, Action.ERROR_503)
+        done = run(tmp_path, "verify")
+    assert done.code == 1
+    assert f"{KEY}: " in done.out
+    assert "set aside as quarantine/" in done.out
+    assert "not all was read" in done.err
+
+
 def test_one_wrong_answer_moves_nothing(minio: S3Server, s3_credentials: None, tmp_path: Path) -> None:
     """Whichever read it is the answer to: each upload comes to the place where it belongs, and what is stored stays."""
     sent = (FIRST, OTHER, OTHER, CUT, CUT, FIRST)

@@ -226,3 +226,15 @@ def test_verify_reads_the_lanes_too(data: Path) -> None:
     entry.write_bytes(entry.read_bytes()[:-1])
     (problem,) = problems(verified(data))
     assert problem["key"] == key
+
+
+def test_verify_goes_on_past_what_cannot_be_opened(data: Path) -> None:
+    """One object on a bad place of the disk: it is named as not proved, and the damage behind it is found, and told."""
+    unreadable = data / "store" / str(object_key("1.2.3"))
+    unreadable.parent.mkdir(exist_ok=True)
+    unreadable.symlink_to(unreadable.name)  # ELOOP, where EIO cannot be had
+    stored(data).write_bytes(stored(data).read_bytes()[:-1])
+    found = {problem["key"]: problem for problem in problems(verified(data))}
+    assert found.keys() == {str(object_key("1.2.3")), str(object_key(UID))}
+    assert found[str(object_key(UID))]["set_aside"]
+    assert not found[str(object_key("1.2.3"))]["damaged"]

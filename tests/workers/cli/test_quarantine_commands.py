@@ -50,24 +50,40 @@ def test_list_for_scripts(data: Path) -> None:
     assert "manifest" not in entry
 
 
-def listing(data: Path, *form: str) -> subprocess.Popen[bytes]:
-    """`quarantine list` whose pages have one row."""
+@pytest.mark.parametrize("name", [".DS_Store", "fff/.nfs0000000000c61e6600000001", f"fff/{UID}.bak"])
+def test_a_strangers_file_in_a_lane_stops_nothing(data: Path, name: str) -> None:
+    """It is no entry, `verify` names it, and all others are replayed and proved."""
+    stranger = data / "store" / "quarantine" / "000" / name
+    stranger.parent.mkdir(parents=True)
+    stranger.write_bytes(b"Mac OS X")
+    assert len(run(data, "quarantine", "list", "--json").json) == 1
+    replayed = run(data, "quarantine", "replay", "--all", "--json").json
+    assert [UID in one["key"] for one in replayed] == [True, True]
+    verified = run(data, "verify", "--json")
+    assert verified.code == 1
+    (problem,) = verified.json["problems"]
+    assert (problem["path"], problem["damaged"]) == (str(stranger), False)
+    assert stranger.exists()
+
+
+def working(data: Path, *what: str) -> subprocess.Popen[bytes]:
+    """A command on the lane; pages of a list have one row."""
     code = (
         "from workers.cli import entry_tables; entry_tables._PAGE = 1; "
         "from ingest.cli.group import main; main()"
     )
-    command = [sys.executable, "-c", code, "quarantine", "list", *form, "--data", str(data)]
+    command = [sys.executable, "-c", code, "quarantine", *what, "--data", str(data)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("form", [["--json"], []])
-def test_a_list_is_printed_as_it_is_read(data: Path, form: list[str]) -> None:
+@pytest.mark.parametrize("what", [["list", "--json"], ["list"], ["replay", "--all"]])
+def test_a_lane_is_worked_through_as_it_is_read(data: Path, what: list[str]) -> None:
     """Of a million entries no more is in memory than a page of them."""
     endless = data / "store" / "quarantine" / "fff" / "1.2" / ("f" * 64)
     endless.parent.mkdir(parents=True)
     os.mkfifo(endless)  # to read it takes as long as nobody writes
-    with listing(data, *form) as command:
+    with working(data, *what) as command:
         output = command.stdout
         assert output is not None
         until(lambda: UID.encode() in output.readline())
@@ -78,7 +94,7 @@ def test_a_list_is_printed_as_it_is_read(data: Path, form: list[str]) -> None:
 @pytest.mark.real
 def test_whoever_has_seen_enough_of_a_list_is_told_of_no_error(data: Path) -> None:
     """As in `quarantine list | head`."""
-    with listing(data) as command:
+    with working(data, "list") as command:
         assert command.stdout is not None
         assert command.stderr is not None
         command.stdout.close()

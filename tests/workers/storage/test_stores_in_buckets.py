@@ -17,7 +17,7 @@ import pytest
 from ingest.contract.settings import StoreSettings
 from ingest.contract.store_urls import StoreUrl
 from tests.support.buckets import content, names, root_of_bucket, store_settings, url_of
-from tests.support.fault_proxy import Action, FaultProxy, everything, puts_of
+from tests.support.fault_proxy import Action, FaultProxy, everything, gets_of, puts_of
 from tests.support.s3_servers import S3Server
 from workers.errors import Unavailable
 from workers.storage import bucket_store
@@ -459,3 +459,18 @@ def test_a_bucket_that_comes_back_with_another_map_ends_the_process(
         proxy.heal()
         with pytest.raises(WrongStores, match="another version of the shard map"):
             asyncio.run(stores.named("store-1").filled(Area.OBJECTS))
+
+
+def test_one_wrong_answer_while_a_shard_is_copied_alters_nothing(minio: S3Server, urls: list[str]) -> None:
+    """What was copied is read back before what it is a copy of is removed; the same command goes on."""
+    with opened(urls[:1]) as stores:
+        made = fill(stores, 12)
+    add_store(places(urls[:1]), url_of(urls[1]), LASTING)
+    with FaultProxy(minio.endpoint) as proxy:
+        through = places([urls[0].replace(minio.endpoint, proxy.endpoint), urls[1]])
+        proxy.fault(gets_of(".dcm"), Action.WRONG, 1)
+        with pytest.raises(Unavailable, match="nothing was removed"):
+            asyncio.run(rebalance(through, LASTING))
+        asyncio.run(rebalance(through, LASTING))
+    with opened(urls[:2]) as stores:
+        assert contents(stores) == made
