@@ -59,7 +59,7 @@ class Delivery:
                     self._deliver()
                     if self._stopping.wait(_LOOK):
                         break
-        except (OSError, WrongCertificate) as error:
+        except (OSError, UnicodeError, WrongCertificate) as error:  # UnicodeError: a host that can be no name
             if not self._failing:
                 self._failing = True
                 logger.error(  # noqa: TRY400 - the message says all
