@@ -72,6 +72,10 @@ class AssociationFailed(Exception):  # noqa: N818 - states what happened
     """No association, or no more: connection, rejection, abort, or no answer in time."""
 
 
+class NoAnswer(AssociationFailed):
+    """There was an association; what was sent on it may be why there is no answer."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """Whom to reach, and as whom."""
