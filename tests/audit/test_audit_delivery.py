@@ -1,6 +1,7 @@
 """The trail reaches its repository by syslog over TLS (RFC 5425): all of it, also when the repository was away."""
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -13,11 +14,12 @@ import structlog.testing
 from benchmarks.processes import free_port
 from ingest.contract.audit import Trail, record
 from ingest.contract.audit.events import refused
-from ingest.contract.audit.files import TrailFiles
+from ingest.contract.audit.files import Mark, TrailFiles
 from ingest.contract.audit.trail import record_now
 from ingest.contract.settings import Settings
 from tests.support.audit_trail import kinds, lines_of, parsed
 from tests.support.certificates import Authority
+from tests.support.small_disk import SmallDisk
 from tests.support.syslog_server import SyslogServer
 from tests.support.waiting import until
 
@@ -162,6 +164,23 @@ def test_a_process_with_thousands_of_connections_delivers(
         with Trail(settings_of(tmp_path, repository.port, authority.ca), "receiver"):
             alert(1)
             until(lambda: numbers(repository.messages) == [1])
+
+
+def test_a_full_disk_has_nothing_sent_twice(
+    tmp_path: Path, authority: Authority, certificate: tuple[Path, Path]
+) -> None:
+    """Where a message still fits and what says that it was sent does not: the process remembers it."""
+    with SmallDisk(tmp_path / "disk", "4m") as disk, SyslogServer(certificate) as repository:
+        settings = settings_of(disk.path, repository.port, authority.ca)
+        with structlog.testing.capture_logs() as events, Trail(settings, "receiver"):
+            until(lambda: TrailFiles(disk.path, settings.audit.maximum_size).delivered() > Mark())
+            disk.fill()
+            alert(1)
+            until(lambda: any(event.get("why") == os.strerror(errno.ENOSPC) for event in events))
+            disk.relieve()
+            alert(2)
+            until(lambda: 2 in numbers(repository.messages))
+        assert numbers(repository.messages) == [1, 2]
 
 
 @pytest.fixture
