@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final, Unpack
 
 import click
+import structlog
 
 from ingest.cli.supervisor import Child, Supervisor
 from ingest.contract.command_options import (
@@ -27,6 +28,8 @@ from ingest.contract.telemetry import configure_telemetry
 from ingest.contract.uncaught import report_uncaught
 
 _STOP_MARGIN: Final = 10.0  # seconds beyond a child's own deadline, for its last flush
+
+logger = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -161,7 +164,7 @@ def _say_ready(settings: Settings, workers: int) -> None:
     program = (
         "dicom-ingest" if shutil.which("dicom-ingest") else Path(sys.executable).with_name("dicom-ingest")
     )
-    click.echo(
+    block = (
         f"dicom-ingest {version('dicom-ingest')} is ready\n"
         f"  listening   {', '.join(receiver.listeners)}, AE title {receiver.ae_title}\n"
         f"  objects     {', '.join(str(store.resolve() if isinstance(store, Path) else store) for store in settings.store_locations)}/SSS/<SOP Instance UID>.dcm\n"
@@ -170,4 +173,7 @@ def _say_ready(settings: Settings, workers: int) -> None:
         f"              {program} status --data {data}\n"
         f"  stop        Ctrl-C, or kill -TERM {os.getpid()}"
     )
-    sys.stdout.flush()
+    try:
+        click.echo(block)
+    except OSError as error:  # a full disk, or a reader that is gone: what runs goes on
+        logger.warning("the ready block cannot be written", reason=error.strerror)

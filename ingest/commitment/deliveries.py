@@ -1,7 +1,9 @@
 """Whose turn it is to be reported: for each source one at a time, in the order of the decisions. Pure.
 
 A source that cannot be reached keeps all of its reports waiting, and only the first of them is tried when its time
-comes; a report that the peer refuses waits alone. What has been tried for too long waits for an administrator.
+comes. So does one that ends the association instead of an answer, but then it is the turn of another report: it may be
+what is in one that the peer cannot take. A report that the peer refuses waits alone. What has been tried for too long
+waits for an administrator.
 """
 
 import heapq
@@ -11,6 +13,7 @@ from ingest.commitment.transaction import NEVER, Transaction
 from ingest.contract.identifiers import TransactionId
 
 NO_ASSOCIATION: Final = "no association"
+NO_ANSWER: Final = "no answer on the association"
 REFUSED: Final = "status other than success"
 NO_ADDRESS: Final = "no return address"
 ASSOCIATION_GONE: Final = "association gone and no return address"
@@ -22,6 +25,7 @@ NOWHERE: Final = (NO_ADDRESS, ASSOCIATION_GONE)
 class _Ready(NamedTuple):
     """Its time has come."""
 
+    unanswered: int  # tries
     decided_at: int
     id: TransactionId
 
@@ -30,6 +34,7 @@ class _Later(NamedTuple):
     """Its time will come."""
 
     when: float
+    unanswered: int
     decided_at: int
     id: TransactionId
 
@@ -74,7 +79,7 @@ class Deliveries:
         source, name = self._source(transaction)
         if not attempted.attempts:  # an administrator says that the peer is back
             source.blocked_until = 0.0
-        elif attempted.problem == NO_ASSOCIATION and transaction.next_attempt != NEVER:
+        elif attempted.problem in (NO_ASSOCIATION, NO_ANSWER) and transaction.next_attempt != NEVER:
             source.blocked_until = transaction.next_attempt
         if transaction.id in self._waiting and source.busy is not transaction:
             self._enqueue(transaction, transaction.next_attempt)
@@ -136,16 +141,16 @@ class Deliveries:
         return NEVER
 
     def _head(self, source: _Source, now: float) -> Transaction | None:
-        """The first decided of those whose time has come."""
+        """Of those whose time has come the first decided, and after it what was tried without an answer."""
         if source.blocked_until > now:
             return None
         while source.waiting and source.waiting[0].when <= now:
-            at, order, transaction_id = heapq.heappop(source.waiting)
+            at, unanswered, decided_at, transaction_id = heapq.heappop(source.waiting)
             transaction = self._waiting.get(transaction_id)
             if transaction is not None and transaction.turn == at:
-                heapq.heappush(source.ready, _Ready(order, transaction_id))
+                heapq.heappush(source.ready, _Ready(unanswered, decided_at, transaction_id))
         while source.ready:
-            _, transaction_id = heapq.heappop(source.ready)
+            *_, transaction_id = heapq.heappop(source.ready)
             transaction = self._waiting.get(transaction_id)
             if transaction is not None and transaction.turn <= now:
                 transaction.turn = NEVER  # not twice
@@ -158,7 +163,8 @@ class Deliveries:
             return
         source, name = self._source(transaction)
         assert transaction.decided is not None
-        heapq.heappush(source.waiting, _Later(when, transaction.decided.decided_at, transaction.id))
+        later = _Later(when, _unanswered(transaction), transaction.decided.decided_at, transaction.id)
+        heapq.heappush(source.waiting, later)
         self._turn(source, name)
 
     def _turn(self, source: _Source, name: str) -> None:
@@ -173,3 +179,9 @@ class Deliveries:
         assert accepted is not None
         name = f"source {accepted.source}" if accepted.source else f"AE {accepted.calling_ae_title}"
         return self._sources.setdefault(name, _Source()), name
+
+
+def _unanswered(transaction: Transaction) -> int:
+    """How often it was tried, where the last try had an association and no answer."""
+    attempted = transaction.attempted
+    return attempted.attempts if attempted is not None and attempted.problem == NO_ANSWER else 0

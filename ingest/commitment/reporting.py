@@ -10,6 +10,7 @@ import structlog
 from ingest.commitment.deliveries import (
     ASSOCIATION_GONE,
     NO_ADDRESS,
+    NO_ANSWER,
     NO_ASSOCIATION,
     NOWHERE,
     REFUSED,
@@ -26,7 +27,7 @@ from ingest.contract.settings import Settings, SourceSettings
 from ingest.contract.tls import WrongCertificate
 from ingest.dimse.status import is_failure
 from ingest.log import CommitmentLog
-from ingest.sender import AssociationFailed, Peer
+from ingest.sender import AssociationFailed, NoAnswer, Peer
 from ingest.sender.tls import ClientTls, tls_of
 
 logger = structlog.get_logger(__name__)
@@ -57,7 +58,8 @@ class Reporter(Protocol):
         """Send it.
 
         Raises:
-            AssociationFailed: it is not known to be taken.
+            NoAnswer: there was an association, and it ended or was silent instead of an answer.
+            AssociationFailed: there was none. In both cases it is not known to be taken.
         """
         ...
 
@@ -254,6 +256,9 @@ class Reporting:
                         limits.retrieve_ae_title,
                         propose_role=source.propose_role,
                     )
+            except NoAnswer:
+                logger.info("a commitment report was not answered", peer=str(peer))
+                return NO_ANSWER
             except (AssociationFailed, TimeoutError, OSError) as error:
                 logger.info(
                     "no association for a commitment report", peer=str(peer), error=type(error).__name__

@@ -50,8 +50,9 @@ class Reloading:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def close(self) -> None:
-        """Reload no more."""
+        """Reload no more. From here on SIGHUP does nothing: its default would cut what is still received."""
         asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._task.cancel()
 
     def _hang_up(self) -> None:

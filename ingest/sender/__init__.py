@@ -7,7 +7,7 @@
 ``trial``      a return address tried out
 """
 
-from ingest.sender.requestor import AssociationFailed, Peer, Requestor
+from ingest.sender.requestor import AssociationFailed, NoAnswer, Peer, Requestor
 from ingest.sender.transfer import Summary, send_files
 
-__all__ = ["AssociationFailed", "Peer", "Requestor", "Summary", "send_files"]
+__all__ = ["AssociationFailed", "NoAnswer", "Peer", "Requestor", "Summary", "send_files"]

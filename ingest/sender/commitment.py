@@ -21,7 +21,7 @@ from ingest.dimse.commitment_request import REQUEST_STORAGE_COMMITMENT, encode_r
 from ingest.dimse.normalized import NActionResponse
 from ingest.dimse.status import INVALID_ARGUMENT_VALUE, SUCCESS
 from ingest.sender.listener import listening
-from ingest.sender.requestor import AssociationFailed, Peer, Requestor
+from ingest.sender.requestor import AssociationFailed, NoAnswer, Peer, Requestor
 
 CONTEXTS: Final = (
     PresentationContext(1, STORAGE_COMMITMENT, (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)),
@@ -45,7 +45,8 @@ async def report(
     same: old ones accept the context and know no roles.
 
     Raises:
-        AssociationFailed: no association, commitment or the role not accepted, or no answer in time.
+        NoAnswer: it ended, or there was no answer in time.
+        AssociationFailed: no association, or commitment or the role not accepted.
     """
     made = report_of(transaction_uid, committed, failed, retrieve_ae_title)
     async with Requestor(peer, CONTEXTS, roles=AS_SCP if propose_role else ()) as requestor:
@@ -53,13 +54,16 @@ async def report(
         if propose_role and requestor.scp_role_refused(STORAGE_COMMITMENT):
             raise AssociationFailed(f"{peer} does not accept that we report: it refused the SCP role")
         data_set = await asyncio.to_thread(encode_report, made, explicit=context.is_explicit)
-        response = await requestor.event_report(
-            context.context_id,
-            STORAGE_COMMITMENT,
-            STORAGE_COMMITMENT_INSTANCE,
-            made.event_type_id,
-            data_set,
-        )
+        try:
+            response = await requestor.event_report(
+                context.context_id,
+                STORAGE_COMMITMENT,
+                STORAGE_COMMITMENT_INSTANCE,
+                made.event_type_id,
+                data_set,
+            )
+        except AssociationFailed as error:
+            raise NoAnswer(str(error)) from None
     return response.status
 
 

@@ -72,6 +72,10 @@ class AssociationFailed(Exception):  # noqa: N818 - states what happened
     """No association, or no more: connection, rejection, abort, or no answer in time."""
 
 
+class NoAnswer(AssociationFailed):
+    """There was an association; what was sent on it may be why there is no answer."""
+
+
 @dataclass(frozen=True)
 class Peer:
     """Whom to reach, and as whom."""
@@ -395,6 +399,8 @@ async def connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
             reader, writer = await asyncio.open_connection(peer.host, peer.port, **secure)
     except OSError as error:
         raise AssociationFailed(f"cannot connect to {peer}: {_reason(error)}") from None
+    except UnicodeError:  # the resolver's, for a label that is empty or too long
+        raise AssociationFailed(f"cannot connect to {peer}: no name of a host") from None
     if tls is not None and not tls.accepts(certificate_of(writer.get_extra_info("ssl_object"))):
         writer.transport.abort()
         raise AssociationFailed(f"{peer} has the certificate of another")

@@ -1,5 +1,8 @@
 """The trail reaches its repository by syslog over TLS (RFC 5425): all of it, also when the repository was away."""
 
+import contextlib
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,15 +14,17 @@ import structlog.testing
 from benchmarks.processes import free_port
 from ingest.contract.audit import Trail, record
 from ingest.contract.audit.events import refused
-from ingest.contract.audit.files import TrailFiles
+from ingest.contract.audit.files import Mark, TrailFiles
 from ingest.contract.audit.trail import record_now
 from ingest.contract.settings import Settings
 from tests.support.audit_trail import kinds, lines_of, parsed
 from tests.support.certificates import Authority
+from tests.support.small_disk import SmallDisk
 from tests.support.syslog_server import SyslogServer
 from tests.support.waiting import until
 
 RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/usr/local/sbin")
+FD_SETSIZE = 1024  # of select(2)
 ALERT = ("110113", "110126")
 
 
@@ -138,6 +143,44 @@ def test_a_certificate_that_cannot_be_read(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as events, Trail(settings, "receiver"):
         until(lambda: any("missing.pem" in event.get("why", "") for event in events))
     assert len(lines_of(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("host", ["audit..hospital.example", "a" * 64 + ".example", ".example"])
+def test_a_host_that_can_be_no_name_is_said(tmp_path: Path, host: str) -> None:
+    """As one that nobody knows: the resolver refuses a label that is empty or too long before it asks anybody."""
+    settings = settings_of(tmp_path, 1, Authority(tmp_path / "authority").ca, repository=f"{host}:6514")
+    with structlog.testing.capture_logs() as events, Trail(settings, "receiver"):
+        until(lambda: any("cannot be reached" in event["event"] for event in events))
+    assert len(lines_of(tmp_path)) == 2
+
+
+def test_a_process_with_thousands_of_connections_delivers(
+    tmp_path: Path, authority: Authority, certificate: tuple[Path, Path]
+) -> None:
+    """As a receiver has them, whose limit of descriptors is the system's: select(2) ends at 1023."""
+    with SyslogServer(certificate) as repository, contextlib.ExitStack() as held:
+        while held.enter_context(Path(os.devnull).open("rb")).fileno() <= FD_SETSIZE:
+            pass
+        with Trail(settings_of(tmp_path, repository.port, authority.ca), "receiver"):
+            alert(1)
+            until(lambda: numbers(repository.messages) == [1])
+
+
+def test_a_full_disk_has_nothing_sent_twice(
+    tmp_path: Path, authority: Authority, certificate: tuple[Path, Path]
+) -> None:
+    """Where a message still fits and what says that it was sent does not: the process remembers it."""
+    with SmallDisk(tmp_path / "disk", "4m") as disk, SyslogServer(certificate) as repository:
+        settings = settings_of(disk.path, repository.port, authority.ca)
+        with structlog.testing.capture_logs() as events, Trail(settings, "receiver"):
+            until(lambda: TrailFiles(disk.path, settings.audit.maximum_size).delivered() > Mark())
+            disk.fill()
+            alert(1)
+            until(lambda: any(event.get("why") == os.strerror(errno.ENOSPC) for event in events))
+            disk.relieve()
+            alert(2)
+            until(lambda: 2 in numbers(repository.messages))
+        assert numbers(repository.messages) == [1, 2]
 
 
 @pytest.fixture

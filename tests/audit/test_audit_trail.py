@@ -138,6 +138,17 @@ def test_old_messages_go_at_the_limit_and_are_counted(tmp_path: Path) -> None:
     assert lost > 2000
 
 
+def test_what_comes_after_the_trail_was_removed_is_delivered(tmp_path: Path) -> None:
+    """As by an administrator who needs the room: the next message is not behind the place that was delivered up to."""
+    files = TrailFiles(tmp_path, 16 * MiB)
+    files.append([b"delivered"] * 3)
+    files.set_delivered(files.read(files.delivered(), MiB).end)
+    for path in files.folder.glob("trail-*.log"):
+        path.unlink()
+    files.append([b"new"])
+    assert files.read(files.delivered(), MiB).lines == [b"new"]
+
+
 def test_many_processes_append_whole_lines(tmp_path: Path) -> None:
     """Receiver, workers and commands share the files."""
     code = f"""

@@ -1,5 +1,6 @@
 """`serve` and `receiver` told by SIGHUP to read their settings again, as an administrator does it."""
 
+import asyncio
 import os
 import pty
 import signal
@@ -82,6 +83,26 @@ def test_sources_change_without_a_restart(tmp_path: Path, command: tuple[str, ..
         until(lambda: b"settings that need a restart have changed" in log.read_bytes())
         assert b"receiver.idle_timeout" in log.read_bytes()
         process.terminate()
+        assert process.wait(120) == 0
+
+
+def test_a_hang_up_does_not_cut_a_drain(tmp_path: Path) -> None:
+    """Settings told to be read again while the receiver stops: what it receives is still taken, and its end is clean."""
+    port = free_port()
+    settings_file(tmp_path, port, more="drain_idle = 60")
+    with running(tmp_path, "receiver") as (process, _):
+
+        async def stored_in_the_drain() -> int:
+            scu = await Scu.associated(port)
+            process.terminate()
+            await asyncio.to_thread(until, lambda: not ready(tmp_path))
+            process.send_signal(signal.SIGHUP)
+            response = await scu.store("1.2.3")
+            await scu.release()
+            return response.status
+
+        until(lambda: ready(tmp_path))
+        assert run_closing(stored_in_the_drain()) == 0
         assert process.wait(120) == 0
 
 

@@ -79,6 +79,23 @@ def test_ready_block_is_true(tmp_path: Path) -> None:
     assert running(data) == {}
 
 
+def test_a_ready_block_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    """As to a file on a full disk, or to a reader that is gone: what runs by then goes on."""
+    data, log = tmp_path / "data", tmp_path / "log"
+    command = [sys.executable, "-m", "ingest", "serve", "--data", str(data), "--workers", "1"]
+    command += ["--listen", f"127.0.0.1:{free_port()}"]
+    with (
+        Path("/dev/full").open("w") as full,
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=full, stderr=output) as process,
+    ):
+        until(lambda: b"the ready block cannot be written" in log.read_bytes() or process.poll() is not None)
+        assert process.poll() is None
+        assert {"serve", "receiver", "worker-0"} <= running(data).keys()
+        process.terminate()
+        assert process.wait(120) == 0
+
+
 @pytest.mark.parametrize("name", ["receiver", "worker-0", "worker-1"])
 def test_killed_child_is_replaced(pipeline: Pipeline, name: str) -> None:
     """kill -9 of any child: another one, with the same task, and only that."""

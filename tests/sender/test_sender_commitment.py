@@ -106,6 +106,14 @@ async def test_status_of_the_peer() -> None:
 
 
 @asynchronous
+@pytest.mark.parametrize("host", ["modality..hospital.example", "a" * 64 + ".example", ".example"])
+async def test_report_to_a_host_that_can_be_no_name(host: str) -> None:
+    """It is tried again as to any that cannot be reached: the resolver refuses such a name with an error of its own."""
+    with pytest.raises(AssociationFailed, match="cannot connect"):
+        await report(Peer(host, 104, "MODALITY", CALLING), "1.2", COMMITTED, [], "", propose_role=True)
+
+
+@asynchronous
 async def test_report_that_cannot_be_delivered() -> None:
     """Nobody there, commitment not accepted, the role refused: each says so."""
     nobody = Peer("127.0.0.1", free_port(), "MODALITY", "ARCHIVE", 5)

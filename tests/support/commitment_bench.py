@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingest.commitment.engine import Engine
 from ingest.contract.commitments import Finding, Reference
@@ -13,6 +13,9 @@ from ingest.log.commitment_log import Location
 from ingest.log.commitment_spool import SpoolCommitmentLog
 from tests.support.commitment import CT, Channel, Hand, Modality, leave_proofs
 from tests.support.memory_log import MemoryLog
+
+if TYPE_CHECKING:
+    from ingest.commitment.reporting import Reporter
 
 REFERENCES = [Reference(CT, f"1.2.3.{number}") for number in range(10)]
 UID = "1.2.9"
@@ -24,7 +27,7 @@ class Bench:
 
     def __init__(self, data: Path, **commitment: Any) -> None:
         source = {"ae_titles": ["CT1"], "host": "127.0.0.1", "port": 104}
-        for key in ("same_association", "report_limit"):
+        for key in ("same_association", "report_limit", "port"):
             if key in commitment:
                 source[key] = commitment.pop(key)
         self.settings = Settings.model_validate(
@@ -33,6 +36,7 @@ class Bench:
         self.instances = MemoryLog()
         self.clock = Hand()
         self.modality = Modality()
+        self.report: Reporter = self.modality
         self.channel = Channel()
         self.taken: set[bytes] = set()
         self.finding = dict.fromkeys(REFERENCES, Finding.PROVED)
@@ -41,7 +45,7 @@ class Bench:
     async def running(self) -> AsyncIterator[Engine]:
         self.instances.epoch += 1
         self.log = SpoolCommitmentLog(self.settings)
-        engine = Engine(self.settings, self.instances, self.log, self.modality, self.clock)
+        engine = Engine(self.settings, self.instances, self.log, self.report, self.clock)
         await engine.start()
         try:
             yield engine

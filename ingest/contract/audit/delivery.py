@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from ingest.contract.audit.files import TrailFiles
+from ingest.contract.audit.files import Mark, TrailFiles
 from ingest.contract.audit.syslog import SyslogConnection
 from ingest.contract.audit_settings import AuditSettings
 from ingest.contract.settings_base import KiB, host_and_port
@@ -28,6 +28,7 @@ class Delivery:
         self._settings = settings
         self._files = files
         self._connection: SyslogConnection | None = None
+        self._unkept: Mark | None = None  # up to where was sent, while a full disk does not take it
         self._failing = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-delivery", daemon=True)
@@ -59,7 +60,7 @@ class Delivery:
                     self._deliver()
                     if self._stopping.wait(_LOOK):
                         break
-        except (OSError, WrongCertificate) as error:
+        except (OSError, UnicodeError, WrongCertificate) as error:  # UnicodeError: a host that can be no name
             if not self._failing:
                 self._failing = True
                 logger.error(  # noqa: TRY400 - the message says all
@@ -72,18 +73,25 @@ class Delivery:
 
     def _deliver(self) -> None:
         mark = self._files.delivered()
+        if self._unkept is not None:
+            mark = self._keep(max(mark, self._unkept))
         while (batch := self._files.read(mark, _BATCH)).lines:
             lines = [line for line in batch.lines if line.endswith(b"</AuditMessage>")]
             if len(lines) < len(batch.lines):
                 logger.warning("the audit trail has damaged lines", count=len(batch.lines) - len(lines))
             if lines:
                 self._connected().send(lines)
-            mark = batch.end
-            self._files.set_delivered(mark)
+            mark = self._keep(batch.end)
             self.sent += len(lines)
             if self._failing:
                 self._failing = False
                 logger.info("the audit repository is reached again", repository=self._settings.repository)
+
+    def _keep(self, mark: Mark) -> Mark:
+        self._unkept = mark
+        self._files.set_delivered(mark)
+        self._unkept = None
+        return mark
 
     def _connected(self) -> SyslogConnection:
         if self._connection is not None and self._connection.is_closed():

@@ -52,7 +52,8 @@ class TrailFiles:
         """
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         with self._locked():
-            number = max(self._numbers(), default=self.delivered().file) or 1
+            # Where all were removed, not the one again that was delivered up to some place.
+            number = max(self._numbers(), default=self.delivered().file + 1)
             if self._size(number) >= self._file_size:
                 number += 1
             _append(self._path(number), b"".join(line + b"\n" for line in lines))

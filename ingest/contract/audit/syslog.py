@@ -79,8 +79,9 @@ class SyslogConnection:
 
     def is_closed(self) -> bool:
         """Whether the repository has; it never says anything else."""
-        readable, _, _ = select.select([self._socket], [], [], 0)
-        if not readable:
+        poll = select.poll()  # select(2) takes no descriptor beyond 1023, and a receiver has more
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(0):
             return False
         self._socket.setblocking(False)
         try:
