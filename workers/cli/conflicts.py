@@ -11,7 +11,7 @@ from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
 from workers.cli.entry_tables import all_entries, print_entry, print_lane
-from workers.cli.opened import checked_uid, opened_stores, print_json, warn_acknowledged
+from workers.cli.opened import checked_text, checked_uid, opened_stores, print_json, warn_acknowledged
 from workers.storage.damage import Damaged, find_object
 from workers.storage.entries import Entry
 from workers.storage.layout import Area, object_key
@@ -69,7 +69,13 @@ def show(settings: Settings, *, uid: str, as_json: bool) -> None:
 @conflicts.command("resolve")
 @_uid_argument
 @click.option("--prefer", required=True, metavar="DIGEST", callback=_digest, help="Its source digest.")
-@click.option("--reason", required=True, metavar="TEXT", help="Kept with the record of the decision.")
+@click.option(
+    "--reason",
+    required=True,
+    metavar="TEXT",
+    callback=checked_text,
+    help="Kept with the record of the decision.",
+)
 @data_settings
 @json_option
 def resolve_conflict(settings: Settings, *, uid: str, prefer: str, reason: str, as_json: bool) -> None:

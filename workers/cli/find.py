@@ -15,7 +15,7 @@ from ingest.contract.records import Place
 from ingest.contract.settings import Settings
 from workers.cli.backlog import Completed
 from workers.cli.ledger_book import clear_ledger_failures, opened_ledger
-from workers.cli.opened import checked_uid, has_stores, opened_stores, print_json, time_text
+from workers.cli.opened import checked_text, checked_uid, has_stores, opened_stores, print_json, time_text
 from workers.cli.waiting import waiting_uploads
 from workers.dataset.subject import Subject
 from workers.errors import Reason
@@ -36,19 +36,14 @@ _HEADINGS = ("SOP Instance UID", "place", "committed", "source", "received (UTC)
 WAITING = "waiting"  # received, and not yet at a place
 
 
-def _significant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+def _significant(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """A value of LO or SH as the ledger has it: spaces around it are not significant (PS3.5 6.2).
 
     Raises:
-        click.BadParameter: the terminal's encoding is not ours.
+        click.BadParameter: see `checked_text`.
     """
-    if value is None:
-        return None
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter("not UTF-8") from None
-    return value.strip(" ")
+    text = checked_text(context, parameter, value)
+    return None if text is None else text.strip(" ")
 
 
 @click.command()

@@ -29,6 +29,19 @@ def checked_uid(_context: click.Context, _parameter: click.Parameter, value: str
         raise click.BadParameter(str(error)) from None
 
 
+def checked_text(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A text of the command line that can be written down.
+
+    Raises:
+        click.BadParameter: the terminal's encoding is not ours.
+    """
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("not UTF-8") from None
+    return value
+
+
 @contextlib.contextmanager
 def clear_store_failures() -> Iterator[None]:
     """Turn what an administrator can mend into one line; anything else is a defect and keeps its traceback.

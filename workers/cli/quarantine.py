@@ -18,7 +18,7 @@ from ingest.contract.records import Instance, Outcome, Place
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
 from workers.cli.entry_tables import print_entry, print_lane
-from workers.cli.opened import opened_stores, print_json, warn_acknowledged
+from workers.cli.opened import checked_text, opened_stores, print_json, warn_acknowledged
 from workers.dataset.payload import Payload
 from workers.errors import Reason
 from workers.log.upload import Upload
@@ -114,7 +114,7 @@ def replay_entries(
 @quarantine.command("discard")
 @click.argument("entry", nargs=-1)
 @click.option("--unknown", metavar="AE", help="All that AE sent while it was of no source in the settings.")
-@click.option("--reason", required=True, help="Kept with the record of the discard.")
+@click.option("--reason", required=True, callback=checked_text, help="Kept with the record of the discard.")
 @data_settings
 @json_option
 def discard_entries(

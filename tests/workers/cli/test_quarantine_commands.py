@@ -202,6 +202,8 @@ def test_a_replay_that_is_rejected_again_exits_with_1(data: Path) -> None:
 def test_discard_warns_and_counts(data: Path) -> None:
     """A reason is required; the uploads are told; the entry is gone."""
     assert run(data, "quarantine", "discard", UID).code == 2
+    latin_1 = run(data, "quarantine", "discard", UID, "--reason", os.fsdecode(b"f\xfcr immer"))
+    assert (latin_1.code, "not UTF-8" in latin_1.err) == (2, True)
     done = run(data, "quarantine", "discard", UID, "--reason", "test image")
     assert done.code == 0
     assert "2 uploads" in done.out
