@@ -18,6 +18,7 @@ from ingest.contract.commitments import Finding
 from ingest.contract.monitoring.exposition import Exposition
 from ingest.contract.settings import Settings
 from ingest.receiver.metrics import commitment_gauges
+from ingest.sender import NoAnswer
 from tests.support.admin import parsed
 from tests.support.asynchronous import asynchronous
 from tests.support.audit_trail import kinds, trail_of
@@ -34,6 +35,7 @@ UNDELIVERABLE = "a commitment report cannot be delivered; see `dicom-ingest comm
 # Each word, what the peer does or what befalls, and whether it is tried again.
 WAYS = [
     (deliveries.NO_ASSOCIATION, "refuses the association", True),
+    (deliveries.NO_ANSWER, "ends the association instead of an answer", True),
     (deliveries.REFUSED, "answers with a failure", True),
     (deliveries.ASSOCIATION_GONE, "leaves before the report", False),
     (deliveries.NO_ADDRESS, "left before a restart", False),
@@ -63,7 +65,8 @@ def without_address(bench: Bench) -> None:
 @asynccontextmanager
 async def undelivered(bench: Bench, problem: str) -> AsyncIterator[Engine]:
     """A report that could not be delivered for this reason."""
-    bench.modality.answers = [0x0110 if problem == deliveries.REFUSED else None]
+    ways: dict[str, int | NoAnswer] = {deliveries.REFUSED: 0x0110, deliveries.NO_ANSWER: NoAnswer("ended")}
+    bench.modality.answers = [ways.get(problem)]
     if problem in {deliveries.ASSOCIATION_GONE, deliveries.NO_ADDRESS}:
         without_address(bench)
         bench.channel.answers = [None]

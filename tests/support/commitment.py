@@ -20,7 +20,7 @@ from ingest.contract.commitments import (
 from ingest.contract.identifiers import TransactionId
 from ingest.contract.records import Kind
 from ingest.log.commitment_log import Written
-from ingest.sender import AssociationFailed, Peer
+from ingest.sender import AssociationFailed, NoAnswer, Peer
 from tests.support.memory_log import MemoryLog
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -60,9 +60,12 @@ class Reported:
 
 @dataclass
 class Modality:
-    """Takes reports on associations of their own; ``answers`` are the next statuses, None for no association."""
+    """Takes reports on associations of their own; ``answers`` are the next statuses, None for no association.
 
-    answers: list[int | None] = field(default_factory=list)
+    `NoAnswer` is raised.
+    """
+
+    answers: list[int | NoAnswer | None] = field(default_factory=list)
     reports: list[Reported] = field(default_factory=list)
     tries: int = 0
     more: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,6 +86,9 @@ class Modality:
         if answer is None:
             self.more.set()
             raise AssociationFailed("refused")
+        if isinstance(answer, NoAnswer):
+            self.more.set()
+            raise answer
         self.reports.append(Reported(peer, transaction_uid, list(committed), list(failed)))
         self.more.set()
         return answer
