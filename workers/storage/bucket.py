@@ -193,12 +193,12 @@ class Bucket:
         return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
 
     def remove(self, name: str, allow: Callable[[], None] = always) -> None:
-        """Remove an object; one that is not there is removed already. ``allow``: see `_allowed`.
+        """Remove an object; one that is not there is removed already. ``allow``: see `until_answered`.
 
         A removal cannot be made conditional. One that is still on its way after its time would remove also
         what has the name by then: nobody gives a name anew at once after its removal failed.
         """
-        self._allowed(lambda: obstore.delete(self._once, name), allow)
+        self.until_answered(lambda: self._asked(lambda: obstore.delete(self._once, name)), allow)
 
     def upload(self, name: str, pieces: Iterable[Buffer]) -> Uploaded:
         """Put bytes of any number under a name that nobody else uses, in parts.
@@ -230,13 +230,13 @@ class Bucket:
         raise AssertionError("unreachable")
 
     def copy_over(self, source: str, target: str, allow: Callable[[], None] = always) -> None:
-        """Put the bytes of ``source`` under ``target``, whatever is there. ``allow``: see `_allowed`."""
+        """Put the bytes of ``source`` under ``target``, whatever is there. ``allow``: see `until_answered`."""
 
         def copy() -> bool:
             obstore.copy(self._once, source, target, overwrite=True)
             return True
 
-        if not self._allowed(copy, allow):
+        if not self.until_answered(lambda: self._asked(copy), allow):
             raise Unavailable(_GONE, RETRY_AFTER)
 
     def digest(self, found: Head) -> bytes | None:
@@ -309,20 +309,6 @@ class Bucket:
             obstore.get_range(self._client, name, start=0, length=1)  # an answer to HEAD does not say why
             raise
 
-    def _allowed(self, request: Callable[[], R], allow: Callable[[], None]) -> R | None:
-        """See `_asked`; ``allow`` raises where the request, which nothing makes conditional, may be made no more.
-
-        It is asked before each try, of which there are many while the store cannot be reached.
-        """
-        for _ in self.tries():
-            allow()
-            try:
-                return self._asked(request)
-            except Silent as error:
-                if error.retry_after > RETRY_AFTER:
-                    raise
-        raise AssertionError("unreachable")
-
     def _asked(self, request: Callable[[], R]) -> R | None:
         """The answer to a request that changes nothing when repeated; None where there is no such object."""
         try:
@@ -334,6 +320,24 @@ class Bucket:
             raise
         except (BaseError, OSError) as error:
             raise _unavailable(error) from None
+
+    def until_answered(self, request: Callable[[], R], allow: Callable[[], None] = always) -> R:
+        """The answer to a request that the client does not repeat by itself.
+
+        ``allow`` is asked before each try, of which there are many while the store cannot be reached: it raises where the
+        request, which nothing makes conditional, may be made no more.
+
+        Raises:
+            Unavailable: at the deadline, when closed, or where rights are missing.
+        """
+        for _ in self.tries():
+            allow()
+            try:
+                return request()
+            except Silent as error:
+                if error.retry_after > RETRY_AFTER:
+                    raise
+        raise AssertionError("unreachable")
 
     def tries(self) -> Iterator[None]:
         """For what is done once, and again with growing pauses, until the deadline.

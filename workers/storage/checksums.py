@@ -65,13 +65,7 @@ class Checksums:
         Raises:
             Silent: the store.
         """
-        for _ in self._bucket.tries():
-            try:
-                return self._asked(found)
-            except Silent as error:
-                if error.retry_after > RETRY_AFTER:
-                    raise
-        raise AssertionError("unreachable")
+        return self._bucket.until_answered(lambda: self._asked(found))
 
     def takes_wrong(self, name: str, data: bytes) -> bool:
         """Whether the store takes what has another SHA-256 than is sent with it. To try out a store.
