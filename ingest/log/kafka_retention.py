@@ -65,7 +65,7 @@ class RetentionWatch:
         self._stopping.set()
 
     def sent(self, partition: int, size: int) -> None:
-        """So many bytes more are on their way to a partition; from any thread."""
+        """So many bytes more are on their way to a partition; from the event loop's thread."""
         self._sent[partition] += size
         if not self.near and self._is_full(partition):
             self._come_near(self._settings.kafka.retention_limit)

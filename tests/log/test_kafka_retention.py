@@ -1,5 +1,6 @@
 """How near retention is to what nobody has read, on a real broker."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -13,10 +14,14 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 from structlog.testing import capture_logs
 
+from ingest.contract.identifiers import UploadId
+from ingest.contract.records import MAX_PAYLOAD, Kind, encode_header
 from ingest.contract.settings import MiB, Settings
 from ingest.log.kafka_backlog import Backlog
 from ingest.log.kafka_retention import RetentionWatch
+from ingest.log.kafka_writer import KafkaWriter
 from ingest.log.measures import gauges_of
+from tests.support.asynchronous import asynchronous, until
 from tests.support.kafka_log import kafka_settings
 from tests.support.kafka_servers import KafkaServers
 
@@ -132,6 +137,22 @@ def test_what_was_sent_since_counts_at_once(
     assert not watch.near
     watch.sent(0, 2 * MiB)
     assert watch.near
+
+
+@asynchronous
+async def test_a_writer_stops_by_what_it_has_sent_itself(kafka: KafkaServers, settings: Settings) -> None:
+    """At once, whatever brokers have of it by then: nobody was asked in between."""
+    keep(kafka, settings, bytes=4 * MiB)
+    writer = KafkaWriter(settings)
+    await writer.start()
+    await until(lambda: writer.backlog.bytes is not None)
+    assert writer.refusal() is None
+    view = memoryview(bytes(MAX_PAYLOAD))
+    header = encode_header(Kind.PART, UploadId.of(1, 1, 1), 0, None, [view])
+    published = [writer.publish(0, header, [view]) for _ in range(2 * MiB // MAX_PAYLOAD + 1)]
+    assert writer.refusal() == "workers are too far behind"
+    await asyncio.gather(*published)
+    await writer.close()
 
 
 def test_age_counts_what_is_not_read(kafka: KafkaServers, settings: Settings, watch: RetentionWatch) -> None:

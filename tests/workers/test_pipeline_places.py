@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -15,12 +18,15 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Place
 from ingest.contract.settings import Settings
 from tests.support.scu import CT, EXPLICIT, ct_data_set
+from workers import pipeline
 from workers.dataset.payload import MemoryPayload
+from workers.dataset.transfer_syntax import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 from workers.errors import Spoiled, Unavailable
 from workers.log.scratch import ScratchPayload
 from workers.log.upload import Upload
 from workers.pipeline import Pipeline, UncountedTries, Work
 from workers.pixels.codec import Codec
+from workers.stages.validate import Examination, validate
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import object_key
 from workers.storage.part10 import HEAD, Head, decode_head
@@ -93,6 +99,28 @@ def test_copies_conflicts_and_replays_have_their_places(tmp_path: Path) -> None:
         assert (await line.head()).manifest.upload == UploadId.of(1, 1, 1)
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(("syntax", "here"), [(EXPLICIT, True), (DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, False)])
+def test_a_short_data_set_is_examined_without_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, *, here: bool
+) -> None:
+    """But for one that is deflated: what it inflates to may be a thousand times as long."""
+    threads: list[threading.Thread] = []
+
+    def watched(*arguments: Any) -> Examination:
+        threads.append(threading.current_thread())
+        return validate(*arguments)
+
+    async def scenario(line: Line) -> None:
+        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = DATA if here else deflater.compress(DATA) + deflater.flush()
+        data += bytes(len(data) % 2)
+        assert await line.place(upload(1, data, syntax=syntax)) == (Place.STORED, "disabled")
+
+    monkeypatch.setattr(pipeline, "validate", watched)
+    run(tmp_path, scenario, encode=False)
+    assert [thread is threading.main_thread() for thread in threads] == [here]
 
 
 def test_what_cannot_be_read_is_kept_with_its_reason(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ _DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _READING: Final = "ledger_reading"
 # An advisory lock of PostgreSQL: who writes has it to the end of the transaction, as SQLite lets one write at a time. Two that enter
 # the same studies in another order, or a rebuild and whoever writes beside it, would wait for each other until one is broken off.
+# The number is any that nobody else takes in the same database.
 _ONE_WRITES: Final = "SELECT pg_advisory_xact_lock(7308057215439365491)"
 _ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 # Of libpq: a server that is gone without a word, as with its machine, is given up within a minute, not after the kernel's two hours.
