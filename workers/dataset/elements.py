@@ -282,6 +282,8 @@ class Walker:
     def _undefined(self, level: _Level, tag: int, vr: bytes, value: int) -> Token:
         """An element that a delimiter ends: a sequence or encapsulated pixel data, nothing else."""
         if tag == PIXEL_DATA:
+            if vr == b"SQ":  # every other reader takes its fragments for items
+                raise Rejected(Reason.STRUCTURE, self._position, "pixel data with the VR of a sequence")
             return self._open(Kind.FRAGMENTS, tag, vr, value, None, _READERS[Encoding.EXPLICIT_LITTLE])
         if vr == b"SQ":
             return self._open(Kind.SEQUENCE, tag, vr, value, None, level.reader)

@@ -325,6 +325,7 @@ def test_common_malformations_are_findings(data: bytes, text: str) -> None:
         (b"\x08\0\x60\0cs\2\0CT", Reason.STRUCTURE),
         (b"\x09\0\x10\0OB\0\0\xff\xff\xff\xff", Reason.STRUCTURE),
         (b"\xfe\xff\xdd\xe0\0\0\0\0", Reason.STRUCTURE),
+        (b"\xe0\x7f\x10\0SQ\0\0\xff\xff\xff\xff\xfe\xff\xdd\xe0\0\0\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\x08\0\0\0\x08\0\x60\0CS\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\x08\0\0\0\xfe\xff\0\xe0\x09\0\0\0" + b"\x08\0\x60\0CS\0\0", Reason.STRUCTURE),
         (b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff", Reason.TRUNCATED),
