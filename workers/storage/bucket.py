@@ -182,9 +182,14 @@ class Bucket:
         raise AssertionError("unreachable")
 
     def below(self, folder: str) -> Iterator[Head]:
-        """All objects in a folder and below."""
+        """All objects in a folder and below.
+
+        Not what stands for a folder: an empty object of the name and a slash, as consoles make it, is listed without the slash.
+        """
         found = self._asked(lambda: [meta for chunk in obstore.list(self._client, folder) for meta in chunk])
-        return map(_head, found or ())
+        for head in map(_head, found or ()):
+            if head.size or self.head(head.name) is not None:
+                yield head
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder."""
