@@ -63,7 +63,11 @@ class ObjectStore(Protocol):
         """
 
     async def start(self, key: Key, length: int) -> Start | None:
-        """Up to ``length`` first bytes of an object, made durable as found; None where there is none."""
+        """Up to ``length`` first bytes of an object, made durable as found; None where there is none.
+
+        Raises:
+            BadPlace: they are kept where nobody can read them any more.
+        """
 
     async def start_if_checked(self, key: Key, length: int) -> Start | None:
         """As `start`, of an object whose SHA-256 the store itself checked when it was put, and returns now.
