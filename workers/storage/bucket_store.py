@@ -150,6 +150,10 @@ class BucketStore:
         """See `ObjectStore.move`: a copy and a removal, which a kill may come between; again ends it."""
         return await self._off_loop(self._move, source, target, self._held.get(source.shard))
 
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """See `ObjectStore.has_begun_to_move`: a copy that is younger than what it is of."""
+        return await self._off_loop(self._has_begun_to_move, source, target)
+
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """See `ObjectStore.replace`: of exactly the content that was there, but for objects that are staged."""
         await self._off_loop(self._replace, key, pieces, self._held.get(key.shard))
@@ -307,6 +311,13 @@ class BucketStore:
             raise Unavailable("store: the key of an object that is set aside is taken", RETRY_AFTER)
         self._remove(str(source), lease)
         return True
+
+    def _has_begun_to_move(self, source: Key, target: Key) -> bool:
+        found, copy = self._bucket.head(str(source)), self._bucket.head(str(target))
+        if found is None or copy is None or copy.size != found.size or copy.modified <= found.modified:
+            return False
+        digest = self._bucket.digest(found)
+        return digest is not None and digest == self._bucket.digest(copy)
 
     def _remove(self, name: str, lease: Lease | None) -> None:
         with _relying_on(lease) as allow:

@@ -194,7 +194,7 @@ async def _move_aside(store: ObjectStore, key: Key, place: Place, why: str) -> K
     token = xxhash.xxh3_128_hexdigest(str(key).encode() + start.size.to_bytes(8, "big") + start.data)
     name = key.name.removesuffix(".dcm").partition("/")[0]
     target = damaged_key(name, token)
-    while await store.start(target, 0) is not None:
+    while await store.start(target, 0) is not None and not await store.has_begun_to_move(key, target):
         token = xxhash.xxh3_128_hexdigest(bytes.fromhex(token))
         target = damaged_key(name, token)
     try:

@@ -101,6 +101,11 @@ class DirectoryStore:
         """See `ObjectStore.move`."""
         return await _off_loop(self._move, source, target)
 
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """See `ObjectStore.has_begun_to_move`: rename(2) leaves nothing."""
+        del source, target
+        return False
+
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """See `ObjectStore.replace`."""
         await _off_loop(self._replace, key, pieces)

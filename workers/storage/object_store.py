@@ -105,6 +105,9 @@ class ObjectStore(Protocol):
         A target that is taken is left alone: `Unavailable`. The caller holds the lock of the shard.
         """
 
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """Whether ``target`` is what `move` leaves that is interrupted, and not of a move before: the same move ends it."""
+
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """Put other bytes under a key, atomically and durably."""
 
