@@ -3,6 +3,7 @@
     WorkerError
      +-- Rejected       the instance: quarantine it with the reason, announce, go on
      +-- Unavailable    the world, for now: pause, try the same instance again after `retry_after`
+     |    +-- BadPlace  a store's disk does not give back what it keeps, of one object
      +-- Spoiled        our scratch disk: the process ends, and the next reads the instance from the log again
 
 Beside the tree are facts that one caller asks about and settles, each defined where it is met:
@@ -61,6 +62,10 @@ class Unavailable(WorkerError):  # noqa: N818 - a state of the world
         """``retry_after``: seconds to wait before the next try."""
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class BadPlace(Unavailable):
+    """A disk that answers, and does not give back bytes that it keeps; of an object that is damage."""
 
 
 class Spoiled(WorkerError):  # noqa: N818 - a state of the world

@@ -132,7 +132,7 @@ class ReceiverSettings(Section):
         8 * GiB,
         ge=0,
         json_schema_extra={"unit": "bytes"},
-        description="Larger instances get A700H; 0: no limit. The default is half of the spool's.",
+        description="Larger instances get A700H; 0: no limit. The default is half of the spool's; with s3 stores it is the most, 5000000000.",
     )
     maximum_association_size: int = Field(
         0,

@@ -154,7 +154,7 @@ class StoreSettings(Section):
         10.0,
         gt=0,
         json_schema_extra={"unit": "s"},
-        description="One request to a bucket, body and all; single_put_limit must get through in it.",
+        description="One request to a bucket, body and all; single_put_limit must get through in it. A copy within it may take longer, by its size.",
     )
     retry_timeout: float = Field(
         20.0,

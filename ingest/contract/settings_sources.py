@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from ingest.contract.audit_settings import audit_problems
 from ingest.contract.kafka import kafka_problems
+from ingest.contract.largest_instance import fitted, size_problems
 from ingest.contract.listener_settings import listener_problems
 from ingest.contract.settings import Settings
 from ingest.contract.settings_keys import (
@@ -93,7 +94,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, object] | None
     for key, value in (flags or {}).items():
         _merge(merged, sources, _nested(key, value), "flag")
     try:
-        settings = Settings.model_validate(merged)
+        settings = fitted(Settings.model_validate(merged), sources)
     except ValidationError as error:
         raise WrongSettings(
             [_problem(detail["loc"], detail["input"], sources, detail["type"]) for detail in error.errors()]
@@ -103,6 +104,7 @@ def load_settings(config: Path | None = None, flags: Mapping[str, object] | None
         *source_problems(settings),
         *listener_problems(settings),
         *audit_problems(settings.audit),
+        *size_problems(settings),
     ]
     if problems:
         raise WrongSettings(problems)

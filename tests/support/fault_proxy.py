@@ -16,6 +16,7 @@ from typing import ClassVar, NamedTuple, Self
 from urllib.parse import urlsplit
 
 RATE = 1024  # bytes a second of a slow store
+LATE = 1.5  # seconds
 _WRONG_AT = 600  # the byte that is another; of our objects one of the manifest
 
 
@@ -31,6 +32,7 @@ class Action(enum.Enum):
     CONFLICT_409 = enum.auto()  # nothing is stored; as AWS answers concurrent conditional writes
     HANG = enum.auto()  # nothing is stored, nothing is answered
     SLOW_REQUEST = enum.auto()  # the body is taken at 1 KB/s
+    LATE = enum.auto()  # the server does it, and the answer comes some time later
     SLOW_ANSWER = enum.auto()  # the answer's body goes out at 1 KB/s
     WRONG = enum.auto()  # a byte of the answer's body is another
     TRUNCATED = enum.auto()  # the answer ends early, its length says otherwise
@@ -201,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Length"] = str(answer.getheader("content-length"))
         if action is Action.STORE_500:
             self._answer(500, {}, b"<Error><Code>InternalError</Code></Error>")
+        elif action is Action.LATE:
+            stopping.wait(LATE)
+            self._answer(answer.status, headers, content)
         elif action is Action.STORE_SILENCE:
             self._hang(stopping)
         elif action is Action.STORE_RESET:

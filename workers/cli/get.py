@@ -24,6 +24,7 @@ from workers.stages.decompress import CannotDecompress, decompress, prove
 from workers.stages.deduplicate import examine_stored
 from workers.storage.damage import Damaged, Found, check_data_set, find_object
 from workers.storage.layout import object_key
+from workers.storage.object_store import StoredBytes
 from workers.storage.part10 import encode_plain_head
 from workers.storage.stores import Stores
 
@@ -131,11 +132,23 @@ async def _fetch(stores: Stores, uid: str, path: Path) -> Found:
     if found is None or payload is None:
         raise click.ClickException(f"{uid} is not stored")
     with payload, path.open("wb") as file:
-        for block in payload.blocks():
+        for block in _blocks(payload):
             await asyncio.to_thread(file.write, block)
     with FilePayload(path) as copy:  # what is proved is what is handed out
         await asyncio.to_thread(check_data_set, copy, found)
     return found
+
+
+def _blocks(payload: StoredBytes) -> Iterator[memoryview]:
+    """All bytes in order.
+
+    Raises:
+        Damaged: they cannot be read.
+    """
+    try:
+        yield from payload.blocks()
+    except OSError as error:
+        raise Damaged(f"cannot be read: {error.strerror}") from None
 
 
 async def _decompress(settings: Settings, path: Path, found: Found, target: Path) -> None:

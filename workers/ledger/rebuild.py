@@ -53,6 +53,7 @@ from workers.ledger.logs import Logs
 from workers.ledger.tables import alarms, moves, positions, relations
 from workers.stages.deduplicate import stored_reason
 from workers.stages.outcome import Outcomes
+from workers.storage.damage import first_bytes
 from workers.storage.lanes import Repeat, Settled, is_reference, repeats
 from workers.storage.layout import Area, Key, counted_as, is_object, parse_key, uid_of
 from workers.storage.manifest import Manifest, UnreadableManifest
@@ -203,7 +204,7 @@ async def _objects(stores: Stores, outcomes: Outcomes) -> AsyncIterator[_Read]:
 
 async def _read(stores: Stores, listed: Listed, outcomes: Outcomes) -> _Read:
     store, key = stores.of(listed.key), listed.key
-    start = await store.start(key, HEAD + SUBJECT_HEAD)
+    start = await first_bytes(store, key, HEAD + SUBJECT_HEAD)
     if start is None:
         # An administrator or a repair has taken it away since it was listed.
         return _Read([], is_readable=True)

@@ -137,6 +137,10 @@ class AbsentStore:
         """See `ObjectStore.move`."""
         return await (await self._found()).move(source, target)
 
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """See `ObjectStore.has_begun_to_move`."""
+        return await (await self._found()).has_begun_to_move(source, target)
+
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """See `ObjectStore.replace`."""
         await (await self._found()).replace(key, pieces)

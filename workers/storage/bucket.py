@@ -113,7 +113,7 @@ class Bucket:
         self._part = settings.part_size
         self._has_checksum = url.scheme == "s3" and settings.checksum == "sha256"
         try:
-            self._client, self._copier, self._once = clients_of(url, settings)
+            self._client, self._copiers, self._once = clients_of(url, settings)
         except BaseError as error:
             raise ValueError(str(error).partition("\n")[0]) from None
         self._closing = threading.Event()
@@ -182,9 +182,14 @@ class Bucket:
         raise AssertionError("unreachable")
 
     def below(self, folder: str) -> Iterator[Head]:
-        """All objects in a folder and below."""
+        """All objects in a folder and below.
+
+        Not what stands for a folder: an empty object of the name and a slash, as consoles make it, is listed without the slash.
+        """
         found = self._asked(lambda: [meta for chunk in obstore.list(self._client, folder) for meta in chunk])
-        return map(_head, found or ())
+        for head in map(_head, found or ()):
+            if head.size or self.head(head.name) is not None:
+                yield head
 
     def folders(self, folder: str) -> list[str]:
         """The names of the folders in a folder."""
@@ -222,18 +227,18 @@ class Bucket:
     def copy_new(self, source: str, target: str, content: Uploaded) -> bool:
         """Give ``source``, which has ``content``, the name ``target`` too; False where that has other bytes."""
         for _ in self.tries():
-            if self._copied(source, target):
+            if self._copied(source, target, content.size):
                 return True
             found = self.head(target)
             if found is not None:
                 return found.size == content.size and self.digest(found) == content.digest
         raise AssertionError("unreachable")
 
-    def copy_over(self, source: str, target: str, allow: Callable[[], None] = always) -> None:
-        """Put the bytes of ``source`` under ``target``, whatever is there. ``allow``: see `until_answered`."""
+    def copy_over(self, source: str, target: str, size: int, allow: Callable[[], None] = always) -> None:
+        """Put the ``size`` bytes of ``source`` under ``target``, whatever is there. ``allow``: see `until_answered`."""
 
         def copy() -> bool:
-            obstore.copy(self._once, source, target, overwrite=True)
+            obstore.copy(self._copiers.over(size), source, target, overwrite=True)
             return True
 
         if not self.until_answered(lambda: self._asked(copy), allow):
@@ -267,10 +272,10 @@ class Bucket:
         """What lies beside the bytes; see `checksums`."""
         return {DIGEST: base64.b64encode(_sha256(buffers)).decode()} if self._has_checksum else None
 
-    def _copied(self, source: str, target: str) -> bool:
+    def _copied(self, source: str, target: str, size: int) -> bool:
         try:
             with in_flight():
-                obstore.copy(self._copier, source, target, overwrite=False)
+                obstore.copy(self._copiers.new(size), source, target, overwrite=False)
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise _unavailable(error) from None
         except FileNotFoundError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from ingest.contract.settings import StoreSettings
+from ingest.contract.settings import MiB, StoreSettings
 from ingest.contract.store_urls import StoreUrl
 
 if TYPE_CHECKING:
@@ -18,14 +18,45 @@ CONNECT: Final = 5.0  # seconds
 FIRST_PAUSE: Final = 0.1  # seconds before a request is repeated; then doubled
 LONGEST_PAUSE: Final = 3.0  # seconds
 _RETRIES: Final = 10  # the deadline comes first
+_COPIED: Final = 16 * MiB  # bytes a second that a store copies at least
 
 
 class Clients(NamedTuple):
     """Of one bucket; some may be the same."""
 
     usual: "Client"
-    copier: "Client"  # of what is given a name that may be taken
+    copiers: "Copiers"
     once: "Client"  # which repeats no request: for what each time is asked about before
+
+
+class Copiers:
+    """Clients for copies within a bucket, which take the longer the larger the object is, though few bytes come and go."""
+
+    def __init__(self, url: StoreUrl, settings: StoreSettings) -> None:
+        """As `clients_of`."""
+        self._url = url
+        self._settings = settings
+        self._made: dict[tuple[float, bool], Client] = {}
+
+    def new(self, size: int) -> "Client":
+        """For ``size`` bytes that are given a name which may be taken."""
+        return self._waiting_for(size, over=False)
+
+    def over(self, size: int) -> "Client":
+        """For ``size`` bytes put over what is there; it repeats no request."""
+        return self._waiting_for(size, over=True)
+
+    def _waiting_for(self, size: int, *, over: bool) -> "Client":
+        seconds = self._settings.request_timeout
+        # Doubled, so that few clients are made.
+        while size > seconds * _COPIED:
+            seconds *= 2
+        if (seconds, over) not in self._made:
+            settings = self._settings.model_copy(update={"request_timeout": seconds})
+            # By parts: on AWS and MinIO the only copy that heeds a condition, and MinIO refuses it with a checksum.
+            parts = {} if over or self._url.scheme != "s3" else {"copy_if_not_exists": "multipart"}
+            self._made[seconds, over] = _client(self._url, settings, 0 if over else _RETRIES, **parts)
+        return self._made[seconds, over]
 
 
 def clients_of(url: StoreUrl, settings: StoreSettings) -> Clients:
@@ -37,14 +68,11 @@ def clients_of(url: StoreUrl, settings: StoreSettings) -> Clients:
         BaseError: obstore does not take the URL.
         ValueError: an AWS profile is named, and boto3, which reads profiles, is not installed.
     """
-    once = _client(url, settings, 0)
-    if url.scheme != "s3":
-        client = _client(url, settings)
-        return Clients(client, client, once)
-    checksum = {} if settings.checksum == "none" else {"checksum_algorithm": settings.checksum}
-    # By parts: on AWS and MinIO the only copy that heeds a condition, and MinIO refuses it with a checksum.
-    copier = _client(url, settings, copy_if_not_exists="multipart")
-    return Clients(_client(url, settings, **checksum), copier, once)
+    checksum = {}
+    if url.scheme == "s3" and settings.checksum != "none":
+        checksum = {"checksum_algorithm": settings.checksum}
+    usual = _client(url, settings, **checksum)
+    return Clients(usual, Copiers(url, settings), _client(url, settings, 0))
 
 
 def _client(url: StoreUrl, settings: StoreSettings, retries: int = _RETRIES, /, **config: str) -> "Client":

@@ -100,8 +100,8 @@ class BucketRoot:
     def holds_objects(self) -> bool:
         """See `Root.holds_objects`."""
         with self._named():
-            found = set(self._bucket.folders(""))
-        return bool(found & {*(str(area) for area in Area if area), *shards()})
+            ours = {*(str(area) for area in Area if area), *shards()} & set(self._bucket.folders(""))
+            return any(True for folder in ours for _ in self._bucket.below(folder))
 
     @contextlib.contextmanager
     def forming(self) -> Iterator[None]:

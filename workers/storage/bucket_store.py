@@ -22,8 +22,8 @@ What is known of stores, each tried by the project's tests or said by its docume
     AWS S3       create, replace     completing a copy in parts    its documentation; 409 while others write
     GCS, Azure   create, replace     copying                       their documentation and obstore's
 
-Others must pass `probe` at each start of a worker, as these do. A staged object is at most 5 GiB, which is what
-S3 copies at once. A bucket that keeps old versions keeps one of each renewal of a lease, too: it needs a rule
+Others must pass `probe` at each start of a worker, as these do. On S3 a staged object is at most 5 GiB, which is what
+it copies at once; settings let receivers take none that is larger. A bucket that keeps old versions keeps one of each renewal of a lease, too: it needs a rule
 that lets versions under ``locks/``, ``presence/`` and ``probe/`` go.
 """
 
@@ -39,6 +39,7 @@ from datetime import timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
+from ingest.contract.settings_base import GiB
 from workers.dataset.payload import BLOCK, check_range
 from workers.errors import Unavailable
 from workers.storage.back_pressure import ByteBudget, Rest
@@ -47,6 +48,7 @@ from workers.storage.folder_reader import taken
 from workers.storage.layout import Area, Key, shards
 from workers.storage.lease import Lease
 from workers.storage.object_store import Listed, Look, Pieces, Start
+from workers.storage.pieces import gather, up_to
 
 if TYPE_CHECKING:
     from ingest.contract.settings import StoreSettings
@@ -64,6 +66,7 @@ _LOCK_WITHIN: Final = 10.0  # seconds; then whoever wants it comes back, and oth
 _LOCK_FIRST: Final = 0.02  # seconds between tries
 _LOCK_EVERY: Final = 0.5
 _SWAPS: Final = 8
+LARGEST_ON_S3: Final = 5 * GiB
 
 
 class BucketStore:
@@ -83,6 +86,7 @@ class BucketStore:
         self._permit = permit
         self._checksums = checksums
         self._limit = settings.single_put_limit
+        self._largest = LARGEST_ON_S3 if bucket.url.scheme == "s3" else None
         self._part = settings.part_size
         self._request = settings.request_timeout
         self._lease = max(settings.lease, 3 * settings.request_timeout)
@@ -145,6 +149,10 @@ class BucketStore:
     async def move(self, source: Key, target: Key) -> bool:
         """See `ObjectStore.move`: a copy and a removal, which a kill may come between; again ends it."""
         return await self._off_loop(self._move, source, target, self._held.get(source.shard))
+
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """See `ObjectStore.has_begun_to_move`: a copy that is younger than what it is of."""
+        return await self._off_loop(self._has_begun_to_move, source, target)
 
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """See `ObjectStore.replace`: of exactly the content that was there, but for objects that are staged."""
@@ -249,7 +257,7 @@ class BucketStore:
     def _put_new(self, key: Key, pieces: Pieces) -> bool:
         rest = iter(pieces)
         with self._budget.taken(self._limit) as budget:
-            first = _gather(rest, self._limit)
+            first = gather(rest, self._limit)
             if first.whole:
                 budget.shrink(first.size)
                 return self._bucket.create(str(key), first.buffers) is not None
@@ -259,14 +267,14 @@ class BucketStore:
     def _replace(self, key: Key, pieces: Pieces, lease: Lease | None) -> None:
         rest = iter(pieces)
         with self._budget.taken(self._limit) as budget:
-            first = _gather(rest, self._limit)
+            first = gather(rest, self._limit)
             if first.whole:
                 budget.shrink(first.size)
                 with _relying_on(lease) as allow:
                     self._replace_small(str(key), first.buffers, allow)
                 return
-        with self._staged(key, chain(first.buffers, rest)) as (staged, _), _relying_on(lease) as allow:
-            self._bucket.copy_over(staged, str(key), allow)
+        with self._staged(key, chain(first.buffers, rest)) as (staged, content), _relying_on(lease) as allow:
+            self._bucket.copy_over(staged, str(key), content.size, allow)
 
     def _replace_small(self, name: str, buffers: list[Buffer], allow: Callable[[], None]) -> None:
         for _ in range(_SWAPS):
@@ -285,7 +293,9 @@ class BucketStore:
         """The bytes under a name of their own, whole, while in the context."""
         name = f"{STAGING}/{key.shard}-{secrets.token_hex(16)}"
         with self._budget.taken(6 * self._part):  # those on their way, one that fills, and the piece at hand
-            content = self._bucket.upload(name, pieces)
+            content = self._bucket.upload(
+                name, pieces if self._largest is None else up_to(self._largest, pieces)
+            )
         try:
             yield name, content
         finally:
@@ -301,6 +311,13 @@ class BucketStore:
             raise Unavailable("store: the key of an object that is set aside is taken", RETRY_AFTER)
         self._remove(str(source), lease)
         return True
+
+    def _has_begun_to_move(self, source: Key, target: Key) -> bool:
+        found, copy = self._bucket.head(str(source)), self._bucket.head(str(target))
+        if found is None or copy is None or copy.size != found.size or copy.modified <= found.modified:
+            return False
+        digest = self._bucket.digest(found)
+        return digest is not None and digest == self._bucket.digest(copy)
 
     def _remove(self, name: str, lease: Lease | None) -> None:
         with _relying_on(lease) as allow:
@@ -368,23 +385,3 @@ class StoredObject:
         if data is None:
             raise Unavailable("store: an object was replaced or removed while it was read", RETRY_AFTER)
         return memoryview(data)
-
-
-class _Gathered:
-    """The first pieces of an object, whole or up to a limit."""
-
-    def __init__(self) -> None:
-        self.buffers: list[Buffer] = []
-        self.size = 0
-        self.whole = False
-
-
-def _gather(pieces: Iterator[bytes | memoryview], limit: int) -> _Gathered:
-    gathered = _Gathered()
-    for piece in pieces:
-        gathered.buffers.append(piece)
-        gathered.size += len(piece)
-        if gathered.size > limit:
-            return gathered
-    gathered.whole = True
-    return gathered

@@ -13,11 +13,11 @@ import xxhash
 
 from ingest.contract.records import Place
 from workers.dataset.payload import EndOfPayload, Payload, SlicePayload, sha256
-from workers.errors import Unavailable
+from workers.errors import BadPlace, Unavailable
 from workers.storage.layout import Area, Key, damaged_key
 from workers.storage.manifest import Manifest, UnreadableManifest
 from workers.storage.moves import record_move
-from workers.storage.object_store import ObjectStore
+from workers.storage.object_store import ObjectStore, Start
 from workers.storage.part10 import HEAD, Head, decode_head
 
 _DAMAGED: Final = "/damaged-"
@@ -58,6 +58,18 @@ def check_start(key: Key, data: bytes | memoryview, size: int) -> Found:
     return Found(manifest, head.size)
 
 
+async def first_bytes(store: ObjectStore, key: Key, length: int = HEAD) -> Start | None:
+    """See `ObjectStore.start`; of what nobody can read any more, none.
+
+    Raises:
+        Unavailable: the store.
+    """
+    try:
+        return await store.start(key, length)
+    except BadPlace:
+        return await store.start(key, 0)
+
+
 async def find_object(store: ObjectStore, key: Key) -> Found | None:
     """What is under a key, durable and its head proved; None where there is nothing.
 
@@ -65,7 +77,10 @@ async def find_object(store: ObjectStore, key: Key) -> Found | None:
         Damaged: see `check_start`.
         Unavailable: the store.
     """
-    start = await store.start(key, HEAD)
+    try:
+        start = await store.start(key, HEAD)
+    except BadPlace as place:
+        raise Damaged(str(place)) from None
     return None if start is None else check_start(key, start.data, start.size)
 
 
@@ -172,14 +187,14 @@ async def set_aside_if_damaged(store: ObjectStore, key: Key, place: Place, why: 
 
 
 async def _move_aside(store: ObjectStore, key: Key, place: Place, why: str) -> Key | None:
-    start = await store.start(key, HEAD)
+    start = await first_bytes(store, key)
     if start is None:
         return None
     # The same after a crash: the record must not be made twice for what no manifest names.
     token = xxhash.xxh3_128_hexdigest(str(key).encode() + start.size.to_bytes(8, "big") + start.data)
     name = key.name.removesuffix(".dcm").partition("/")[0]
     target = damaged_key(name, token)
-    while await store.start(target, 0) is not None:
+    while await store.start(target, 0) is not None and not await store.has_begun_to_move(key, target):
         token = xxhash.xxh3_128_hexdigest(bytes.fromhex(token))
         target = damaged_key(name, token)
     try:

@@ -10,6 +10,7 @@ its own sync. Once, that is: see `durable_files`.
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 from collections import deque
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from workers.dataset.payload import FilePayload
-from workers.errors import Unavailable
+from workers.errors import BadPlace, Unavailable
 from workers.storage.durable_files import DurableFiles
 from workers.storage.folder_reader import FolderReader
 from workers.storage.folders import FOLDER, RETRY_AFTER, Folders, try_lock
@@ -32,6 +33,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LOCK_EVERY: Final = 0.01  # seconds between tries
+# read(2), and what file systems with checksums answer of bytes that have another one.
+_BAD_PLACE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 
 class DirectoryStore:
@@ -97,6 +100,11 @@ class DirectoryStore:
     async def move(self, source: Key, target: Key) -> bool:
         """See `ObjectStore.move`."""
         return await _off_loop(self._move, source, target)
+
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """See `ObjectStore.has_begun_to_move`: rename(2) leaves nothing."""
+        del source, target
+        return False
 
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """See `ObjectStore.replace`."""
@@ -186,6 +194,10 @@ class DirectoryStore:
             size = os.fstat(descriptor).st_size
             # No more than there is: a buffer for the whole length, mostly unused, takes longer than the read.
             return Start(os.pread(descriptor, min(length, size), 0), size)
+        except OSError as error:
+            if error.errno in _BAD_PLACE:
+                raise BadPlace(f"cannot be read: {error.strerror}", RETRY_AFTER) from None
+            raise
         finally:
             os.close(descriptor)
 

@@ -27,6 +27,7 @@ from ingest.contract.identifiers import (
     check_uid,
 )
 from ingest.contract.records import Instance
+from workers.storage.layout import check_digest
 
 SCHEMA: Final = 1
 # PS3.5 B.2: a UID derived from a UUID; it says "this Private Information is a manifest of ours".
@@ -172,9 +173,25 @@ def decode_manifest(value: bytes | memoryview) -> Manifest:
     if end + length % 2 != len(view):
         raise UnreadableManifest("the manifest does not fill its element")
     try:
-        return _decoder.decode(view[_FRAME.size : end])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        manifest = _decoder.decode(view[_FRAME.size : end])
+        _check(manifest)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise UnreadableManifest(f"manifest content: {error}") from None
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Refuse what no release has written, and keys and records are made of.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    if len(manifest.upload) != UploadId.SIZE or manifest.upload.hex() != manifest.upload_id:
+        raise ValueError("it names no upload")
+    bytes.fromhex(manifest.seal)
+    check_digest(manifest.source_digest)
+    if manifest.sop_instance_uid:
+        check_uid(manifest.sop_instance_uid)
 
 
 def _shorter(manifest: Manifest) -> Manifest:

@@ -63,7 +63,11 @@ class ObjectStore(Protocol):
         """
 
     async def start(self, key: Key, length: int) -> Start | None:
-        """Up to ``length`` first bytes of an object, made durable as found; None where there is none."""
+        """Up to ``length`` first bytes of an object, made durable as found; None where there is none.
+
+        Raises:
+            BadPlace: they are kept where nobody can read them any more.
+        """
 
     async def start_if_checked(self, key: Key, length: int) -> Start | None:
         """As `start`, of an object whose SHA-256 the store itself checked when it was put, and returns now.
@@ -100,6 +104,9 @@ class ObjectStore(Protocol):
 
         A target that is taken is left alone: `Unavailable`. The caller holds the lock of the shard.
         """
+
+    async def has_begun_to_move(self, source: Key, target: Key) -> bool:
+        """Whether ``target`` is what `move` leaves that is interrupted, and not of a move before: the same move ends it."""
 
     async def replace(self, key: Key, pieces: Pieces) -> None:
         """Put other bytes under a key, atomically and durably."""

@@ -13,13 +13,13 @@ import msgspec
 
 from ingest.contract.records import Place
 from workers.errors import Unavailable
-from workers.storage.damage import Damaged, find_object, is_damaged
+from workers.storage.damage import Damaged, find_object, first_bytes, is_damaged
 from workers.storage.lanes import Repeat, is_reference
 from workers.storage.layout import Area, Key, entry_of, shard_of
 from workers.storage.manifest import Manifest, UnreadableManifest
 from workers.storage.moves import find_move
 from workers.storage.object_store import ObjectStore
-from workers.storage.part10 import HEAD, decode_head
+from workers.storage.part10 import decode_head
 from workers.storage.resolution import SUPERSEDED
 
 _REFERENCE = 64 * 1024  # bytes; one has under 1 KiB
@@ -123,7 +123,7 @@ async def _entry(store: ObjectStore, key: Key) -> Claim | None:
 
 async def _repeat(store: ObjectStore, key: Key) -> Claim | None:
     """Who brought the bytes of an entry once more."""
-    start = await store.start(key, _REFERENCE)
+    start = await first_bytes(store, key, _REFERENCE)
     if start is None:
         return None
     try:
@@ -152,7 +152,7 @@ async def _damaged(store: ObjectStore, key: Key) -> tuple[Claim, bool]:
 
 async def _manifest(store: ObjectStore, key: Key) -> Manifest | None:
     """What the head says, whatever is behind it."""
-    start = await store.start(key, HEAD)
+    start = await first_bytes(store, key)
     try:
         return None if start is None else decode_head(start.data).manifest
     except UnreadableManifest:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoints
@@ -19,6 +20,7 @@ from tests.support.placing import CT, placing
 from tests.support.waiting import until
 from workers.ledger.consumer import move_rows
 from workers.storage.layout import Area
+from workers.storage.part10 import decode_head, encode_head
 from workers.storage.stores import open_stores
 
 UID = "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
@@ -48,6 +50,22 @@ def test_list_for_scripts(data: Path) -> None:
     assert entry["repeats"] == 1
     assert data_set_bytes(Path(entry["path"])) == data_set_bytes(CT)[:400]
     assert "manifest" not in entry
+
+
+def test_a_manifest_that_names_no_upload_is_unreadable(data: Path) -> None:
+    """Its entry is listed, shown and can be discarded, and `verify` sets it aside."""
+    (entry,) = run(data, "quarantine", "list", "--json").json
+    path = Path(entry["path"])
+    whole = path.read_bytes()
+    head = decode_head(whole)
+    forged = msgspec.structs.replace(head.manifest, upload_id="not of this world")
+    path.write_bytes(encode_head(forged) + whole[head.size :])
+    (entry,) = run(data, "quarantine", "list", "--json").json
+    assert entry["reason"] == "unreadable"
+    assert run(data, "quarantine", "show", UID).code == 0
+    (problem,) = run(data, "verify", "--json").json["problems"]
+    assert problem["set_aside"]
+    assert run(data, "quarantine", "discard", UID, "--reason", "forged").code == 0
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "fff/.nfs0000000000c61e6600000001", f"fff/{UID}.bak"])

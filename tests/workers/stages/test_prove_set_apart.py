@@ -8,6 +8,7 @@ import pytest
 from ingest.contract.commitments import Finding, Policy
 from ingest.contract.records import Place
 from tests.support.asynchronous import asynchronous
+from tests.support.bad_place import BadPlace
 from tests.support.proving import A2, KEY, UID, A, B, C, archive
 from workers.errors import Unavailable
 from workers.storage.layout import Area, conflict_key
@@ -38,6 +39,20 @@ async def test_an_object_whose_head_is_gone_may_be_anybodys(tmp_path: Path, url:
         await one.receive(A)
         assert await one.find(A) is Finding.PROVED
         assert await one.find(B) is Finding.SET_APART, "what was lost may have been B's, and other content"
+
+
+@asynchronous
+async def test_an_object_whose_head_cannot_be_read_is_no_endless_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad place of the disk is damage, before and after it is set aside."""
+    async with archive(tmp_path) as one:
+        await one.receive(A)
+        BadPlace(tmp_path / "store" / str(KEY), 0, monkeypatch)
+        assert await one.find(A) is Finding.DAMAGED
+        assert await one.find(A) is Finding.DAMAGED
+        assert (await one.receive(A)).reason == "repaired"
+        assert await one.find(A) is Finding.PROVED
 
 
 @asynchronous

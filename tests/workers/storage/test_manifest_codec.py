@@ -74,6 +74,21 @@ def test_a_cut_manifest_is_none(manifest: Manifest, length: int) -> None:
         decode_manifest(value[: min(length, len(value) - 2)])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"upload_id": text} for text in ("zz" * 16, "ab", "", "AB" * 16, "ab cd" * 6 + "abcd", "ü" * 32)),
+        *({"seal": text} for text in ("zz", "abc")),
+        *({"source_digest": text} for text in ("", "A" * 64, "../../x")),
+        *({"sop_instance_uid": text} for text in ("../../x", "1." * 40, "\x1b[2J")),
+    ],
+)
+def test_what_keys_and_records_are_made_of_is_looked_at(changes: dict[str, str]) -> None:
+    """A head that adds up may still be damaged, or somebody's who can write to the store."""
+    with pytest.raises(UnreadableManifest):
+        decode_manifest(encode_manifest(example(**changes)))
+
+
 def test_a_later_release_may_add_fields() -> None:
     """Unknown fields are passed over, so that an older reader goes on."""
     body = msgspec.json.encode(msgspec.to_builtins(example()) | {"later": [1, {"x": 2}]})

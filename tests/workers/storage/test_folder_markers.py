@@ -1,0 +1,60 @@
+"""Consoles and copying tools make empty objects whose names end in a slash, to stand for folders: they are nothing of ours."""
+
+import asyncio
+
+import boto3
+import pytest
+
+from tests.support.buckets import names, root_of_bucket, store_settings, url_of
+from workers.storage.layout import Area, object_key, shards
+from workers.storage.rebalance import add_store, rebalance
+from workers.storage.roots import roots_of
+from workers.storage.stores import changing, open_stores
+
+pytestmark = pytest.mark.real
+
+SETTINGS = store_settings(lease=60.0)
+SHARD = shards()[0]  # which the second store gets
+KEYS = sorted([key for number in range(20_000) if (key := object_key(f"1.2.{number}")).shard == SHARD][:2])
+
+
+def mark(url: str, *folders: str) -> None:
+    """Make folders as a console does."""
+    place = url_of(url)
+    client = boto3.client("s3", endpoint_url=place.endpoint, region_name="us-east-1")
+    for folder in folders:
+        client.put_object(Bucket=place.bucket, Key=f"{place.prefix}/{folder}/", Body=b"")
+
+
+def test_a_bucket_with_folders_only_is_new(bucket_url: str) -> None:
+    """Nothing is in it that a shard map could be missing for."""
+    mark(bucket_url, SHARD, "conflicts", f"quarantine/{SHARD}", "presence", "locks", "staging")
+    with open_stores([url_of(bucket_url)], SETTINGS) as stores:
+        assert list(stores.map.stores) == ["store-0"]
+
+
+def test_an_empty_object_is_one(bucket_url: str) -> None:
+    """It may be what is left of an image: it is listed, found and held for something."""
+    with open_stores([url_of(bucket_url)], SETTINGS) as stores:
+        store = stores.of(SHARD)
+        asyncio.run(store.put_new(KEYS[0], [b""]))
+        mark(bucket_url, SHARD)
+        assert [listed.key for listed in asyncio.run(store.find(Area.OBJECTS, SHARD))] == [KEYS[0]]
+    assert root_of_bucket(bucket_url, SETTINGS).holds_objects()
+
+
+def test_folders_keep_nobody_from_the_stores(bucket_url: str) -> None:
+    """A folder of presences is nobody's presence, and a shard is moved with its objects alone."""
+    urls = [bucket_url.replace("?", f"/{name}?") for name in "ab"]
+    places = [url_of(url) for url in urls]
+    with open_stores(places[:1], SETTINGS) as stores:
+        for key in KEYS:
+            assert asyncio.run(stores.of(key).put_new(key, [str(key).encode()]))
+    for url in urls:
+        mark(url, "presence", SHARD, f"{SHARD}/folder", "moves", f"moves/{SHARD}", "staging")
+    with changing(roots_of(places[:1], SETTINGS)):
+        pass
+    assert [size.size for size in root_of_bucket(urls[0]).sizes()] == [len(str(key)) for key in KEYS]
+    add_store(places[:1], places[1], SETTINGS)
+    assert asyncio.run(rebalance(places, SETTINGS)) == 2048
+    assert [name for name in names(urls[1]) if name.endswith(".dcm")] == sorted(map(str, KEYS))
