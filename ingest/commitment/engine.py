@@ -345,7 +345,7 @@ class Engine:
         if outcome is None:
             try:
                 outcome = await self._reporting.deliver(
-                    transaction, lambda: self._clock().wall, lambda: self._still_ours(transaction)
+                    transaction, self._clock, lambda: self._still_ours(transaction)
                 )
             except NotOurs:
                 if transaction.claim_mine:  # a log that is slow took all the time of it
