@@ -85,8 +85,8 @@ def _notifications(settings: Settings) -> Iterator[str]:
     yield f"That association is then kept open for up to {limits.association_lease:g} s."
     yield "A warning is taken as success (PS3.7 C.4); every other status, and each failure to deliver, is temporary: the same"
     yield f"report is sent again after {limits.retry_first:g} s, then after twice as long up to {limits.retry_longest:g} s, for {limits.retry_limit:g} s; then it"
-    yield "waits for an administrator. A report may come twice where we crashed before its response was recorded; both say"
-    yield "the same. Storage Media File-Set ID and UID are not sent. 7.3.2 has the failure reasons."
+    yield "waits for the same request once more, or for an administrator. A report may come twice where we crashed before its"
+    yield "response was recorded; both say the same. Storage Media File-Set ID and UID are not sent. 7.3.2 has the failure reasons."
 
 
 def requestors(settings: Settings) -> Iterator[str]:

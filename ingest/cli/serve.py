@@ -157,14 +157,22 @@ def _announced(data: Path, prefix: str, pid: int) -> bool:
 
 
 def _say_ready(settings: Settings, workers: int) -> None:
+    try:
+        if block := _ready_block(settings, workers):
+            click.echo(block)
+    except OSError as error:  # a full disk, a reader that is gone, or no descriptor: what runs goes on
+        logger.warning("the ready block cannot be written", reason=error.strerror)
+
+
+def _ready_block(settings: Settings, workers: int) -> str:
     receiver = next((found for found in running_processes(settings.data) if found.name == "receiver"), None)
     if receiver is None:
-        return  # it ended in this very moment; the supervisor starts another
+        return ""  # it ended in this very moment; the supervisor starts another
     data = settings.data.resolve()
     program = (
         "dicom-ingest" if shutil.which("dicom-ingest") else Path(sys.executable).with_name("dicom-ingest")
     )
-    block = (
+    return (
         f"dicom-ingest {version('dicom-ingest')} is ready\n"
         f"  listening   {', '.join(receiver.listeners)}, AE title {receiver.ae_title}\n"
         f"  objects     {', '.join(str(store.resolve() if isinstance(store, Path) else store) for store in settings.store_locations)}/SSS/<SOP Instance UID>.dcm\n"
@@ -173,7 +181,3 @@ def _say_ready(settings: Settings, workers: int) -> None:
         f"              {program} status --data {data}\n"
         f"  stop        Ctrl-C, or kill -TERM {os.getpid()}"
     )
-    try:
-        click.echo(block)
-    except OSError as error:  # a full disk, or a reader that is gone: what runs goes on
-        logger.warning("the ready block cannot be written", reason=error.strerror)

@@ -135,7 +135,19 @@ class Supervisor:
         return code
 
     async def _watch_for_ready(self, child: Child, pid: int) -> None:
-        while not child.is_ready(pid):  # noqa: ASYNC110 - another process announces it, by a file
+        told = False
+        while True:
+            try:
+                if child.is_ready(pid):
+                    break
+            except (
+                OSError
+            ) as error:  # as of a disk that does not answer, or for want of descriptors: it may pass
+                if not told:
+                    logger.warning(
+                        "whether a child is ready cannot be read", child=child.name, reason=error.strerror
+                    )
+                told = True
             await asyncio.sleep(_READY_POLL)
         child.ready.set()
         _reload(child)

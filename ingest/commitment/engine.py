@@ -185,9 +185,10 @@ class Engine:
         )
         _, source = self._asking.source_of(calling_ae_title)
         transaction = self._machine.get(transaction_id)
-        if status == SUCCESS and transaction is not None and self._reporting.wants_channel(source):
-            self._reporting.keep_channel(transaction_id, channel)
-            transaction.held = True
+        if status == SUCCESS and transaction is not None:
+            if self._reporting.wants_channel(source):
+                self._reporting.keep_channel(transaction_id, channel)
+                transaction.held = True
             status = await self._deliver_after_all(transaction)
         self._log_answer(transaction_id, calling_ae_title, len(references), status)
         return status
@@ -200,7 +201,7 @@ class Engine:
         ):
             return SUCCESS
         records = [Written(transaction.id, request_record(Request.RETRY, self._clock().wall))]
-        if self._log.shared:  # the association is ours
+        if self._log.shared:  # its requester is at ours
             records.insert(0, self._taken_for(transaction, self._claim))
         try:
             await self._write(records)
@@ -344,7 +345,7 @@ class Engine:
         if outcome is None:
             try:
                 outcome = await self._reporting.deliver(
-                    transaction, lambda: self._clock().wall, lambda: self._still_ours(transaction)
+                    transaction, self._clock, lambda: self._still_ours(transaction)
                 )
             except NotOurs:
                 if transaction.claim_mine:  # a log that is slow took all the time of it

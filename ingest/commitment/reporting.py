@@ -19,7 +19,7 @@ from ingest.commitment.deliveries import (
 from ingest.commitment.interface import ReportChannel
 from ingest.commitment.reading import aside, known_of
 from ingest.commitment.rounds import ProofsDoNotFit, Verdict, split_report
-from ingest.commitment.transaction import NEVER, Transaction
+from ingest.commitment.transaction import NEVER, Clock, Transaction
 from ingest.contract.commitments import CommitAccepted, CommitAttempted, CommitClosed, Found
 from ingest.contract.failpoints import Failpoint, reach
 from ingest.contract.identifiers import TransactionId
@@ -126,7 +126,7 @@ class Reporting:
         return source is None or source.same_association or not source.host
 
     async def deliver(
-        self, transaction: Transaction, wall: Callable[[], int], still_ours: Callable[[], Awaitable[bool]]
+        self, transaction: Transaction, clock: Callable[[], Clock], still_ours: Callable[[], Awaitable[bool]]
     ) -> CommitClosed | CommitAttempted:
         """One try, of all reports where there are several; ``still_ours`` is asked before each.
 
@@ -141,7 +141,7 @@ class Reporting:
         except ProofsDoNotFit as error:
             facts = {"transaction": transaction.id.hex(), "error": str(error)}
             logger.error("a commitment report cannot be made any more", **facts)  # noqa: TRY400 - it says all
-            return self._attempted(transaction, WRONG_PROOF, wall())
+            return self._attempted(transaction, WRONG_PROOF, clock())
         source = source_of(self._settings, accepted)
         limit = source.report_limit if source else 0
         reports = deque(split_report(verdict, limit, self._told.get(transaction.id, 0)))
@@ -149,8 +149,8 @@ class Reporting:
         problem = await self._send(transaction, source, reports, still_ours)
         if not problem:
             reach(Failpoint.REPORTED)
-            return CommitClosed("reported", len(verdict.committed), len(verdict.failed), wall())
-        return self._attempted(transaction, problem, wall())
+            return CommitClosed("reported", len(verdict.committed), len(verdict.failed), clock().wall)
+        return self._attempted(transaction, problem, clock())
 
     async def _verdict(self, transaction: Transaction) -> Verdict:
         """What was decided.
@@ -281,16 +281,15 @@ class Reporting:
             self._let_go(transaction.id)
             transaction.held = False
 
-    def _attempted(self, transaction: Transaction, problem: str, wall: int) -> CommitAttempted:
-        limits, decided = self._settings.commitment, transaction.decided
-        assert decided is not None
+    def _attempted(self, transaction: Transaction, problem: str, clock: Clock) -> CommitAttempted:
+        limits = self._settings.commitment
         attempts = (transaction.attempted.attempts if transaction.attempted else 0) + 1
-        tried_for = (wall - max(decided.decided_at, transaction.retried_at)) / 1e9
+        tried_for = clock.now - transaction.tried_since
         if problem in (*NOWHERE, WRONG_PROOF) or tried_for >= limits.retry_limit:
             wait = NEVER
         else:
             wait = min(limits.retry_first * 2.0 ** min(attempts - 1, _DOUBLINGS), limits.retry_longest)
-        return CommitAttempted(attempts, problem, wait, wall)
+        return CommitAttempted(attempts, problem, wait, clock.wall)
 
 
 def _peer_of(

@@ -96,11 +96,11 @@ class Transaction:
         "proofs",
         "repairs",
         "requested",
-        "retried_at",
         "round",
         "size",
         "sure",
         "tallies",
+        "tried_since",
         "turn",
         "unavailable",
     )
@@ -117,7 +117,7 @@ class Transaction:
         self.decided_location = 0
         self.attempted: CommitAttempted | None = None
         self.attempt_location = 0
-        self.retried_at = 0  # wall clock: an administrator asked for another try
+        self.tried_since = 0.0  # when it was decided, or was last asked to be tried for as long again
         self.next_attempt = 0.0
         self.proofs = array("Q")
         self.tallies: dict[int, _Tally] | None = None  # of rounds that are not complete, by round and parts
@@ -209,21 +209,21 @@ class Transaction:
         self._count(key, entry, parts=1)
         self._advance(clock.now if live else clock.seconds(record.proved_at), sure=sure)
 
-    def decide(self, entry: Entry, record: CommitDecided) -> bool:
-        """From here on the report is the same each time; whether this says so for the first time."""
-        first = self.decided is None
-        if first or entry.carried:
+    def decide(self, entry: Entry, record: CommitDecided, at: float) -> None:
+        """From here on, which is ``at``, the report is the same each time."""
+        if self.decided is None:
+            self.tried_since = at
+        if self.decided is None or entry.carried:
             self.decided, self.decided_location = record, _packed(entry.location)
-        return first
 
-    def attempt(self, entry: Entry, record: CommitAttempted, clock: Clock) -> bool:
-        """A report was not taken, or an administrator wants it tried again; whether that is news."""
+    def attempt(self, entry: Entry, record: CommitAttempted, clock: Clock, at: float) -> bool:
+        """A report was not taken, or somebody wants it tried again, ``at`` that moment; whether that is news."""
         before = self.attempted
         if entry.carried and before is not None and before != record:
             return False  # a newer one came between
         self.attempted, self.attempt_location = record, _packed(entry.location)
-        if not record.attempts:
-            self.retried_at = record.attempted_at
+        if not record.attempts and before != record:
+            self.tried_since = at
         self.next_attempt = clock.seconds(record.attempted_at) + record.wait
         return True
 

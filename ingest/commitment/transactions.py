@@ -142,10 +142,10 @@ class Transactions:
             self._request(entry, record, clock)
         elif (transaction := self._open.get(entry.transaction_id)) is not None:
             if isinstance(record, CommitDecided):
-                transaction.decide(entry, record)
+                transaction.decide(entry, record, self._moment(record.decided_at, clock))
                 self._deliveries.put(transaction)
             elif isinstance(record, CommitAttempted):
-                if transaction.attempt(entry, record, clock):
+                if transaction.attempt(entry, record, clock, self._moment(record.attempted_at, clock)):
                     self._deliveries.attempted(transaction)
             elif isinstance(record, CommitTaken):
                 self._take(transaction, record, clock)
@@ -214,6 +214,10 @@ class Transactions:
         return iter(self._unknown.values())
 
     # Records
+
+    def _moment(self, stamp: int, clock: Clock) -> float:
+        """When a record with this stamp was written: just now, whatever clock it is of, unless a start reads it."""
+        return clock.seconds(stamp) if self.replaying else clock.now
 
     def _accept(self, entry: Entry, record: CommitAccepted, clock: Clock) -> None:
         transaction_id = entry.transaction_id

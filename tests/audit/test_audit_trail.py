@@ -110,6 +110,20 @@ os.kill(os.getpid(), 9)
     assert kinds(trail_of(tmp_path)).count(TRANSFERRED) == 5
 
 
+def test_all_that_a_killed_process_had_gathered_is_told(tmp_path: Path) -> None:
+    """However many studies, as after hours of a full disk: the next one takes them as they are kept, past its queue."""
+    studies = 5000
+    killed = Trail(settings_of(tmp_path), "worker-0")
+    for number in range(studies):
+        killed.transferred(transfer(number), CT)
+    (tmp_path / "audit").mkdir()
+    killed._gathered.keep()
+    with Trail(settings_of(tmp_path), "worker-0") as trail:
+        pass
+    assert value_of(trail, "audit_dropped_total") == {("queue",): 0.0, ("size",): 0.0}
+    assert len(lines_of(tmp_path)) == studies + 2
+
+
 def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
     """Messages wait in memory and are written once there is room; one line in the log says so."""
     (tmp_path / "audit").write_bytes(b"in the way")

@@ -1,6 +1,7 @@
 """The supervisor over small real processes: restart, stop, deadline, kill, nobody left behind."""
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -10,8 +11,10 @@ from typing import cast
 
 from structlog.testing import capture_logs
 
+from ingest.cli.serve import _say_ready
 from ingest.cli.supervisor import Child, Supervisor
 from ingest.contract.running import start_time
+from ingest.contract.settings import Settings
 from tests.support.asynchronous import until
 
 WAIT = "import signal; signal.sigwait([signal.SIGTERM])"  # SIGTERM is blocked below, so nothing is missed
@@ -152,6 +155,40 @@ def test_a_child_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:
         assert await running == 0
 
     asyncio.run(scenario())
+
+
+def test_a_child_whose_announcement_cannot_be_read_is_ready_once_it_can(tmp_path: Path) -> None:
+    """A disk that does not answer, or no descriptor: it is looked again, and said once."""
+    folder = Folder(tmp_path)
+
+    async def scenario() -> None:
+        child = folder.child("a", WAIT)
+        is_ready, failures = child.is_ready, iter((errno.EIO, errno.EMFILE))
+
+        def looked(pid: int) -> bool:
+            if number := next(failures, None):
+                raise OSError(number, os.strerror(number))
+            return is_ready(pid)
+
+        child.is_ready = looked
+        supervisor = Supervisor([child])
+        with capture_logs() as lines:
+            running = await run_until_ready(supervisor)
+        assert [line["reason"] for line in lines if line["log_level"] == "warning"] == [
+            os.strerror(errno.EIO)
+        ]
+        supervisor.stop()
+        assert await running == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_ready_block_whose_facts_cannot_be_read_stops_nothing(tmp_path: Path) -> None:
+    """As of a disk that does not answer."""
+    (tmp_path / "run").write_bytes(b"")
+    with capture_logs() as lines:
+        _say_ready(Settings(data=tmp_path), 1)
+    assert [line["event"] for line in lines] == ["the ready block cannot be written"]
 
 
 def test_no_signal_goes_to_the_process_id_of_a_child_that_has_ended(tmp_path: Path) -> None:

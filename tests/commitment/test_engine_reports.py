@@ -92,6 +92,52 @@ async def test_after_too_long_an_administrator_decides(tmp_path: Path) -> None:
 
 
 @asynchronous
+async def test_a_wall_clock_that_is_set_forward_gives_up_no_report(tmp_path: Path) -> None:
+    """How long a report is tried is time that has passed; what passed before a start only the wall clock tells."""
+    bench = Bench(tmp_path)
+    bench.modality.answers = [None, None, None]
+
+    async def tried(transaction: Transaction, attempts: int) -> None:
+        await until(lambda: transaction.attempted is not None and transaction.attempted.attempts == attempts)
+
+    async with bench.running() as engine:
+        assert await bench.ask(engine) == 0x0000
+        bench.prove()
+        transaction = open_transaction(engine, ID)
+        await tried(transaction, 1)
+        bench.clock.ahead = 30 * 86400.0
+        bench.clock.now += 10.0
+        engine.wake()
+        await tried(transaction, 2)
+        assert engine.transactions.state_of(transaction) is State.RETRYING
+    async with bench.running() as engine:
+        bench.clock.now += 20.0
+        engine.wake()
+        transaction = open_transaction(engine, ID)
+        await tried(transaction, 3)
+        assert engine.transactions.state_of(transaction) is State.UNDELIVERABLE
+
+
+@asynchronous
+async def test_a_source_that_asks_again_after_too_long_gets_its_report(tmp_path: Path) -> None:
+    """Whoever repeats its request is there: what was given up is sent once more, where its reports go."""
+    bench = Bench(tmp_path, retry_limit=5.0, retry_first=5.0)
+    bench.modality.answers = [None, None]
+    async with bench.running() as engine:
+        assert await bench.ask(engine) == 0x0000
+        bench.prove()
+        transaction = open_transaction(engine, ID)
+        await until(lambda: transaction.attempted is not None)
+        bench.clock.now += 5.0
+        engine.wake()
+        await until(lambda: engine.transactions.state_of(transaction) is State.UNDELIVERABLE)
+        assert await bench.ask(engine) == 0x0000
+        await until(lambda: engine.transactions.is_closed(ID))
+        assert bench.channel.leases == 0
+    assert (bench.modality.tries, len(bench.modality.reports)) == (3, 1)
+
+
+@asynchronous
 async def test_same_association_first_then_a_new_one(tmp_path: Path) -> None:
     """Where the source wants it, the association of the request is tried, and a new one once that is gone."""
     bench = Bench(tmp_path, same_association=True)

@@ -22,6 +22,7 @@ from ingest.contract.monitoring.pages import Pages
 from ingest.contract.monitoring.server import AdminServer
 from ingest.contract.settings import Settings
 from tests.support.admin import get
+from tests.support.file_limit import no_descriptors
 
 LIMITS = AdminSettings()
 
@@ -176,6 +177,24 @@ def test_a_peer_that_trickles_is_ended() -> None:
                 return True
 
         eventually(ended)
+
+
+def test_without_descriptors_the_port_waits() -> None:
+    """A connection that cannot be accepted stays where it is, and takes no processor time until it can be."""
+    with served() as (server, _), closing(socket.socket()) as peer:
+        assert get(server.port, "/livez")[0] == 200
+        (thread,) = (one for one in threading.enumerate() if one.name == "admin")
+        assert thread.ident is not None
+        clock = time.pthread_getcpuclockid(thread.ident)
+        with no_descriptors():
+            used, deadline = time.clock_gettime(clock), time.monotonic() + 2
+            peer.connect(("127.0.0.1", server.port))
+            while time.monotonic() < deadline:
+                time.sleep(0.05)
+                assert time.clock_gettime(clock) - used < 0.2
+        peer.settimeout(60)
+        peer.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert b" 200 " in peer.recv(4096)
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,10 @@ class Hand:
     """A clock that a test moves."""
 
     now: float = 1000.0
+    ahead: float = 0.0  # s that the wall clock was set forward
 
     def __call__(self) -> Clock:
-        return Clock(self.now, WALL + int(self.now * 1e9))
+        return Clock(self.now, WALL + int((self.now + self.ahead) * 1e9))
 
 
 @dataclass

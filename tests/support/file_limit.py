@@ -1,4 +1,4 @@
-"""RLIMIT_FSIZE for a while: what a file system's quota on the size of files is to a process."""
+"""RLIMIT_FSIZE for a while: what a file system's quota on the size of files is to a process; and RLIMIT_NOFILE, used up."""
 
 import contextlib
 import resource
@@ -14,3 +14,14 @@ def longest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process may have three descriptors, and has more: what opens another gets EMFILE."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -42,6 +42,7 @@ class Trail:
             settings.audit.quiet_time,
             settings.audit.longest_time,
         )
+        self._left_over: list[Message] = []  # of an earlier process
         self._queue: deque[Message] = deque()
         self._unwritten: list[bytes] = []
         self._written = 0
@@ -92,8 +93,7 @@ class Trail:
         global _current  # noqa: PLW0603 - one of a process, as logging is
         if self.is_on:
             self.record(application(self.name, started=True))
-            for message in self._gathered.left_over():
-                self.record(message)
+            self._left_over = self._gathered.left_over()
             self._thread.start()
             if self._delivery is not None:
                 self._delivery.start()
@@ -143,7 +143,8 @@ class Trail:
         """What is to be written, as lines. While the last could not be, no more is taken: it waits, bounded."""
         if self._unwritten and not everything:
             return
-        messages = self._gathered.take(everything=everything)
+        messages = [*self._left_over, *self._gathered.take(everything=everything)]
+        self._left_over = []
         with contextlib.suppress(IndexError):
             while True:
                 messages.append(self._queue.popleft())

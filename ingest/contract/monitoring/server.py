@@ -26,6 +26,7 @@ _BURST: Final = 20.0  # connections at once before the rate holds
 _BACKLOG: Final = 16
 _BIND_AGAIN: Final = 5.0  # s; the port may be that of a process that is about to end
 _POLL: Final = 0.5  # s between looks for connections past their deadline
+_ACCEPT_PAUSE: Final = 0.1  # s, when the system has no more descriptors
 
 logger = structlog.get_logger(__name__)
 
@@ -91,6 +92,14 @@ class _Server(ThreadingMixIn, HTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; one that cannot be accepted would be tried again at once."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_ACCEPT_PAUSE)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own; see `AdminSettings`."""
