@@ -52,7 +52,7 @@ class ReceiverSettings(Section):
     maximum_connections: int = Field(
         4096,
         ge=1,
-        description="TCP connections, at most what RLIMIT_NOFILE leaves; beyond, one that has asked for nothing for a second gives way, or the new one.",
+        description="TCP connections, at most what RLIMIT_NOFILE leaves; beyond, one that for a second has had no association gives way, or the new one.",
     )
     maximum_connections_per_address: int = Field(
         0, ge=0, description="Of these, from one address; 0: no limit, since a facility may come from one."

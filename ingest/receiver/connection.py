@@ -369,4 +369,5 @@ class Connection(asyncio.BufferedProtocol):
         if operations is not None:
             self._meter = None
             self._server.admission.ended(operations.grant)
+            self._server.dissociated(self)
             operations.end(how)
