@@ -126,7 +126,10 @@ class ReceiverSettings(Section):
         description="Within a message, averaged over stall_timeout; slower peers pin the log.",
     )
     maximum_upload_duration: float = Field(
-        3600.0, gt=0, json_schema_extra={"unit": "s"}, description="One instance; a longer one pins the log."
+        3600.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="One instance, without what it waits for room in buffer_budget; a longer one pins the log.",
     )
     maximum_instance_size: int = Field(
         8 * GiB,
