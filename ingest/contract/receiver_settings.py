@@ -52,7 +52,7 @@ class ReceiverSettings(Section):
     maximum_connections: int = Field(
         4096,
         ge=1,
-        description="TCP connections, at most what RLIMIT_NOFILE leaves; beyond, one that has asked for nothing for a second gives way, or the new one.",
+        description="TCP connections, at most what RLIMIT_NOFILE leaves; beyond, one that for a second has had no association gives way, or the new one.",
     )
     maximum_connections_per_address: int = Field(
         0, ge=0, description="Of these, from one address; 0: no limit, since a facility may come from one."
@@ -126,7 +126,10 @@ class ReceiverSettings(Section):
         description="Within a message, averaged over stall_timeout; slower peers pin the log.",
     )
     maximum_upload_duration: float = Field(
-        3600.0, gt=0, json_schema_extra={"unit": "s"}, description="One instance; a longer one pins the log."
+        3600.0,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="One instance, without what it waits for room in buffer_budget; a longer one pins the log.",
     )
     maximum_instance_size: int = Field(
         8 * GiB,

@@ -16,7 +16,9 @@ class PeerClock:
     look is the peer's excuse.
     """
 
-    __slots__ = ("_bytes", "_due", "_limits", "_unread", "_window", "begun", "last_byte")
+    __slots__ = (
+        "_bytes", "_due", "_limits", "_unread", "_waited", "_waits_since", "_window", "begun", "last_byte",
+    )  # fmt: skip
 
     def __init__(self, limits: ReceiverSettings) -> None:
         self._limits = limits
@@ -24,6 +26,8 @@ class PeerClock:
         self.begun = self._due  # of the message in progress
         self._bytes = 0  # since the window began
         self._unread = 0.0  # since when the peer leaves its answers unread; 0 while it does not
+        self._waits_since = 0.0  # for room for more of a data set; 0 while it does not
+        self._waited = 0.0  # so long, within the message in progress
 
     def heard(self, count: int) -> None:
         """So many bytes have come."""
@@ -34,6 +38,16 @@ class PeerClock:
         """With the last bytes a message has begun."""
         self.begun = self._window = self.last_byte
         self._bytes = 0
+        self._waited = 0.0
+
+    def waits(self) -> None:
+        """There is no room for more of a data set, or still not."""
+        self._waits_since = self._waits_since or time.monotonic()
+
+    def goes_on(self) -> None:
+        """There is again."""
+        self._waited += time.monotonic() - self._waits_since
+        self._waits_since = 0.0
 
     def excuse(self, now: float) -> None:
         """Nothing was due from the peer until now."""
@@ -68,11 +82,11 @@ class PeerClock:
         silence = now - max(self.last_byte, self._due)
         if not in_message:
             self._window, self._bytes = now, 0  # what begins before the next look is measured from here
-            self.begun = now
+            self.begun, self._waited = now, 0.0
             return "idle" if silence > idle else ""
         if silence > limits.stall_timeout:
             return "stalled"
-        if now - self.begun > limits.maximum_upload_duration:
+        if now - self.begun - self._waited > limits.maximum_upload_duration:
             return "message takes too long"
         if now - self._window <= limits.stall_timeout:
             return ""

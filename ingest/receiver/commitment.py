@@ -56,6 +56,7 @@ class CommitmentService:
         self._refused = refused
         self.settings = settings
         self._room = _LARGEST_TOGETHER * settings.maximum_request
+        self._unfinished: set[_Collecting] = set()  # whose data sets have not come whole
         self._reading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,12 +86,24 @@ class CommitmentService:
         if request.action_type_id != REQUEST_STORAGE_COMMITMENT:
             raise Refused(NO_SUCH_ACTION, "Action Type ID is not 1")
 
-    def reserve(self, size: int) -> bool:
-        """Room for so many bytes of a data set, if there is; give it back with a negative number."""
-        if size > self._room:
-            return False
+    def reserve(self, collecting: "_Collecting", size: int) -> bool:
+        """Room for so many bytes more of its data set, if there is; of those not yet whole, who has more gives way."""
+        self._unfinished.add(collecting)
+        while size > self._room:
+            largest = max(self._unfinished, key=_Collecting.held)
+            if largest.held() <= collecting.held() + size:
+                return False
+            largest.give_way()
         self._room -= size
         return True
+
+    def finished(self, collecting: "_Collecting") -> None:
+        """Its data set has come whole, or will not."""
+        self._unfinished.discard(collecting)
+
+    def give_back(self, size: int) -> None:
+        """So many bytes are not in memory any more."""
+        self._room += size
 
     def start(self, work: Coroutine[None, None, None]) -> None:
         """Keep it going until it is done, whether the peer waits for it or not."""
@@ -166,6 +179,7 @@ class _Collecting:
             self._service.tell(self._peer, self._refused)
             done(self._refused)
             return
+        self._service.finished(self)
         self._done = done
         self._asking = True
         self._service.start(self._ask())
@@ -179,21 +193,30 @@ class _Collecting:
         if not self._asking:
             self._drop()
 
+    def held(self) -> int:
+        """How many bytes of it are in memory."""
+        return len(self._data)
+
+    def give_way(self) -> None:
+        """Others get its room."""
+        self._refuse("too many requests at the same time")
+
     def _keep(self, data: memoryview) -> None:
         limit = self._service.settings.maximum_request
         if len(self._data) + len(data) > limit:
             self._refuse(f"data set is longer than {limit} bytes")
-        elif self._service.reserve(len(data)):
+        elif self._service.reserve(self, len(data)):
             self._data += data
         else:
-            self._refuse("too many requests at the same time")
+            self.give_way()
 
     def _refuse(self, comment: str) -> None:
         self._drop()
         self._refused = Refused(RESOURCE_LIMITATION, comment)
 
     def _drop(self) -> None:
-        self._service.reserve(-len(self._data))
+        self._service.finished(self)
+        self._service.give_back(len(self._data))
         self._data = bytearray()
 
     async def _ask(self) -> None:

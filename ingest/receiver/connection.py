@@ -230,10 +230,12 @@ class Connection(asyncio.BufferedProtocol):
     def wait_for_budget(self) -> None:
         """There is no room for more of a data set."""
         self._held |= Held.BUDGET
+        self.clock.waits()
         self._pause()
 
     def budget_freed(self) -> None:
         """There is again."""
+        self.clock.goes_on()
         self._release(Held.BUDGET)
 
     # The pump
@@ -369,4 +371,5 @@ class Connection(asyncio.BufferedProtocol):
         if operations is not None:
             self._meter = None
             self._server.admission.ended(operations.grant)
+            self._server.dissociated(self)
             operations.end(how)

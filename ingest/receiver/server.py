@@ -28,8 +28,8 @@ from ingest.receiver.unknown_sources import UnknownQuota
 # Idle, stall and rate limits are tens of seconds; looking twice a second is precise enough and costs nothing
 # per message.
 WATCH_INTERVAL = 0.5  # s
-# A peer that means well asks for its association at once: at the limit of connections, one that has not for so long gives
-# way to a new one.
+# A peer that means well asks for its association at once, and closes after it: at the limit of connections, one that has not
+# for so long gives way to a new one.
 GIVES_WAY = 1.0  # s
 # For the log's segments and marks, the listener, the event loop and the standard streams.
 _OWN_DESCRIPTORS = 64
@@ -147,11 +147,16 @@ class Server:
         self._silent.pop(connection, None)
         self._requested -= self._requesting.pop(connection, 0)
 
+    def dissociated(self, connection: Connection) -> None:
+        """Its association is over, and its peer is to close it (PS3.8, Sta13)."""
+        if connection in self.connections:
+            self._silent[connection] = time.monotonic()
+
     def _has_room(self, handshakes: int) -> bool:
         return len(self.connections) + handshakes <= self.maximum_connections or self._make_way()
 
     def _make_way(self) -> bool:
-        """Whether a connection could be closed for another: peers that connect and say nothing must not keep others out."""
+        """Whether a connection could be closed for another: peers that say nothing, or do not close, must not keep others out."""
         oldest = next(iter(self._silent), None)
         if oldest is None or time.monotonic() - self._silent[oldest] < GIVES_WAY:
             return False

@@ -44,6 +44,29 @@ def test_a_message_without_end(clock: PeerClock, monkeypatch: pytest.MonkeyPatch
     assert clock.overdue(2000.5, in_message=True, idle=60) == "message takes too long"
 
 
+def test_waiting_for_room_is_not_of_the_message(clock: PeerClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it was tried meanwhile; and the next message has waited for nothing."""
+
+    def at(now: float) -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+
+    clock.begin()
+    clock.waits()
+    at(1500)
+    clock.waits()
+    at(2400)
+    clock.goes_on()
+    clock.heard(1_000_000)
+    assert clock.overdue(2400, in_message=True, idle=60) == ""
+    at(3400.5)
+    clock.heard(1_000_000)
+    assert clock.overdue(3400.5, in_message=True, idle=60) == "message takes too long"
+    clock.begin()
+    at(4401)
+    clock.heard(1_000_000)
+    assert clock.overdue(4401, in_message=True, idle=60) == "message takes too long"
+
+
 def test_what_we_were_not_there_to_see_is_no_silence(clock: PeerClock) -> None:
     clock.excuse(1500)
     assert clock.overdue(1510, in_message=True, idle=60) == ""

@@ -242,6 +242,32 @@ def test_requests_in_memory_are_bounded_together() -> None:
     run(scenario())
 
 
+def test_who_never_ends_large_requests_keeps_out_no_small_one() -> None:
+    """Of those that have not come whole the largest gives way, or five associations that drip would have all others refused."""
+
+    async def scenario() -> None:
+        limits = CommitmentSettings(maximum_request=64 * KiB)
+        message = n_action(data_set=encode_request("2.25.1", REFERENCES[:500], explicit=True))
+        cuts = [len(message) - 20] * 4 + [40_000]
+        async with receiver(MemoryLog(), Engine(), limits) as (port, server):
+            service = server.services.commitment
+            dripping = [await Scu.committing(port) for _ in cuts]
+            for scu, cut in zip(dripping, cuts, strict=True):
+                left = service._room
+                await scu.send(message[:cut])
+                await until(lambda: service._room <= left - 38_000)  # noqa: B023 - awaited within the round
+            small = n_action(data_set=encode_request("2.25.2", REFERENCES[:200], explicit=True))
+            assert len(small) > service._room
+            assert (await asked_for(await Scu.committing(port), small)).status == 0
+            for scu, cut in zip(dripping, cuts, strict=True):
+                await scu.send(message[cut:])
+            assert sorted([(await scu.answer()).status for scu in dripping]) == [0, 0, 0, 0, 0x0213]
+            assert service._room == 4 * 64 * KiB
+            assert not service._unfinished
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("asking", [False, True], ids=["within the data set", "while it is asked"])
 def test_peer_that_goes_away(asking: bool) -> None:
     """What it sent half is forgotten, what it asked in full goes on without it."""

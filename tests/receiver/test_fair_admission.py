@@ -13,7 +13,7 @@ from ingest.receiver import server as server_module
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
 from tests.support.receiving import operations, receiver, run
-from tests.support.scu import CT, Scu, associate, ct_data_set, p_data, pdv
+from tests.support.scu import CT, RELEASE_RQ, Scu, associate, ct_data_set, p_data, pdv
 
 
 def sources(**priorities: str) -> dict[str, SourceSettings]:
@@ -86,6 +86,29 @@ def test_who_says_nothing_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (await good.store("1.2.3")).status == 0
             assert (await late.store("1.2.4")).status == 0
             assert not silent[1].reader.at_eof()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("end", [(RELEASE_RQ, 6), (associate(), 7)], ids=["released", "aborted"])
+def test_who_does_not_close_gives_way(monkeypatch: pytest.MonkeyPatch, end: tuple[bytes, int]) -> None:
+    """At the limit of connections one whose association is over goes: it is not held open until ARTIM ends it."""
+    monkeypatch.setattr(server_module, "GIVES_WAY", 0.0)
+    last, answered = end
+
+    async def scenario() -> None:
+        async with receiver(MemoryLog(), maximum_connections=2, artim_timeout=3600.0) as (port, server):
+            good = await Scu.associated(port)
+            over = await Scu.associated(port)
+            await over.send(last)
+            assert (await over.pdu())[0] == answered
+            late = await Scu.associated(port)
+            async with asyncio.timeout(60):
+                assert await over.reader.read() == b""
+            assert (await good.store("1.2.3")).status == 0
+            await late.close()
+            await until(lambda: len(server.connections) == 1)
+            assert not server._silent
 
     run(scenario())
 

@@ -11,7 +11,7 @@ from ingest.contract.records import MAX_PAYLOAD, Kind
 from ingest.contract.settings import MiB
 from ingest.dimse import CStoreRequest
 from ingest.errors import OutOfResources
-from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER
+from ingest.receiver.connection import RECEIVE_BUFFER, SPARE_BUFFER, Connection
 from ingest.receiver.server import Server
 from tests.support.asynchronous import until
 from tests.support.memory_log import MemoryLog
@@ -34,6 +34,11 @@ UID = "1.2.826.1"
 
 def held(server: Server) -> int:
     return sum(bool(connection._held) for connection in server.connections)
+
+
+def size(connection: Connection) -> int:
+    receiving = operations(connection).receiving
+    return 0 if receiving is None else receiving.size
 
 
 def test_who_waits_for_the_budget_learns_of_a_failure() -> None:
@@ -221,6 +226,30 @@ def test_requests_that_are_not_whole_have_a_bound_together() -> None:
             assert (await honest.pdu())[0] == 2
             assert (await honest.store(UID)).status == 0
         assert server._requested == 0
+
+    run(scenario())
+
+
+def test_an_instance_is_not_aborted_for_what_it_waited_for_the_log() -> None:
+    """A slow log that keeps a peer waiting for longer than an upload may last is none of its peer's fault."""
+
+    async def scenario() -> None:
+        log = MemoryLog()
+        log.hold = True
+        async with receiver(log, buffer_budget=4 * MiB, maximum_upload_duration=3.0) as (port, server):
+            scu = await Scu.associated(port)
+            data_set = ct_data_set(UID, 7 * MiB)
+            message = c_store(UID, data_set)
+            scu.writer.write(message[:-100])
+            await until(lambda: held(server) == 1)
+            (connection,) = server.connections
+            await until(lambda: time.monotonic() - connection.clock.begun > 3.5)
+            log.hold = False
+            log.acknowledge()
+            await until(lambda: size(connection) == len(data_set) - 100)
+            connection.watch(time.monotonic(), late=False)
+            await scu.send(message[-100:])
+            assert (await scu.response()).status == 0
 
     run(scenario())
 
