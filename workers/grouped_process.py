@@ -87,7 +87,9 @@ async def run_grouped_worker(settings: Settings) -> int:
         await group.reader.start()
         show_worker(admin, group.worker, codec, stop)
         resources.push_async_callback(group.reader.close)
-        return await run_until(stop, group.worker, group.reader.failed)
+        code = await run_until(stop, group.worker, group.reader.failed)
+        await group.reader.close(in_vain=code != 0)
+        return code
 
 
 class _Group:

@@ -219,21 +219,28 @@ def test_a_killed_workers_partitions_go_to_another(group: Group) -> None:
 
 
 @pytest.mark.slow
-def test_a_deadly_instance_is_found_out(group: Group) -> None:
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [({}, -signal.SIGKILL), ({"POISON_RAISES": "yes"}, 1)],
+    ids=["killed", "error"],
+)
+def test_a_deadly_instance_is_found_out(group: Group, how: dict[str, str], code: int) -> None:
     """It takes each process with it; after three in vain its tries are marked, and then it must go on without harm."""
+    poison = {"POISON": "1.2.7", **how}
     for number in range(20):
         group.publisher.upload(f"1.2.{number}", ct_data_set(f"1.2.{number}", 3000))
     group.publisher.flush()
     deaths = 0
     deadline = time.monotonic() + 240
-    worker = group.start("tests.support.poisoned_worker", POISON="1.2.7")
+    worker = group.start("tests.support.poisoned_worker", **poison)
     while group.counters().total() < 20:
         assert time.monotonic() < deadline, (deaths, group.accounts(), group.said())
         if worker.poll() is not None:
-            assert worker.returncode == -signal.SIGKILL, group.said()
+            assert worker.returncode == code, group.said()
             deaths += 1
+            assert deaths <= 9, (group.accounts(), group.said())
             group.kill(worker)  # its codecs
-            worker = group.start("tests.support.poisoned_worker", POISON="1.2.7")
+            worker = group.start("tests.support.poisoned_worker", **poison)
         time.sleep(0.1)
     group.stop(worker)
     group.check()

@@ -50,7 +50,9 @@ class OffsetCheckpoint(Checkpoint, frozen=True, kw_only=True):
     """What one commit says. ``done`` of its base holds only uploads that no record of their own ends."""
 
     done_ranges: tuple[Range, ...] = ()  # in order, apart from each other
-    starts: int = 0  # owners in a row that lost the partition unasked, before the mark moved on, and this one
+    starts: int = (
+        0  # owners in a row that lost it unasked or by an error, before the mark moved on, and this one
+    )
     lost: int = 0  # records that retention took unread or brokers lost, since the group was made
 
     def counts(self, position: int) -> bool:

@@ -111,9 +111,13 @@ class KafkaReader:
         if offers:
             await self._answer(self._poller.ask_commit(offers))
 
-    async def close(self) -> None:
-        """Commit what was offered, leave the group and let go, in a few seconds at most."""
-        self._poller.stop()
+    async def close(self, *, in_vain: bool = False) -> None:
+        """Commit what was offered, leave the group and let go, in a few seconds at most.
+
+        ``in_vain``: an error ends the process. Then its partitions count as if it had been killed: one of their uploads
+        may be what ends every owner.
+        """
+        self._poller.stop(in_vain=in_vain)
         if not await asyncio.to_thread(self._poller.join_within, CLOSE):
             logger.warning(
                 "the consumer group was not left in time; it will miss this worker only after a while"

@@ -57,6 +57,7 @@ class KafkaPoller:
         self._new: set[int] = set()  # given to us, not yet taken over
         self._questions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping = False
+        self._is_in_vain = False  # this process ends by an error
         self._pushed = 0  # bytes handed to the event loop
         self._taken = 0  # bytes of them that it has passed on
         self._is_paused = False
@@ -86,8 +87,9 @@ class KafkaPoller:
         """Join the group."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Give everything back and end."""
+    def stop(self, *, in_vain: bool) -> None:
+        """Give everything back and end. See `KafkaReader.close`."""
+        self._is_in_vain = self._is_in_vain or in_vain
         self._stopping = True
 
     def join_within(self, seconds: float) -> bool:
@@ -329,7 +331,8 @@ class KafkaPoller:
                 self._call(self._listening.on_gone, ownership)
                 if ownership.member == member:
                     place = TopicPartition(self._topic, partition)
-                    offsets[place] = commit_of(given_back(ownership.offered), ownership.epochs)
+                    offered = ownership.offered if self._is_in_vain else given_back(ownership.offered)
+                    offsets[place] = commit_of(offered, ownership.epochs)
         return offsets
 
     def lost(self, partitions: Iterable[int]) -> None:

@@ -210,7 +210,7 @@ def started(checkpoint: OffsetCheckpoint) -> OffsetCheckpoint:
 
 
 def given_back(checkpoint: OffsetCheckpoint) -> OffsetCheckpoint:
-    """What an owner commits that is asked to leave: its start has cost nobody anything."""
+    """What an owner commits that is asked to leave, and not by an error: its start has cost nobody anything."""
     return msgspec.structs.replace(checkpoint, starts=max(checkpoint.starts - 1, 0))
 
 
