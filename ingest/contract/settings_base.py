@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
 
@@ -104,4 +105,12 @@ class Section(BaseModel):
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and not {int, float}.isdisjoint({kind, *get_args(kind)}):
             raise ValueError("a truth value where a number belongs")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_is_utf_8(cls, value: object) -> object:
+        """What environment or command line have in another encoding could be neither printed nor written as JSON."""
+        if isinstance(value, str | Path):
+            str(value).encode()
         return value

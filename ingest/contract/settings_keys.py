@@ -34,7 +34,7 @@ _WORDS: Final[dict[object, str]] = {
     int: "an integer",
     float: "a number",
     str: "text",
-    Path: "a path",
+    Path: "a path, in UTF-8",
     SecretStr: "text, which is never shown",
     SourceName: "a name of 1 to 64 letters, digits, underscores and dashes",
     TopicName: "a topic's name of 1 to 249 letters, digits, dots, underscores and dashes",

@@ -102,7 +102,10 @@ def test_wrong_value_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("text", "expected"),
     [
         ("telemetry.level = 'loud'", "telemetry.level (file {}): given 'loud'; allowed: one of debug, info,"),
-        ("[store]\ndirectories = 5", "store.directories (file {}): given 5; allowed: a list, each a path"),
+        (
+            "[store]\ndirectories = 5",
+            "store.directories (file {}): given 5; allowed: a list, each a path, in UTF-8",
+        ),
         (
             "[receiver]\nartim_timeout = inf",
             "receiver.artim_timeout (file {}): given inf; allowed: a number above 0",
@@ -356,3 +359,18 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(tmp_path: Path, te
     (problem,) = problems(write(tmp_path, text))
     assert "hidden" not in problem
     assert "allowed" in problem
+
+
+@pytest.mark.parametrize("key", ["data", "store.directories", "receiver.host"])
+def test_text_that_is_not_utf_8(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """As a path in Latin-1: commands ended with a traceback where they were to print it, JSON could not hold it."""
+    monkeypatch.setenv(variable_of(key), "/srv/M\udcfcller")
+    (problem,) = problems()
+    assert problem.startswith(f"{key} (environment {variable_of(key)}): given '/srv/M\\udcfcller'")
+
+
+def test_a_flag_that_is_not_utf_8() -> None:
+    """A path on the command line, too."""
+    (problem,) = problems(data=Path("/srv/M\udcfcller"))
+    assert "M\\udcfcller" in problem
+    assert problem.endswith("allowed: a path, in UTF-8")
