@@ -15,7 +15,7 @@ from ingest.contract.audit.events import commitment_given_up
 from ingest.contract.command_audit import audit_now
 from ingest.contract.command_columns import aligned
 from ingest.contract.command_failures import clear_failures
-from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_folder import refuse_other_user, warn_of_no_data
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from ingest.log.commitment_log import Request
@@ -92,6 +92,7 @@ def show(settings: Settings, *, transaction: str, as_json: bool) -> None:
 @data_settings
 def retry(settings: Settings, *, transaction: str) -> None:
     """Have the report of a decided transaction sent again now, and as long again as the first time."""
+    refuse_other_user(settings)
     with clear_failures(settings), closing(opened_view(settings)) as view:
         found = _one(view, transaction)
         if found.decided is None:
@@ -106,6 +107,7 @@ def retry(settings: Settings, *, transaction: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def expire(settings: Settings, *, transaction: str, yes: bool) -> None:
     """Give a transaction up: its report is never sent, and its UID is used up."""
+    refuse_other_user(settings)
     with clear_failures(settings), closing(opened_view(settings)) as view:
         found = _one(view, transaction)
         if not yes:

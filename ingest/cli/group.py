@@ -6,18 +6,34 @@ which is read from the source without running it: the codecs are not loaded to p
 """
 
 import ast
+import errno
 import importlib.metadata
 import importlib.util
+import os
+import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 ENTRY_POINTS: Final = "dicom_ingest.commands"
 
+_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))  # what a disk says, or a limit of its use
+
 
 class EntryPointGroup(click.Group):
     """A group whose commands are the entry points of `ENTRY_POINTS`."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command that is named; where its output cannot be written, say so in one line."""
+        _open_closed_streams()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _FULL or error.filename is not None:
+                raise
+            click.echo(f"Error: output: {error.strerror}", err=True)
+            raise SystemExit(1) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names of all installed commands, sorted."""
@@ -40,6 +56,15 @@ class EntryPointGroup(click.Group):
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
+
+
+def _open_closed_streams() -> None:
+    """Have all standard streams: of one that our caller closed Python has None, and the next file opened its descriptor."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # noqa: SIM115 - for as long as the process lives
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def summary_of(module: str) -> str:

@@ -1,6 +1,7 @@
 """Settings of the ledger: where it is, how patients are hidden in it, and how patiently it is kept."""
 
 from typing import Annotated, Final
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -14,6 +15,10 @@ LEAST_KEY: Final = 32  # characters: 128 bits and more, as hex digits
 def _database(value: str) -> str:
     if value and not value.startswith("postgresql://"):
         raise ValueError("not nothing, and not postgresql://USER@HOST/DATABASE")
+    parts = urlsplit(value)
+    # The settings are shown. Behind a slash in a password, its rest is taken for the path.
+    if parts.password is not None or "@" in parts.path or "password" in dict(parse_qsl(parts.query)):
+        raise ValueError("its password is the setting ledger.password")
     return value
 
 

@@ -16,6 +16,7 @@ from ingest.contract.ledger_settings import LedgerSettings
 from ingest.contract.peer_settings import ListenerSettings, SourceAdmission
 from ingest.contract.receiver_settings import ReceiverSettings
 from ingest.contract.settings_base import (
+    Endpoint,
     GiB,
     KiB,
     MiB,
@@ -145,7 +146,7 @@ class StoreSettings(Section):
         description="Further stores: file:///folder, s3://bucket/prefix, gs://bucket, az://account/container. "
         "An s3 URL may end in ?endpoint=, region= and profile=, joined by &.",
     )
-    endpoint: str = Field(
+    endpoint: Endpoint = Field(
         "",
         description="Of s3 URLs that name none; empty means AWS_ENDPOINT_URL of the environment, else AWS.",
     )

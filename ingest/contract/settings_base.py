@@ -3,13 +3,14 @@
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from ingest.contract.identifiers import check_ae_title, check_uid
-from ingest.contract.store_urls import parse_store_url
+from ingest.contract.store_urls import check_endpoint, parse_store_url
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -37,6 +38,11 @@ def _ae_title(value: str) -> str:
 
 def _store_url(value: str) -> str:
     parse_store_url(value)
+    return value
+
+
+def _endpoint(value: str) -> str:
+    check_endpoint(value)
     return value
 
 
@@ -74,6 +80,7 @@ def _certificate_name(value: str) -> str:
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
 Uid = Annotated[str, AfterValidator(check_uid)]
 StoreUrlText = Annotated[str, AfterValidator(_store_url)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 HostPort = Annotated[str, AfterValidator(_host_port)]
 Network = Annotated[str, AfterValidator(_network)]
 CertificateName = Annotated[str, AfterValidator(_certificate_name)]
@@ -98,4 +105,12 @@ class Section(BaseModel):
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and not {int, float}.isdisjoint({kind, *get_args(kind)}):
             raise ValueError("a truth value where a number belongs")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_is_utf_8(cls, value: object) -> object:
+        """What environment or command line have in another encoding could be neither printed nor written as JSON."""
+        if isinstance(value, str | Path):
+            str(value).encode()
         return value

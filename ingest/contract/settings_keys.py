@@ -18,6 +18,7 @@ from ingest.contract.settings import Settings
 from ingest.contract.settings_base import (
     AeTitle,
     CertificateName,
+    Endpoint,
     HostPort,
     Network,
     SourceName,
@@ -33,13 +34,14 @@ _WORDS: Final[dict[object, str]] = {
     int: "an integer",
     float: "a number",
     str: "text",
-    Path: "a path",
+    Path: "a path, in UTF-8",
     SecretStr: "text, which is never shown",
     SourceName: "a name of 1 to 64 letters, digits, underscores and dashes",
     TopicName: "a topic's name of 1 to 249 letters, digits, dots, underscores and dashes",
     Uid: "a UID",
     StoreUrlText: "a URL: file:///folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
     HostPort: "HOST:PORT, or nothing",
+    Endpoint: "http://HOST or https://HOST, or nothing",
     Database: "postgresql://USER@HOST/DATABASE, or nothing",
     Key: f"text of at least {LEAST_KEY} characters, which is never shown, or nothing",
     TimeZone: "a time zone of IANA's, as Europe/Berlin, or nothing",
@@ -111,18 +113,11 @@ def name_words() -> str:
     return _WORDS[SourceName]
 
 
-def holds_secrets(names: Sequence[str]) -> bool:
-    """Whether what stands at this path of names may be a secret or hold one: a misspelt key may, too."""
-    field = find_field(names)
-    if field is not None and _section(field) is None:
-        return field.annotation is SecretStr
-    section = _section(field) if field is not None else None
-    if field is None and len(names) > 1:
-        above = find_field(names[:-1])
-        section = _section(above) if above is not None else None
-    return section is not None and any(
-        below.annotation is SecretStr for below in section.model_fields.values()
-    )
+def holds_secrets(field: FieldInfo) -> bool:
+    """Whether a setting is a secret, or a table holds one."""
+    section = _section(field)
+    fields = [field] if section is None else section.model_fields.values()
+    return any(below.annotation is SecretStr for below in fields)
 
 
 def unit_of(field: FieldInfo) -> str:
@@ -151,7 +146,18 @@ def _words(kind: object, metadata: Sequence[object] = ()) -> str:
         return _words(get_args(kind)[0])
     if get_origin(kind) is tuple:
         return "a list, each " + _words(get_args(kind)[0])
-    for annotated in (Uid, AeTitle, Network, CertificateName, TopicName, HostPort, Database, Key, TimeZone):
+    for annotated in (
+        Uid,
+        AeTitle,
+        Network,
+        CertificateName,
+        TopicName,
+        HostPort,
+        Endpoint,
+        Database,
+        Key,
+        TimeZone,
+    ):
         if metadata and list(get_args(annotated)[1:]) == list(metadata):
             return _WORDS[annotated]
     return _WORDS[kind]

@@ -39,7 +39,9 @@ CONFIG_VARIABLE: Final = ENVIRONMENT_PREFIX + "CONFIG"  # names the file; it is 
 _MAXIMUM_FILE: Final = 1024 * 1024  # bytes; a settings file has a few KiB
 # What a problem begins with, as `'sources.ct 1' (file …): …`; a name that is none is cut where it stops to be one.
 _KEY: Final = re.compile(r"'?(([a-z_]+)(?:\.[A-Za-z0-9_-]{1,64})*)")
-_USER = re.compile(r"//[^/@\s]*@")  # credentials have no place in a URL, and none in a message
+# Credentials have no place in a URL, and none in a message; a password may have slashes.
+_USER: Final = re.compile(r"//\S*@")
+_OPTIONS: Final = re.compile(r"(//[^\s?]*\?)[^\s']*")
 _NAMED_TABLES: Final = ("sources", "listeners")  # in the file only
 _SHOWN: Final = 80  # characters of a wrong value that a message repeats
 
@@ -196,15 +198,14 @@ def _problem(location: tuple[int | str, ...], given: object, sources: Sources, k
     if source == "environment":
         source = f"environment {variable_of(key)}"
     field = find_field(names)
-    shown = "what is not shown" if holds_secrets(names) else _shown(given)
-    if field is None:
-        given_names = ", ".join(table_keys(names[:-1]))
-        return f"{key} ({source}): given {shown} under an unknown key; allowed keys: {given_names}"
+    if field is None:  # what was given may be a secret that belongs elsewhere
+        return f"{key} ({source}): an unknown key; allowed keys: {', '.join(table_keys(names[:-1]))}"
+    shown = "what is not shown" if holds_secrets(field) else _shown(given)
     return f"{key} ({source}): given {shown}; allowed: {allowed_values(field)}"
 
 
 def _shown(value: object) -> str:
-    text = _USER.sub("//…@", repr(value))
+    text = _OPTIONS.sub(r"\1…", _USER.sub("//…@", repr(value)))
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

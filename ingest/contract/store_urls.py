@@ -36,7 +36,7 @@ def parse_store_url(text: str) -> StoreUrl | Path:
         ValueError: it is none of these; the message does not repeat what may be a secret.
     """
     parts = urlsplit(text)
-    if "@" in parts.netloc:
+    if "@" in parts.netloc or ":" in parts.netloc:
         raise ValueError("a store's URL has no credentials: they come from environment, profile or platform")
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
         return Path(unquote(parts.path))
@@ -58,7 +58,15 @@ def _options(scheme: str, query: str) -> dict[str, str]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     if options and (scheme != "s3" or not set(options) <= set(_OPTIONS)):
         raise ValueError(f"only s3 URLs have options, and only {', '.join(_OPTIONS)}")
-    endpoint = urlsplit(options.get("endpoint", ""))
-    if "@" in endpoint.netloc or (options.get("endpoint") and endpoint.scheme not in ("http", "https")):
-        raise ValueError("an endpoint is http://host or https://host, without credentials")
+    check_endpoint(options.get("endpoint", ""))
     return options
+
+
+def check_endpoint(text: str) -> None:
+    """Where the buckets of s3 URLs are; nothing will do.
+
+    Raises:
+        ValueError: it is no endpoint; the message does not repeat what may be a secret.
+    """
+    if text and ("@" in text or urlsplit(text).scheme not in ("http", "https")):
+        raise ValueError("an endpoint is http://host or https://host, without credentials")

@@ -64,12 +64,10 @@ def test_list_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_key_in_the_file(tmp_path: Path) -> None:
-    """A misspelt key is named with the file, what it was given and the keys there are."""
+    """A misspelt key is named with the file and the keys there are."""
     file = write(tmp_path, "[receiver]\nprot = 104\n")
     (problem,) = problems(file)
-    assert problem.startswith(
-        f"receiver.prot (file {file}): given 104 under an unknown key; allowed keys: host, port,"
-    )
+    assert problem.startswith(f"receiver.prot (file {file}): an unknown key; allowed keys: host, port,")
 
 
 def test_unknown_table_in_the_file(tmp_path: Path) -> None:
@@ -104,7 +102,10 @@ def test_wrong_value_of_each_source(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("text", "expected"),
     [
         ("telemetry.level = 'loud'", "telemetry.level (file {}): given 'loud'; allowed: one of debug, info,"),
-        ("[store]\ndirectories = 5", "store.directories (file {}): given 5; allowed: a list, each a path"),
+        (
+            "[store]\ndirectories = 5",
+            "store.directories (file {}): given 5; allowed: a list, each a path, in UTF-8",
+        ),
         (
             "[receiver]\nartim_timeout = inf",
             "receiver.artim_timeout (file {}): given inf; allowed: a number above 0",
@@ -243,7 +244,7 @@ def test_sources_are_tables_with_names_of_their_own(tmp_path: Path) -> None:
     [
         (
             SOURCE + "prot = 1\n",
-            "sources.ct1.prot (file {}): given 1 under an unknown key; allowed keys: ae_titles,",
+            "sources.ct1.prot (file {}): an unknown key; allowed keys: ae_titles,",
         ),
         (SOURCE + "port = 0\n", "sources.ct1.port (file {}): given 0; allowed: an integer from 1 to 65535"),
         (
@@ -337,3 +338,39 @@ def test_workers_must_have_admin_ports_behind_the_receivers(monkeypatch: pytest.
     (problem,) = problems(log__partitions=16)
     assert problem.startswith("admin.listen: given '127.0.0.1:65519'; allowed: a port of at most 65518")
     load_settings(None, {"log.partitions": 15})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sasl_password = 'hidden'",
+        "[Kafka]\nsasl_password = 'hidden'",
+        "[kafka]\npassword = 'hidden'",
+        "[store]\nsecret_access_key = 'hidden'",
+        "[ledger]\ndatabase = 'postgresql://us:hidden@there/ledger'",
+        "[ledger]\ndatabase = 'postgresql://us:/hidden@there/ledger'",
+        "[ledger]\ndatabase = 'postgresql://us@there/ledger?password=hidden'",
+        "[store]\nendpoint = 'http://us:hidden@there'",
+        "[store]\nurls = ['s3://AKIA:x/hidden@images']",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+    """Under a key that there is not it may be one, whatever table was meant; and a URL has none."""
+    (problem,) = problems(write(tmp_path, text))
+    assert "hidden" not in problem
+    assert "allowed" in problem
+
+
+@pytest.mark.parametrize("key", ["data", "store.directories", "receiver.host"])
+def test_text_that_is_not_utf_8(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """As a path in Latin-1: commands ended with a traceback where they were to print it, JSON could not hold it."""
+    monkeypatch.setenv(variable_of(key), "/srv/M\udcfcller")
+    (problem,) = problems()
+    assert problem.startswith(f"{key} (environment {variable_of(key)}): given '/srv/M\\udcfcller'")
+
+
+def test_a_flag_that_is_not_utf_8() -> None:
+    """A path on the command line, too."""
+    (problem,) = problems(data=Path("/srv/M\udcfcller"))
+    assert "M\\udcfcller" in problem
+    assert problem.endswith("allowed: a path, in UTF-8")

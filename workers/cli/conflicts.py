@@ -7,6 +7,7 @@ import click
 
 from ingest.contract.audit.codes import CONFLICT_RESOLVE
 from ingest.contract.audit.message import Action
+from ingest.contract.command_folder import refuse_other_user
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from workers.cli.decisions import audit_decision
@@ -83,6 +84,7 @@ def resolve_conflict(settings: Settings, *, uid: str, prefer: str, reason: str, 
 
     May be interrupted at any time: the same command, or the next start of a worker, ends it.
     """
+    refuse_other_user(settings)
     with opened_stores(settings) as stores:
         try:
             resolution, preferred = asyncio.run(_resolve(stores, uid, prefer, reason))

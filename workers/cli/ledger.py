@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from ingest.contract.command_folder import refuse_other_user
 from ingest.contract.command_options import config_option, data_option, data_settings, settings_or_exit
 from ingest.contract.settings import Settings
 from ingest.contract.supervision import die_with, end_when_hung, supervisor_option
@@ -52,6 +53,8 @@ def rebuild(settings: Settings) -> None:
 
     Takes a look at every object. Others see the old ledger until the new one is whole; nothing else need be stopped.
     """
+    if not settings.ledger.database:
+        refuse_other_user(settings)
     with clear_ledger_failures(settings), opened_stores(settings) as stores:
         engine, logs = open_database(settings, remake=True), logs_of(settings)
         try:

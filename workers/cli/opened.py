@@ -56,7 +56,8 @@ def clear_store_failures() -> Iterator[None]:
     except BrokenPipeError:  # whoever reads what is printed has seen enough, which click knows
         raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'store'}: {error.strerror}") from None
+        # Without a name it may be of the file that the command prints to.
+        raise click.ClickException(f"{error.filename or 'store or output'}: {error.strerror}") from None
 
 
 def has_stores(settings: Settings) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 
 from ingest.contract.audit.codes import QUARANTINE_DISCARD, QUARANTINE_REPLAY
 from ingest.contract.audit.message import Action
+from ingest.contract.command_folder import refuse_other_user
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Outcome, Place
@@ -103,6 +104,7 @@ def replay_entries(
     """
     if [bool(entry), everything, unknown is not None].count(True) != 1:
         raise click.UsageError("name entries, or give --all, or --unknown AE")
+    refuse_other_user(settings)
     with opened_stores(settings, replaying=True) as stores:
         replayed = asyncio.run(_replay(stores, settings, _Choice(entry, unknown), tell=not as_json))
     if as_json:
@@ -123,6 +125,7 @@ def discard_entries(
     """Delete entries for good; a record stays."""
     if bool(entry) == (unknown is not None):
         raise click.UsageError("name entries, or give --unknown AE")
+    refuse_other_user(settings)
     with opened_stores(settings) as stores:
         choice = _Choice(entry, unknown)
         discarded = asyncio.run(_discard(stores, settings, choice, reason, tell=not as_json))

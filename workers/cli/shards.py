@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ingest.contract.command_folder import refuse_other_user
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from workers.cli.opened import clear_store_failures, print_json
@@ -65,6 +66,7 @@ def add(settings: Settings, *, store: str) -> None:
         place = place_of(store)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    refuse_other_user(settings)
     with clear_store_failures():
         name = add_store(settings.store_locations, place, settings.store)
     setting = "store.directories" if isinstance(place, Path) else "store.urls"
@@ -78,6 +80,7 @@ def rebalance_shards(settings: Settings) -> None:
 
     May be interrupted at any time; the same command goes on.
     """
+    refuse_other_user(settings)
     columns = TextColumn("shards"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with clear_store_failures():
         newest_map(roots_of(settings.store_locations, settings.store))

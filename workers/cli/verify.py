@@ -20,6 +20,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from ingest.contract.command_folder import refuse_other_user
 from ingest.contract.command_options import data_settings, json_option
 from ingest.contract.settings import Settings
 from workers.cli.opened import opened_stores, print_json
@@ -90,6 +91,8 @@ def verify(settings: Settings, *, setting_aside: bool, processes: int | None, as
     instance is stored in its place. The exit code is 1 then, and where anything could not be read. May run beside the
     workers.
     """
+    if setting_aside:
+        refuse_other_user(settings)
     with opened_stores(settings) as stores:
         check = _Check(stores, settings, processes or os.cpu_count() or 1, setting_aside=setting_aside)
         report = asyncio.run(check.run())
