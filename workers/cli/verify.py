@@ -140,7 +140,7 @@ class _Check:
             TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         with (
-            tempfile.TemporaryDirectory(prefix="verify-", dir=self._settings.data) as scratch,
+            tempfile.TemporaryDirectory(prefix="verify-", dir=_writable(self._settings.data)) as scratch,
             Progress(*columns, console=Console(stderr=True)) as bar,
         ):
             task = bar.add_task("verify", total=sum([one.listed.size async for one in self._all()]))
@@ -260,6 +260,11 @@ async def _prove_pixels(pixels: PixelData | None, expected: PixelDigest | None, 
                 raise _Undecided(f"the pixels could not be decoded: {failure}") from None
         else:
             return
+
+
+def _writable(folder: Path) -> Path | None:
+    """The folder; None, for the system's own, where it is on a disk that is mounted read-only, or another's."""
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _is_ours(key: Key) -> bool:

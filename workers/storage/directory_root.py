@@ -116,7 +116,9 @@ class DirectoryRoot:
 
     @contextlib.contextmanager
     def _locked(self, kind: int, refusal: str) -> Iterator[None]:
-        descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # Who only looks may have no right to write, or the disk be mounted read-only; over NFS, being alone needs it.
+        access = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR
+        descriptor = os.open(self.path / _LOCK_FILE, access | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
