@@ -200,8 +200,8 @@ class Bucket:
     def remove(self, name: str, allow: Callable[[], None] = always) -> None:
         """Remove an object; one that is not there is removed already. ``allow``: see `until_answered`.
 
-        A removal cannot be made conditional. One that is still on its way after its time would remove also
-        what has the name by then: nobody gives a name anew at once after its removal failed.
+        A removal cannot be made conditional by obstore. One that was given up and is still on its way, as on a connection whose
+        packets are lost for seconds, removes also what another try has let have the name by then.
         """
         self.until_answered(lambda: self._asked(lambda: obstore.delete(self._once, name)), allow)
 
