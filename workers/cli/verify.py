@@ -274,4 +274,10 @@ def _is_ours(key: Key) -> bool:
 def _problem(one: _Task, text: str, moved: str, *, damaged: bool) -> Problem:
     key = one.listed.key
     uid = uid_of(key) if _is_ours(key) else ""
-    return Problem(uid, one.store.locate(key), one.store.name, str(key), text, damaged, moved)
+    path, name = _printable(one.store.locate(key)), _printable(str(key))
+    return Problem(uid, path, one.store.name, name, text, damaged, moved)
+
+
+def _printable(name: str) -> str:
+    """A file's name, which may be no text to us."""
+    return os.fsencode(name).decode(errors="backslashreplace")
