@@ -1,4 +1,4 @@
-"""Consoles and copying tools make empty objects whose names end in a slash, to stand for folders: they are nothing of ours."""
+"""What others put into a bucket: empty objects for folders, as consoles make them, and names that are none."""
 
 import asyncio
 
@@ -6,6 +6,8 @@ import boto3
 import pytest
 
 from tests.support.buckets import names, root_of_bucket, store_settings, url_of
+from workers.errors import Unavailable
+from workers.storage.bucket import Silent
 from workers.storage.layout import Area, object_key, shards
 from workers.storage.rebalance import add_store, rebalance
 from workers.storage.roots import roots_of
@@ -41,6 +43,19 @@ def test_an_empty_object_is_one(bucket_url: str) -> None:
         mark(bucket_url, SHARD)
         assert [listed.key for listed in asyncio.run(store.find(Area.OBJECTS, SHARD))] == [KEYS[0]]
     assert root_of_bucket(bucket_url, SETTINGS).holds_objects()
+
+
+def test_a_name_that_cannot_be_listed_is_told_and_costs_nobody_else(bucket_url: str) -> None:
+    """A store that serves all else is not taken for one that is down."""
+    place = url_of(bucket_url)
+    client = boto3.client("s3", endpoint_url=place.endpoint, region_name="us-east-1")
+    with open_stores([place], SETTINGS) as stores:
+        client.put_object(Bucket=place.bucket, Key=f"{place.prefix}/{SHARD}/two\nlines", Body=b"?")
+        store = stores.of(SHARD)
+        with pytest.raises(Unavailable, match="a name that cannot be read: remove that object") as told:
+            asyncio.run(store.find(Area.OBJECTS, SHARD))
+        assert not isinstance(told.value, Silent)
+        assert asyncio.run(store.put_new(KEYS[0], [b"served"]))
 
 
 def test_folders_keep_nobody_from_the_stores(bucket_url: str) -> None:
