@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.contract.records import Place
+from tests.support.bad_place import BadPlace
 from tests.support.killing import killed_at_each_call
 from workers.cli.account import Move
 from workers.cli.moves import read_moves
@@ -178,6 +179,17 @@ def test_a_move_counts_once_though_two_stores_have_its_record(
         asyncio.run(record_move(stores.of(key), bytes(16), (Place.STORED, Place.CONFLICT), key, "r"))
     for order in (records, records[::-1]):
         assert read_moves(order) == [Move(bytes(16), Place.QUARANTINED, Place.CONFLICT)]
+
+
+def test_what_cannot_be_copied_is_named(roots: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an administrator can do something about it, and a shard has thousands of objects."""
+    filled(roots[:1])
+    key = min(keys(), key=lambda key: key.shard)  # of those that are moved
+    add_store(roots[:1], roots[1])
+    BadPlace(roots[0] / str(key), 0, monkeypatch)
+    with pytest.raises(Unavailable, match=rf"a/{key}' cannot be copied to store-1: .*Input/output error"):
+        _rebalance(roots[:2])
+    assert (roots[0] / str(key)).exists()
 
 
 def test_a_store_without_room_stops_the_move_and_loses_nothing(

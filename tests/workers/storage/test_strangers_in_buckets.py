@@ -1,6 +1,7 @@
 """What others put into a bucket: empty objects for folders, as consoles make them, and names that are none."""
 
 import asyncio
+from pathlib import Path
 
 import boto3
 import pytest
@@ -73,3 +74,17 @@ def test_folders_keep_nobody_from_the_stores(bucket_url: str) -> None:
     add_store(places[:1], places[1], SETTINGS)
     assert asyncio.run(rebalance(places, SETTINGS)) == 2048
     assert [name for name in names(urls[1]) if name.endswith(".dcm")] == sorted(map(str, KEYS))
+
+
+def test_a_name_that_no_bucket_can_have_is_told(minio_url: str, tmp_path: Path) -> None:
+    """A file of Latin-1 in a folder whose shards move to a bucket: it stays, and is named."""
+    places = tmp_path, url_of(minio_url)
+    with open_stores(places[:1], SETTINGS) as stores:
+        assert asyncio.run(stores.of(KEYS[0]).put_new(KEYS[0], [b"ours"]))
+    (tmp_path / SHARD / "Caf\udce9.dcm").write_bytes(b"somebody's")
+    add_store(places[:1], places[1], SETTINGS)
+    with pytest.raises(Unavailable, match=r"Caf\\udce9.dcm' cannot be copied to store-1"):
+        asyncio.run(rebalance(places, SETTINGS))
+    (tmp_path / SHARD / "Caf\udce9.dcm").unlink()
+    assert asyncio.run(rebalance(places, SETTINGS)) == 1
+    assert str(KEYS[0]) in names(minio_url)
