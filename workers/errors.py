@@ -20,6 +20,11 @@ never hold values of the data set: they reach logs and the quarantine's manifest
 """
 
 import enum
+import errno
+from typing import Final
+
+# read(2), and what file systems with checksums answer of bytes that have another one: asked again, they answer the same.
+BAD_PLACE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 
 class Reason(enum.StrEnum):

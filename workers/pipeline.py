@@ -19,7 +19,7 @@ from ingest.contract.settings import Settings
 from workers.dataset.payload import Payload, sha256
 from workers.dataset.subject import Subject, read_subject
 from workers.dataset.transfer_syntax import DEFLATED
-from workers.errors import Reason, Rejected, Spoiled, Unavailable
+from workers.errors import BAD_PLACE, Reason, Rejected, Spoiled, Unavailable
 from workers.log.upload import Upload
 from workers.pixels.codec import Codec
 from workers.pixels.digest import pixel_digest
@@ -156,6 +156,9 @@ class Pipeline:
         try:
             return await self._pass_through(work)
         except OSError as error:  # of the scratch folder; stores translate their own
+            # Once, as for what has another seal: if it is the whole disk, no process is better off than this one.
+            if error.errno in BAD_PLACE and work.upload.file is not None and not work.tries.count:
+                raise Spoiled(f"scratch: {error.strerror}") from error
             raise Unavailable(f"scratch: {error.strerror}", _RETRY_AFTER) from error
 
     async def _pass_through(self, work: Work) -> Settled:

@@ -9,7 +9,8 @@ from typing import Final, Self
 _PAGE: Final = 4096  # bytes, in which a tmpfs gives room
 
 # The mount lives in the namespace of one child process and goes with it, however the test ends.
-_MOUNT = 'mount -t tmpfs -o size="$1" none "$2" && echo mounted && exec cat'
+_MOUNT = """mount -t tmpfs -o size="$1" none "$2" && echo mounted && read -r _ &&
+mount -o remount,ro "$2" && echo read-only && exec cat"""
 
 
 class SmallDisk:
@@ -48,6 +49,14 @@ class SmallDisk:
                     if piece <= _PAGE:
                         return
                     piece = max(piece // 2, _PAGE)
+
+    def become_read_only(self) -> None:
+        """As a disk that is mounted so, or that the kernel no longer trusts."""
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        self._keeper.stdin.write(b"\n")
+        self._keeper.stdin.flush()
+        assert self._keeper.stdout.readline() == b"read-only\n"
 
     def relieve(self) -> None:
         """Remove that file."""

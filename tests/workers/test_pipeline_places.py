@@ -17,6 +17,7 @@ import xxhash
 from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Instance, Place
 from ingest.contract.settings import Settings
+from tests.support.bad_place import BadPlace
 from tests.support.scu import CT, EXPLICIT, ct_data_set
 from workers import pipeline
 from workers.dataset.payload import MemoryPayload
@@ -189,6 +190,25 @@ def test_rot_of_a_scratch_file_is_taken_for_the_logs_only_when_it_comes_again(tm
             await line.place(one, tries)
         tries.failed()
         assert await line.place(one, tries) == (Place.QUARANTINED, "seal")
+
+    run(tmp_path, scenario)
+
+
+def test_a_bad_place_of_the_scratch_disk_is_left_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried again where it lies, the upload would wait until somebody starts the worker anew: the log is read again."""
+
+    async def scenario(line: Line) -> None:
+        one, tries = in_scratch(tmp_path), UncountedTries()
+        BadPlace(tmp_path / "scratch" / "0-1", 0, monkeypatch)
+        with pytest.raises(Spoiled, match=r"scratch: Input/output error"):
+            await line.place(one, tries)
+        tries.failed()
+        with pytest.raises(Unavailable, match="scratch"):  # the next process, where the whole disk is bad
+            await line.place(one, tries)
+        (tmp_path / "scratch" / "0-1").rename(tmp_path / "bad")
+        assert await line.place(in_scratch(tmp_path), tries) == (Place.STORED, "")
 
     run(tmp_path, scenario)
 

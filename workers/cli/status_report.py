@@ -118,7 +118,7 @@ def read_report(settings: Settings, *, quick: bool = False) -> Report:
         OSError: the disk's.
     """
     roots = roots_of(settings.store_locations, settings.store)
-    moves = list(read_moves(roots))
+    moves = read_moves(roots)
     processes = running_processes(settings.data)
     account, workers, lost = _read_log(settings, moves, processes)
     receiver = next((found for found in processes if found.name == "receiver"), None)

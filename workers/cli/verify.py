@@ -143,7 +143,7 @@ class _Check:
             TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
         )  # fmt: skip
         with (
-            tempfile.TemporaryDirectory(prefix="verify-", dir=self._settings.data) as scratch,
+            tempfile.TemporaryDirectory(prefix="verify-", dir=_writable(self._settings.data)) as scratch,
             Progress(*columns, console=Console(stderr=True)) as bar,
         ):
             task = bar.add_task("verify", total=sum([one.listed.size async for one in self._all()]))
@@ -265,6 +265,11 @@ async def _prove_pixels(pixels: PixelData | None, expected: PixelDigest | None, 
             return
 
 
+def _writable(folder: Path) -> Path | None:
+    """The folder; None, for the system's own, where it is on a disk that is mounted read-only, or another's."""
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def _is_ours(key: Key) -> bool:
     return is_object(key) if key.area is Area.OBJECTS else is_entry(key)
 
@@ -272,4 +277,10 @@ def _is_ours(key: Key) -> bool:
 def _problem(one: _Task, text: str, moved: str, *, damaged: bool) -> Problem:
     key = one.listed.key
     uid = uid_of(key) if _is_ours(key) else ""
-    return Problem(uid, one.store.locate(key), one.store.name, str(key), text, damaged, moved)
+    path, name = _printable(one.store.locate(key)), _printable(str(key))
+    return Problem(uid, path, one.store.name, name, text, damaged, moved)
+
+
+def _printable(name: str) -> str:
+    """A file's name, which may be no text to us."""
+    return os.fsencode(name).decode(errors="backslashreplace")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import obstore
 from obstore.exceptions import (
     BaseError,
+    InvalidPathError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -54,6 +55,8 @@ REFUSED_RETRY: Final = 30.0  # seconds; credentials and rights come back by an a
 _BLOCK: Final = 4 * 1024 * 1024  # bytes that are compared at a time
 _PARTS_AT_ONCE: Final = 4
 _NO_SUCH_RANGE: Final = "416"
+# As obstore calls control characters, and nothing between two slashes; of the store that answers so nothing else is wrong.
+_NO_NAME: Final = "store: somebody's object there has a name that cannot be read: remove that object"
 _GONE: Final = "store: an object has gone while it was copied"
 _STATUS = re.compile(r"status code: (\d{3} [A-Za-z ]+)")
 
@@ -200,8 +203,8 @@ class Bucket:
     def remove(self, name: str, allow: Callable[[], None] = always) -> None:
         """Remove an object; one that is not there is removed already. ``allow``: see `until_answered`.
 
-        A removal cannot be made conditional. One that is still on its way after its time would remove also
-        what has the name by then: nobody gives a name anew at once after its removal failed.
+        A removal cannot be made conditional by obstore. One that was given up and is still on its way, as on a connection whose
+        packets are lost for seconds, removes also what another try has let have the name by then.
         """
         self.until_answered(lambda: self._asked(lambda: obstore.delete(self._once, name)), allow)
 
@@ -323,6 +326,8 @@ class Bucket:
             return None
         except PreconditionError:
             raise
+        except InvalidPathError:
+            raise Unavailable(_NO_NAME, REFUSED_RETRY) from None
         except (BaseError, OSError) as error:
             raise _unavailable(error) from None
 

@@ -12,6 +12,7 @@ from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, shards
 from workers.storage.root import IN_USE, SHARD, Size, changed_by
 from workers.storage.shard_map import WrongStores
+from workers.storage.unnamed_file import TEMPORARY
 
 _LOCK_FILE: Final = "lock"
 _MAXIMUM: Final = 1024 * 1024  # bytes of a record; a map of three-digit store numbers has 20 KiB
@@ -89,7 +90,15 @@ class DirectoryRoot:
             yield
 
     def probe(self) -> None:
-        """See `Root.probe`: link(2) creates a name once."""
+        """See `Root.probe`: link(2) creates a name once, and rename(2) moves a file, both within one file system only."""
+        device = self.path.stat().st_dev
+        ours = {*filter(None, Area), *shards(), TEMPORARY}
+        for entry in _entries(self.path):
+            if entry.name in ours and entry.stat().st_dev != device:
+                raise WrongStores(
+                    f"{entry.path} is on another file system than {self}: what is damaged there could never be set "
+                    "aside. Give the store one file system; `dicom-ingest shards add` spreads shards over several"
+                )
 
     def open(self, name: str) -> DirectoryStore:
         """See `Root.open`."""
@@ -116,7 +125,9 @@ class DirectoryRoot:
 
     @contextlib.contextmanager
     def _locked(self, kind: int, refusal: str) -> Iterator[None]:
-        descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # Who only looks may have no right to write, or the disk be mounted read-only; over NFS, being alone needs it.
+        access = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR
+        descriptor = os.open(self.path / _LOCK_FILE, access | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

@@ -10,7 +10,6 @@ its own sync. Once, that is: see `durable_files`.
 
 import asyncio
 import contextlib
-import errno
 import os
 import secrets
 from collections import deque
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
 from workers.dataset.payload import FilePayload
-from workers.errors import BadPlace, Unavailable
+from workers.errors import BAD_PLACE, BadPlace, Unavailable
 from workers.storage.durable_files import DurableFiles
 from workers.storage.folder_reader import FolderReader
 from workers.storage.folders import FOLDER, RETRY_AFTER, Folders, try_lock
@@ -33,8 +32,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _LOCK_EVERY: Final = 0.01  # seconds between tries
-# read(2), and what file systems with checksums answer of bytes that have another one.
-_BAD_PLACE: Final = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 
 class DirectoryStore:
@@ -195,7 +192,7 @@ class DirectoryStore:
             # No more than there is: a buffer for the whole length, mostly unused, takes longer than the read.
             return Start(os.pread(descriptor, min(length, size), 0), size)
         except OSError as error:
-            if error.errno in _BAD_PLACE:
+            if error.errno in BAD_PLACE:
                 raise BadPlace(f"cannot be read: {error.strerror}", RETRY_AFTER) from None
             raise
         finally:

@@ -216,15 +216,22 @@ async def _clear(store: ObjectStore, shard: str) -> None:
 
 async def _copy(old: ObjectStore, new: ObjectStore, shard: str) -> None:
     for listed in await _all(old, shard):
-        with await _opened(old, listed.key) as payload:
-            if not await new.put_new(listed.key, payload.blocks()):
-                raise Unavailable(f"shard {shard} of {new.name} changed while it was copied to", _RETRY)
-        # One wrong answer would else be all that is left of it.
-        if await _digest(old, listed.key) != await _digest(new, listed.key):
+        try:
+            await _copy_one(old, new, listed.key)
+        except (OSError, Unavailable, UnicodeError) as error:
+            why = (error.strerror if isinstance(error, OSError) else "") or error
             raise Unavailable(
-                f"what {new.name} has of shard {shard} is not what {old.name} has; nothing was removed",
-                _RETRY,
-            )
+                f"{old.locate(listed.key)!a} cannot be copied to {new.name}: {why}", _RETRY
+            ) from None
+
+
+async def _copy_one(old: ObjectStore, new: ObjectStore, key: Key) -> None:
+    with await _opened(old, key) as payload:
+        if not await new.put_new(key, payload.blocks()):
+            raise Unavailable("the other store changed meanwhile", _RETRY)
+    # One wrong answer would else be all that is left of it.
+    if await _digest(old, key) != await _digest(new, key):
+        raise Unavailable("what is there then is not what is here; nothing was removed", _RETRY)
 
 
 async def _digest(store: ObjectStore, key: Key) -> str:
@@ -235,7 +242,7 @@ async def _digest(store: ObjectStore, key: Key) -> str:
 async def _opened(store: ObjectStore, key: Key) -> StoredBytes:
     payload = await store.open(key)
     if payload is None:
-        raise Unavailable(f"shard {key.shard} of {store.name} changed while it was copied", _RETRY)
+        raise Unavailable("it has gone meanwhile", _RETRY)
     return payload
 
 

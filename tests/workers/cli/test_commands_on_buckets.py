@@ -72,7 +72,7 @@ def test_quarantine_is_listed_shown_and_discarded(data: Path, url: str) -> None:
     discarded = run(data, "quarantine", "discard", entry["key"], "--reason", "test", "--json").json
     assert discarded[0]["uploads"] == 2
     assert run(data, "quarantine", "list", "--json").json == []
-    moved = list(read_moves([root_of_bucket(url)]))
+    moved = read_moves([root_of_bucket(url)])
     assert {(move.source, move.target) for move in moved} == {(Place.QUARANTINED, Place.DISCARDED)}
     assert len(moved) == 2
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import warnings
@@ -238,3 +239,19 @@ def test_verify_goes_on_past_what_cannot_be_opened(data: Path) -> None:
     assert found.keys() == {str(object_key("1.2.3")), str(object_key(UID))}
     assert found[str(object_key(UID))]["set_aside"]
     assert not found[str(object_key("1.2.3"))]["damaged"]
+
+
+@pytest.mark.parametrize("area", ["", "quarantine/"])
+def test_verify_tells_of_names_that_are_not_utf_8(data: Path, area: str) -> None:
+    """A stranger's file, named on a machine with Latin-1: it is shown escaped, and all that was found with it."""
+    folder = os.fsencode(data / "store" / f"{area}0c2")
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - of bytes, which Path has no word for
+    with open(folder + b"/Caf\xe9.dcm", "wb") as file:  # noqa: PTH123 - likewise
+        file.write(b"no image")
+    stored(data).write_bytes(stored(data).read_bytes()[:-1])
+    shown = run(data, "verify", "--report-only", "--processes", "1")
+    assert shown.code == 1
+    assert f"{area}0c2/Caf\\xe9.dcm: not an object of ours" in shown.out
+    found = {problem["key"]: problem for problem in problems(verified(data))}
+    assert found.keys() == {f"{area}0c2/Caf\\xe9.dcm", str(object_key(UID))}
+    assert found[str(object_key(UID))]["set_aside"]

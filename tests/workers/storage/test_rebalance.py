@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from ingest.contract.records import Place
+from tests.support.bad_place import BadPlace
 from tests.support.killing import killed_at_each_call
+from workers.cli.account import Move
+from workers.cli.moves import read_moves
 from workers.errors import Unavailable
+from workers.storage import rebalance as rebalancing
 from workers.storage.directory_root import DirectoryRoot
 from workers.storage.directory_store import DirectoryStore
 from workers.storage.layout import Area, Key, conflict_key, move_key, object_key, quarantine_key, shard_of
+from workers.storage.moves import record_move
+from workers.storage.object_store import ObjectStore
 from workers.storage.rebalance import add_store, rebalance
 from workers.storage.shard_map import WrongStores, read_map
 from workers.storage.stores import open_stores
@@ -142,6 +149,47 @@ def test_rebalancing_may_be_killed_anywhere(roots: list[Path], every: int) -> No
         assert contents(roots[:2]) == EXPECTED
         assert sorted([*files(roots[0]), *files(roots[1])]) == [key for key, _ in EXPECTED]
     assert kills > 50 // every
+
+
+def test_a_move_counts_once_though_two_stores_have_its_record(
+    roots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebalance that ends between copy and map leaves both; what is moved later is in one of them only."""
+    key = next(
+        key for number in range(1000) if (key := quarantine_key(f"1.2.{number}", "a" * 64)).shard < "800"
+    )
+
+    with open_stores(roots[:1]) as stores:
+        places = Place.QUARANTINED, Place.STORED
+        asyncio.run(record_move(stores.of(key), bytes(16), places, key, "r"))
+    add_store(roots[:1], roots[1])
+    copy = rebalancing._copy
+
+    async def copy_and_end(old: ObjectStore, new: ObjectStore, shard: str) -> None:
+        await copy(old, new, shard)
+        raise Unavailable("the other store does not answer any more", 1.0)
+
+    monkeypatch.setattr(rebalancing, "_copy", copy_and_end)
+    with pytest.raises(Unavailable):
+        _rebalance(roots[:2])
+    assert len([*roots[0].glob("moves/*/*"), *roots[1].glob("moves/*/*")]) == 2
+    records = [DirectoryRoot(root) for root in roots[:2]]
+    assert read_moves(records) == [Move(bytes(16), Place.QUARANTINED, Place.STORED)]
+    with open_stores(roots[:2]) as stores:
+        asyncio.run(record_move(stores.of(key), bytes(16), (Place.STORED, Place.CONFLICT), key, "r"))
+    for order in (records, records[::-1]):
+        assert read_moves(order) == [Move(bytes(16), Place.QUARANTINED, Place.CONFLICT)]
+
+
+def test_what_cannot_be_copied_is_named(roots: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an administrator can do something about it, and a shard has thousands of objects."""
+    filled(roots[:1])
+    key = min(keys(), key=lambda key: key.shard)  # of those that are moved
+    add_store(roots[:1], roots[1])
+    BadPlace(roots[0] / str(key), 0, monkeypatch)
+    with pytest.raises(Unavailable, match=rf"a/{key}' cannot be copied to store-1: .*Input/output error"):
+        _rebalance(roots[:2])
+    assert (roots[0] / str(key)).exists()
 
 
 def test_a_store_without_room_stops_the_move_and_loses_nothing(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.killing import killed_at_each_call
+from tests.support.small_disk import SmallDisk
 from workers.errors import Unavailable
 from workers.storage.directory_root import DirectoryRoot
 from workers.storage.layout import object_key
@@ -105,6 +106,22 @@ def test_a_damaged_map_refuses_to_start(roots: list[Path]) -> None:
     (roots[1] / MAP_FILE).write_bytes(b"DICMSHM1 00000000\n{}\n")
     with pytest.raises(WrongStores, match="damaged"):
         open_stores(roots)
+
+
+@pytest.mark.parametrize("name", ["abc", "quarantine", "tmp"])
+def test_a_part_of_a_store_on_another_disk_refuses_to_work(
+    roots: list[Path], tmp_path: Path, name: str
+) -> None:
+    """rename(2) and link(2) do not leave a file system: a damaged object there would keep its key for ever."""
+    open_stores(roots, working=True).close()
+    with SmallDisk(tmp_path / "disk", "1m") as disk:
+        (roots[1] / name).symlink_to(disk.path)
+        (roots[1] / "lost+found").symlink_to(disk.path)
+        with pytest.raises(WrongStores, match=rf"b/{name} is on another file system.*shards add"):
+            open_stores(roots, working=True)
+        open_stores(roots).close()  # for commands that look
+        (roots[1] / name).unlink()
+        open_stores(roots, working=True).close()
 
 
 def test_a_folder_that_is_not_mounted_refuses_to_start(roots: list[Path]) -> None:

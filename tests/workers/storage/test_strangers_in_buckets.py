@@ -1,11 +1,14 @@
-"""Consoles and copying tools make empty objects whose names end in a slash, to stand for folders: they are nothing of ours."""
+"""What others put into a bucket: empty objects for folders, as consoles make them, and names that are none."""
 
 import asyncio
+from pathlib import Path
 
 import boto3
 import pytest
 
 from tests.support.buckets import names, root_of_bucket, store_settings, url_of
+from workers.errors import Unavailable
+from workers.storage.bucket import Silent
 from workers.storage.layout import Area, object_key, shards
 from workers.storage.rebalance import add_store, rebalance
 from workers.storage.roots import roots_of
@@ -43,6 +46,19 @@ def test_an_empty_object_is_one(bucket_url: str) -> None:
     assert root_of_bucket(bucket_url, SETTINGS).holds_objects()
 
 
+def test_a_name_that_cannot_be_listed_is_told_and_costs_nobody_else(bucket_url: str) -> None:
+    """A store that serves all else is not taken for one that is down."""
+    place = url_of(bucket_url)
+    client = boto3.client("s3", endpoint_url=place.endpoint, region_name="us-east-1")
+    with open_stores([place], SETTINGS) as stores:
+        client.put_object(Bucket=place.bucket, Key=f"{place.prefix}/{SHARD}/two\nlines", Body=b"?")
+        store = stores.of(SHARD)
+        with pytest.raises(Unavailable, match="a name that cannot be read: remove that object") as told:
+            asyncio.run(store.find(Area.OBJECTS, SHARD))
+        assert not isinstance(told.value, Silent)
+        assert asyncio.run(store.put_new(KEYS[0], [b"served"]))
+
+
 def test_folders_keep_nobody_from_the_stores(bucket_url: str) -> None:
     """A folder of presences is nobody's presence, and a shard is moved with its objects alone."""
     urls = [bucket_url.replace("?", f"/{name}?") for name in "ab"]
@@ -58,3 +74,17 @@ def test_folders_keep_nobody_from_the_stores(bucket_url: str) -> None:
     add_store(places[:1], places[1], SETTINGS)
     assert asyncio.run(rebalance(places, SETTINGS)) == 2048
     assert [name for name in names(urls[1]) if name.endswith(".dcm")] == sorted(map(str, KEYS))
+
+
+def test_a_name_that_no_bucket_can_have_is_told(minio_url: str, tmp_path: Path) -> None:
+    """A file of Latin-1 in a folder whose shards move to a bucket: it stays, and is named."""
+    places = tmp_path, url_of(minio_url)
+    with open_stores(places[:1], SETTINGS) as stores:
+        assert asyncio.run(stores.of(KEYS[0]).put_new(KEYS[0], [b"ours"]))
+    (tmp_path / SHARD / "Caf\udce9.dcm").write_bytes(b"somebody's")
+    add_store(places[:1], places[1], SETTINGS)
+    with pytest.raises(Unavailable, match=r"Caf\\udce9.dcm' cannot be copied to store-1"):
+        asyncio.run(rebalance(places, SETTINGS))
+    (tmp_path / SHARD / "Caf\udce9.dcm").unlink()
+    assert asyncio.run(rebalance(places, SETTINGS)) == 1
+    assert str(KEYS[0]) in names(minio_url)
