@@ -47,23 +47,26 @@ async def report(
     same: old ones accept the context and know no roles. Its answer counts, however slowly it releases.
 
     Raises:
-        NoAnswer: it ended, or there was no answer in time.
+        NoAnswer: it ended, or there was no answer in time, which is ``within`` seconds for all of it.
         AssociationFailed: no association, or commitment or the role not accepted.
-        TimeoutError: all of it together took more than ``within`` seconds, and there is no answer.
+        TimeoutError: no association in that time.
     """
     made = report_of(transaction_uid, committed, failed, retrieve_ae_title)
     status: int | None = None
+    associated = False
     try:
         async with (
             asyncio.timeout(within) as limit,
             Requestor(peer, CONTEXTS, roles=AS_SCP if propose_role else ()) as requestor,
         ):
+            associated = True
             status = await _answer_to(requestor, made, propose_role=propose_role)
             limit.reschedule(asyncio.get_running_loop().time() + _RELEASE)
     except TimeoutError:
-        if status is None:
+        if not associated:
             raise
-    assert status is not None
+    if status is None:
+        raise NoAnswer(f"no answer of {peer} within {within:g} s")
     return status
 
 

@@ -1,4 +1,4 @@
-"""Reports of the engine on real associations: to a pynetdicom entity, and to one that never releases."""
+"""Reports of the engine on real associations: to a pynetdicom entity, and to peers that do not answer to something."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,9 +10,10 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
 from benchmarks.processes import free_port
-from ingest.association import AcceptorPolicy, ReleaseRequested
+from ingest.association import AcceptorPolicy, Fragment, FragmentRun, ReleaseRequested
 from ingest.association import Event as Happening
 from ingest.commitment import reporting
+from ingest.commitment.deliveries import NO_ANSWER
 from ingest.contract.identifiers import TransactionId
 from ingest.dimse.commitment_report import Report
 from ingest.sender import commitment
@@ -63,17 +64,14 @@ async def test_a_report_that_a_peer_cannot_take_keeps_no_other(tmp_path: Path) -
     assert reports == ["1.2.1", "1.2.2"]
 
 
-class Unreleased(_Incoming):
-    """An association whose acceptor never answers to A-RELEASE-RQ."""
-
-    def _perform(self, event: Happening) -> None:
-        if not isinstance(event, ReleaseRequested):
-            super()._perform(event)
-
-
 @asynccontextmanager
-async def never_releasing(reports: list[str]) -> AsyncIterator[int]:
-    """A peer that takes each report, and notes its Transaction UID; its port."""
+async def that_never_answers(to: tuple[type, ...], reports: list[str]) -> AsyncIterator[int]:
+    """A peer that takes what comes, but for this; it notes the Transaction UID of each report. Its port."""
+
+    class Incoming(_Incoming):
+        def _perform(self, event: Happening) -> None:
+            if not isinstance(event, to):
+                super()._perform(event)
 
     def took(arrived: Report) -> int:
         reports.append(arrived.transaction_uid)
@@ -81,7 +79,7 @@ async def never_releasing(reports: list[str]) -> AsyncIterator[int]:
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         policy = AcceptorPolicy("CT1", storage=False, commitment_scu=True)
-        await Unreleased(reader, writer, policy, took).run(600)
+        await Incoming(reader, writer, policy, took).run(600)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     async with server:
@@ -96,7 +94,7 @@ async def test_a_report_that_is_answered_is_taken_however_slowly_its_peer_releas
     monkeypatch.setattr(reporting, "longest_report", lambda _: 40.0)
     monkeypatch.setattr(commitment, "_RELEASE", 0.1, raising=False)
     reports: list[str] = []
-    async with never_releasing(reports) as port:
+    async with that_never_answers((ReleaseRequested,), reports) as port:
         bench = Bench(tmp_path, port=port, answer_timeout=600.0)
         bench.report = report
         async with bench.running() as engine:
@@ -106,3 +104,21 @@ async def test_a_report_that_is_answered_is_taken_however_slowly_its_peer_releas
             await until(lambda: engine.transactions.is_closed(ID) or transaction.attempted is not None)
             assert engine.transactions.is_closed(ID)
     assert len(reports) == 1
+
+
+@asynchronous
+async def test_a_report_that_takes_too_long_has_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was an association: it may be for what is in the report, and the next is another's turn."""
+    monkeypatch.setattr(reporting, "longest_report", lambda _: 15.0)
+    async with that_never_answers((Fragment, FragmentRun), []) as port:
+        bench = Bench(tmp_path, port=port, answer_timeout=600.0)
+        bench.report = report
+        async with bench.running() as engine:
+            assert await bench.ask(engine) == 0x0000
+            bench.prove()
+            transaction = open_transaction(engine, ID)
+            await until(lambda: transaction.attempted is not None)
+            assert transaction.attempted is not None
+            assert transaction.attempted.problem == NO_ANSWER
