@@ -33,6 +33,7 @@ from ingest.sender.tls import ClientTls, tls_of
 logger = structlog.get_logger(__name__)
 
 _SLACK: Final = 20.0  # s beside two answers: connect, negotiate, release
+_ENDING: Final = 10.0  # s of it, to release and close
 _DOUBLINGS: Final = 40
 # Instances of verdicts that wait in memory for their report: 50 MB; others are read again.
 _KEPT: Final = 200_000
@@ -54,12 +55,13 @@ class Reporter(Protocol):
         retrieve_ae_title: str,
         *,
         propose_role: bool,
+        within: float,
     ) -> int:
-        """Send it.
+        """Send it; once there is an answer, it takes no more than `_ENDING` seconds beyond ``within``.
 
         Raises:
             NoAnswer: there was an association, and it ended or was silent instead of an answer.
-            AssociationFailed: there was none. In both cases it is not known to be taken.
+            AssociationFailed, TimeoutError: there was none. In all cases it is not known to be taken.
         """
         ...
 
@@ -247,15 +249,15 @@ class Reporting:
             if not await still_ours():
                 raise NotOurs
             try:
-                async with asyncio.timeout(longest_report(self._settings)):
-                    status = await self._report(
-                        peer,
-                        accepted.transaction_uid,
-                        committed,
-                        failed,
-                        limits.retrieve_ae_title,
-                        propose_role=source.propose_role,
-                    )
+                status = await self._report(
+                    peer,
+                    accepted.transaction_uid,
+                    committed,
+                    failed,
+                    limits.retrieve_ae_title,
+                    propose_role=source.propose_role,
+                    within=longest_report(self._settings) - _ENDING,
+                )
             except NoAnswer:
                 logger.info("a commitment report was not answered", peer=str(peer))
                 return NO_ANSWER

@@ -21,6 +21,7 @@ What processes of both sides do alike:
     ``telemetry``, ``uncaught``  events of the log          ``monitoring``  the admin port
     ``audit``        the trail of PS3.15                    ``pseudonyms``  keyed hashes of patients
     ``tls``          contexts and names                     ``supervision``  to end with the parent
+    ``connecting``   by name, past what does not answer
     ``stop_signals`` to end when told to
     ``allocator``    memory kept, not given back and asked for again
     ``failpoints``   where tests make a process die

@@ -28,6 +28,7 @@ CONTEXTS: Final = (
 )
 # PS3.7 D.3.3.4: who opens an association is its SCU unless said otherwise.
 AS_SCP: Final = (RoleSelection(STORAGE_COMMITMENT, scu_role=False, scp_role=True),)
+_RELEASE: Final = 5.0  # s for a peer to release once it has answered a report
 
 
 async def report(
@@ -38,32 +39,52 @@ async def report(
     retrieve_ae_title: str,
     *,
     propose_role: bool,
+    within: float | None = None,
 ) -> int:
     """Send one N-EVENT-REPORT on an association of its own; the status that the peer answers with.
 
     With ``propose_role`` the SCP role is proposed. A peer that answers nothing to that is reported to all the
-    same: old ones accept the context and know no roles.
+    same: old ones accept the context and know no roles. Its answer counts, however slowly it releases.
 
     Raises:
-        NoAnswer: it ended, or there was no answer in time.
+        NoAnswer: it ended, or there was no answer in time, which is ``within`` seconds for all of it.
         AssociationFailed: no association, or commitment or the role not accepted.
+        TimeoutError: no association in that time.
     """
     made = report_of(transaction_uid, committed, failed, retrieve_ae_title)
-    async with Requestor(peer, CONTEXTS, roles=AS_SCP if propose_role else ()) as requestor:
-        context = _commitment_context(requestor)
-        if propose_role and requestor.scp_role_refused(STORAGE_COMMITMENT):
-            raise AssociationFailed(f"{peer} does not accept that we report: it refused the SCP role")
-        data_set = await asyncio.to_thread(encode_report, made, explicit=context.is_explicit)
-        try:
-            response = await requestor.event_report(
-                context.context_id,
-                STORAGE_COMMITMENT,
-                STORAGE_COMMITMENT_INSTANCE,
-                made.event_type_id,
-                data_set,
-            )
-        except AssociationFailed as error:
-            raise NoAnswer(str(error)) from None
+    status: int | None = None
+    associated = False
+    try:
+        async with (
+            asyncio.timeout(within) as limit,
+            Requestor(peer, CONTEXTS, roles=AS_SCP if propose_role else ()) as requestor,
+        ):
+            associated = True
+            status = await _answer_to(requestor, made, propose_role=propose_role)
+            limit.reschedule(asyncio.get_running_loop().time() + _RELEASE)
+    except TimeoutError:
+        if not associated:
+            raise
+    if status is None:
+        raise NoAnswer(f"no answer of {peer} within {within:g} s")
+    return status
+
+
+async def _answer_to(requestor: Requestor, made: Report, *, propose_role: bool) -> int:
+    context = _commitment_context(requestor)
+    if propose_role and requestor.scp_role_refused(STORAGE_COMMITMENT):
+        raise AssociationFailed(f"{requestor.peer} does not accept that we report: it refused the SCP role")
+    data_set = await asyncio.to_thread(encode_report, made, explicit=context.is_explicit)
+    try:
+        response = await requestor.event_report(
+            context.context_id,
+            STORAGE_COMMITMENT,
+            STORAGE_COMMITMENT_INSTANCE,
+            made.event_type_id,
+            data_set,
+        )
+    except AssociationFailed as error:
+        raise NoAnswer(str(error)) from None
     return response.status
 
 

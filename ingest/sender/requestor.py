@@ -33,6 +33,7 @@ from ingest.association import (
     SendPdu,
     UserInformation,
 )
+from ingest.contract.connecting import addresses_of, connected
 from ingest.contract.identifiers import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from ingest.contract.tls import certificate_of, reason_of
 from ingest.dimse import (
@@ -395,8 +396,10 @@ async def connect(peer: Peer) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
         }
     )
     try:
-        async with asyncio.timeout(peer.timeout):
-            reader, writer = await asyncio.open_connection(peer.host, peer.port, **secure)
+        until = asyncio.get_running_loop().time() + peer.timeout
+        async with asyncio.timeout_at(until):
+            connection = await connected(await addresses_of(peer.host, peer.port), until)
+            reader, writer = await asyncio.open_connection(sock=connection, **secure)
     except OSError as error:
         raise AssociationFailed(f"cannot connect to {peer}: {_reason(error)}") from None
     except UnicodeError:  # the resolver's, for a label that is empty or too long

@@ -80,6 +80,7 @@ class Modality:
         retrieve_ae_title: str,
         *,
         propose_role: bool,
+        within: float,
     ) -> int:
         self.tries += 1
         answer = self.answers.pop(0) if self.answers else 0

@@ -6,7 +6,6 @@ who may say it, is its: messages, and the mechanisms of SASL.
 
 import asyncio
 import random
-import socket
 import ssl
 import struct
 import time
@@ -19,6 +18,7 @@ from kafka.net.sasl import get_sasl_mechanism
 from kafka.protocol.frame import KafkaBytes
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
+from ingest.contract.connecting import addresses_of
 from ingest.contract.kafka import client_options
 from ingest.contract.producer.record_batch import Piece
 from ingest.contract.settings import KafkaSettings
@@ -75,7 +75,7 @@ class Broker(asyncio.Protocol):
         """Try the host's addresses, each time in another order: one that never answers takes all the time that there is."""
         loop = asyncio.get_running_loop()
         try:
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await addresses_of(host, port)
         except UnicodeError:
             raise kafka.errors.KafkaConnectionError("not a host name") from None
         problem = OSError("no address")
