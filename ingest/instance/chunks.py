@@ -6,7 +6,6 @@ connections stop reading and TCP holds their peers. So that half-filled chunks o
 whole budget and none finish, a wait makes the longest idle of them publish what it has as a part.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -52,7 +51,8 @@ class ChunkPool:
         self._unmade = self._chunks = max(2, (budget - budget // _UNREAD_SHARE) // MAX_PAYLOAD)
         self._free: list[memoryview] = []
         self._filling: dict[Holder, None] = {}  # in order of last use: the first is the longest idle
-        self._waiting: deque[Callable[[], object]] = deque()
+        # In order; each once, as who is called may find that another was quicker, and wait again.
+        self._waiting: dict[Callable[[], object], None] = {}
 
     @property
     def free(self) -> bool:
@@ -90,12 +90,11 @@ class ChunkPool:
     def release(self, chunk: memoryview) -> None:
         """Give a chunk back; whoever waits longest is called."""
         self._free.append(chunk)
-        if self._waiting:
-            self._waiting.popleft()()
+        self._call_next()
 
     def wait(self, resume: Callable[[], object]) -> None:
         """Call ``resume`` when a chunk is free, and see to it that one becomes free."""
-        self._waiting.append(resume)
+        self._waiting[resume] = None
         for holder in list(self._filling):
             if holder.yield_chunk():
                 return
@@ -104,10 +103,16 @@ class ChunkPool:
         """The waiter waits no longer; whether it did."""
         if resume not in self._waiting:
             return False
-        self._waiting.remove(resume)
+        del self._waiting[resume]
         return True
 
     def pass_on(self) -> None:
         """Who was called needs no chunk any more: call the next."""
-        if self._waiting and self.free:
-            self._waiting.popleft()()
+        if self.free:
+            self._call_next()
+
+    def _call_next(self) -> None:
+        if self._waiting:
+            resume = next(iter(self._waiting))
+            del self._waiting[resume]
+            resume()

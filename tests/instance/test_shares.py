@@ -2,7 +2,9 @@
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -194,6 +196,30 @@ def test_a_waiter_that_is_gone_leaves_its_turn() -> None:
     world.run(5)
     assert all(sender.done > 10 for sender in flood)
     assert world.shares.waiting >= 0
+
+
+def test_who_finds_another_quicker_leaves_nothing_behind() -> None:
+    """All that wait may be called for one chunk, and all but one wait again: the pool remembers no more of them for that."""
+    world = World()
+    share = world.shares.of("flood", 4)
+    lent = deque[memoryview]()
+    quick = Sender(world, share, arrival=0.0)
+
+    def take() -> None:
+        while (chunk := share.acquire(quick)) is not None:
+            share.submitted(quick, MAX_PAYLOAD)
+            lent.append(chunk)
+
+    take()
+    for _ in range(100):
+        called: list[int] = []
+        for number in range(5):
+            share.wait(partial(called.append, number))
+        share.release(lent.popleft())
+        world.run(1)
+        assert called == [0, 1, 2, 3, 4]
+        take()
+    assert len(world.pool._waiting) <= 1
 
 
 def test_many_sources_have_a_chunk_each() -> None:
