@@ -94,11 +94,15 @@ def gather(paths: tuple[Path, ...], summary: Summary) -> tuple[list[DicomFile], 
     """The files to send, and how many were passed over; what cannot be sent goes into ``summary``."""
     files: list[DicomFile] = []
     skipped = 0
-    for path, named in find_files(paths):
+
+    def refuse(path: Path, error: NotSendable | OSError) -> None:
+        summary.not_sent(path, f"not sent: {error.strerror if isinstance(error, OSError) else error}")
+
+    for path, named in find_files(paths, lambda error: refuse(Path(error.filename), error)):
         try:
             file = read_head(path)
         except (NotSendable, OSError) as error:
-            summary.not_sent(path, f"not sent: {error.strerror if isinstance(error, OSError) else error}")
+            refuse(path, error)
             continue
         if file is not None:
             files.append(file)

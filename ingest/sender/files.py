@@ -4,8 +4,9 @@ Layout (PS3.10 section 7.1): 128 bytes of preamble, ``DICM``, then group 0002 as
 whose first element (0002,0000) says how many bytes the rest of the group has; then the data set.
 """
 
+import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -38,18 +39,35 @@ class DicomFile(NamedTuple):
     transfer_syntax_uid: str
     offset: int  # bytes before the data set
     size: int  # bytes of the data set
+    modified_at: int  # ns since 1970, by its file system
+
+    def is_still(self, file: int) -> bool:
+        """Whether an open file is this one, unchanged since it was looked at; ``file``: its descriptor."""
+        status = os.fstat(file)
+        return (status.st_mtime_ns, status.st_size) == (self.modified_at, self.offset + self.size)
 
 
-def find_files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
+def find_files(paths: Iterable[Path], unreadable: Callable[[OSError], None]) -> Iterator[tuple[Path, bool]]:
     """Each file once named, or found below a folder, in order; and whether it was named itself.
 
-    Links to folders are not followed, so that a loop has an end.
+    Links to folders are not followed, so that a loop has an end. ``unreadable`` is told of each folder that cannot be listed.
     """
     for path in paths:
         if path.is_dir():
-            yield from ((found, False) for found in sorted(path.rglob("*")) if found.is_file())
+            found = [
+                Path(folder, name) for folder, _, names in os.walk(path, onerror=unreadable) for name in names
+            ]
+            yield from ((one, False) for one in sorted(found) if _may_be_a_file(one))
         else:
             yield path, True
+
+
+def _may_be_a_file(path: Path) -> bool:
+    """Whether it is one, or nobody can tell, as whoever opens it hears."""
+    try:
+        return path.is_file()
+    except OSError:
+        return True
 
 
 def read_head(path: Path) -> DicomFile | None:
@@ -60,20 +78,20 @@ def read_head(path: Path) -> DicomFile | None:
         OSError: the file system's.
     """
     with path.open("rb") as file:
+        status = os.fstat(file.fileno())
         head = file.read(_PREAMBLE + len(_MAGIC) + _FIRST.size)
         if head[_PREAMBLE : _PREAMBLE + len(_MAGIC)] != _MAGIC:
             return None
         values = _elements(file.read(_group_length(head)))
         offset = file.tell()
-        size = file.seek(0, 2) - offset
+    size = status.st_size - offset
     sop_class = _uid(values, _MEDIA_CLASS)
     if sop_class == _DIRECTORY:
         return None
-    if size == 0 or size % 2:
+    if size <= 0 or size % 2:
         raise NotSendable("the data set is empty or has an odd length")
-    return DicomFile(
-        path, sop_class, _uid(values, _MEDIA_INSTANCE), _uid(values, _TRANSFER_SYNTAX), offset, size
-    )
+    instance, syntax = _uid(values, _MEDIA_INSTANCE), _uid(values, _TRANSFER_SYNTAX)
+    return DicomFile(path, sop_class, instance, syntax, offset, size, status.st_mtime_ns)
 
 
 def _group_length(head: bytes) -> int:

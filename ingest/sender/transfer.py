@@ -128,7 +128,7 @@ class _Lane:
         """The data set.
 
         Raises:
-            _FileFailed: it is not there any more, or not all of it.
+            _FileFailed: it is not there any more, or not as it was when it was found.
         """
         try:
             async with aiofiles.open(file.path, "rb") as source:
@@ -137,8 +137,9 @@ class _Lane:
                 while left:
                     wanted = min(PIECE, left)
                     piece = await source.read(wanted)
-                    if len(piece) < wanted:
-                        raise _FileFailed("the file became shorter while it was sent")
+                    # Also before the last piece, without which the peer has no instance.
+                    if len(piece) < wanted or not file.is_still(source.fileno()):
+                        raise _FileFailed("the file has changed since it was found")
                     left -= wanted
                     self.progress(wanted)
                     yield memoryview(piece)

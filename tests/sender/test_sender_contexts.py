@@ -12,7 +12,7 @@ pairs = st.tuples(st.integers(0, 20), st.integers(0, 20))
 
 
 def file(number: int, sop_class: int, syntax: int) -> DicomFile:
-    return DicomFile(Path(str(number)), f"1.2.{sop_class}", f"1.3.{number}", f"1.4.{syntax}", 0, 2)
+    return DicomFile(Path(str(number)), f"1.2.{sop_class}", f"1.3.{number}", f"1.4.{syntax}", 0, 2, 0)
 
 
 @given(st.lists(pairs, max_size=400))

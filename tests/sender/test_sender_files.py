@@ -1,13 +1,18 @@
 """Files to send: found, and read no further than their file meta information."""
 
 import contextlib
+import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.cli.send import gather
+from ingest.sender import Summary
 from ingest.sender.files import DicomFile, NotSendable, find_files, read_head
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -38,7 +43,8 @@ def test_head_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
     path.write_bytes(part10(*head()))
     file = read_head(path)
-    assert file == DicomFile(path, CT, "1.2", EXPLICIT, path.stat().st_size - 10, 10)
+    status = path.stat()
+    assert file == DicomFile(path, CT, "1.2", EXPLICIT, status.st_size - 10, 10, status.st_mtime_ns)
 
 
 def test_other_files_are_none(tmp_path: Path) -> None:
@@ -89,9 +95,41 @@ def test_folders_are_walked_in_order(tmp_path: Path) -> None:
     for name in ("b/c/2", "b/1", "a"):
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
-    found = list(find_files([tmp_path / "a", tmp_path / "b"]))
+    found = list(find_files([tmp_path / "a", tmp_path / "b"], lambda error: pytest.fail(str(error))))
     assert found == [
         (tmp_path / "a", True),
         (tmp_path / "b" / "1", False),
         (tmp_path / "b" / "c" / "2", False),
     ]
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder, and a process without the right to read whatever it likes."""
+    nobody, root = 65534, 0
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        if os.geteuid() == root:
+            os.chown(folder, nobody, nobody)
+            os.seteuid(nobody)
+        try:
+            yield folder
+        finally:
+            if os.getuid() == root:
+                os.seteuid(root)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_a_folder_that_may_not_be_read_is_named(folder_of_nobody: Path, mode: int) -> None:
+    """What is in it was not sent: with what could be read alone, nobody would know."""
+    closed = folder_of_nobody / "closed"
+    closed.mkdir()
+    for path in (closed / "1", folder_of_nobody / "2"):
+        path.write_bytes(part10(*head()))
+    closed.chmod(mode)
+    summary = Summary()
+    files, skipped = gather((folder_of_nobody,), summary)
+    closed.chmod(0o700)
+    assert ([file.path.name for file in files], skipped) == (["2"], 0)
+    is_listed = bool(mode & 0o400)
+    assert summary.failures == [(closed / "1" if is_listed else closed, "not sent: Permission denied")]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -42,14 +43,11 @@ def peer(port: int, timeout: float = 60.0) -> Peer:
 @asynchronous
 async def test_a_file_that_is_gone_costs_itself_alone(tmp_path: Path) -> None:
     """Removed or cut since it was found: it is named with the reason, and the others go, however many are like it."""
-    files = []
-    for number in range(9):
-        uid = f"1.2.{number}"
-        data_set = ct_data_set(uid)
-        path = tmp_path / str(number)
-        if number >= 4:
-            path.write_bytes(data_set[:-3] if number < 6 else data_set)
-        files.append(DicomFile(path, CT, uid, EXPLICIT, 0, len(data_set)))
+    files = written(tmp_path, 2048, count=9)
+    for file in files[:4]:
+        file.path.unlink()
+    for file in files[4:6]:
+        os.truncate(file.path, file.size - 3)
     log, summary = MemoryLog(), Summary()
     async with receiver(log) as (port, _):
         await send_files(peer(port), files, summary, associations=1, progress=lambda _: None)
@@ -58,9 +56,44 @@ async def test_a_file_that_is_gone_costs_itself_alone(tmp_path: Path) -> None:
     assert [path.name for path, _ in summary.failures] == list("012345")
     assert summary.statuses == {
         "the file cannot be read any more: No such file or directory": 4,
-        "the file became shorter while it was sent": 2,
+        "the file has changed since it was found": 2,
         "0000H success": 3,
     }
+
+
+@asynchronous
+async def test_a_file_that_is_another_by_now_is_not_sent_under_its_name(tmp_path: Path) -> None:
+    """As where exports go round in the same names: what is there now has other UIDs than the request says."""
+    files = written(tmp_path, 2048)
+    files[1].path.write_bytes(ct_data_set("1.3.1", 2048))
+    changed_later(files[1].path)
+    summary = await sent_to(Hasty, files)
+    assert [file.path.name for file in summary.stored] == ["0", "2", "3"]
+    assert summary.failures == [(files[1].path, "the file has changed since it was found")]
+
+
+@asynchronous
+async def test_a_file_that_is_written_while_it_is_sent_never_arrives(tmp_path: Path) -> None:
+    """Half of one content and half of another would be an instance that nobody has made."""
+    (file,) = written(tmp_path, 3 * len(PIECE), count=1)
+
+    def change(_size: int) -> None:
+        with file.path.open("r+b") as written_to:
+            written_to.seek(2 * len(PIECE))
+            written_to.write(b"\xee" * 1024)
+        changed_later(file.path)
+
+    log, summary = MemoryLog(), Summary()
+    async with receiver(log) as (port, _):
+        await send_files(peer(port), [file], summary, associations=1, progress=change)
+    assert (summary.sent, summary.failures) == (0, [(file.path, "the file has changed since it was found")])
+    assert not log.instances()
+
+
+def changed_later(path: Path) -> None:
+    """As if it had been written a while later: a file system's clock may be coarse."""
+    later = path.stat().st_mtime_ns + 1_000_000_000
+    os.utime(path, ns=(later, later))
 
 
 @asynccontextmanager
@@ -209,13 +242,14 @@ async def hasty(*, after: str, peer: type[Hasty] = Hasty) -> AsyncIterator[int]:
         await server.wait_closed()
 
 
-def written(folder: Path, size: int) -> list[DicomFile]:
-    """Four files to send."""
+def written(folder: Path, size: int, count: int = 4) -> list[DicomFile]:
+    """Files to send."""
     files = []
-    for number in range(4):
+    for number in range(count):
         path = folder / str(number)
         path.write_bytes(data_set := ct_data_set(f"1.2.{number}", size))
-        files.append(DicomFile(path, CT, f"1.2.{number}", EXPLICIT, 0, len(data_set)))
+        written_at = path.stat().st_mtime_ns
+        files.append(DicomFile(path, CT, f"1.2.{number}", EXPLICIT, 0, len(data_set), written_at))
     return files
 
 

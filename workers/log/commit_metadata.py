@@ -47,7 +47,7 @@ def is_within(position: int, ranges: Sequence[Range]) -> bool:
 
 
 class OffsetCheckpoint(Checkpoint, frozen=True, kw_only=True):
-    """What one commit says. ``done`` of its base holds only uploads that no record of their own ends."""
+    """What one commit says. ``done`` of its base holds uploads that no record of their own ends, and what damage has cut off."""
 
     done_ranges: tuple[Range, ...] = ()  # in order, apart from each other
     starts: int = (

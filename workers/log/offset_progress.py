@@ -16,6 +16,7 @@ from ingest.contract.checkpoint import Checkpoint
 from ingest.contract.identifiers import UploadId
 from workers.log.checkpoint import Announced, Progress
 from workers.log.commit_metadata import LIMIT, OffsetCheckpoint, Range, encode_metadata, is_within
+from workers.log.upload import is_unnamed
 
 if TYPE_CHECKING:
     from ingest.contract.records import Outcome
@@ -98,7 +99,7 @@ class OffsetProgress(Progress):
             room = ROOM - len(encode_metadata(self.checkpoint()))
             fitting = []
             for upload_id in sorted(self._announced, key=self._position):
-                room -= _RANGE if upload_id in self._seals else _REMAINS
+                room -= self._size_of(upload_id)
                 if room < 0:
                     break
                 fitting.append(upload_id)
@@ -121,8 +122,17 @@ class OffsetProgress(Progress):
         counted = msgspec.structs.replace(
             now, done_ranges=tuple(self._merged(now.low_water_mark, self._announced))
         )
-        remains = sum(upload_id not in self._seals for upload_id in self._announced)
+        remains = sum(map(self._is_kept_by_id, self._announced))
         return len(encode_metadata(counted)) + _REMAINS * remains <= ROOM
+
+    def _size_of(self, upload_id: UploadId) -> int:
+        """What a commit grows by at most when it is counted."""
+        by_range = _RANGE if upload_id in self._seals else 0
+        return by_range + (_REMAINS if self._is_kept_by_id(upload_id) else 0)
+
+    def _is_kept_by_id(self, upload_id: bytes) -> bool:
+        """Whether its position does not say all: it has none, or is that of damage, which may have sealed another upload."""
+        return upload_id not in self._seals or is_unnamed(upload_id)
 
     def _position(self, upload_id: UploadId) -> int:
         return self._seals.get(upload_id, self._open[upload_id])
@@ -146,7 +156,9 @@ class OffsetProgress(Progress):
         moved = mark > self._first.low_water_mark
         self._ranges = tuple(self._merged(mark, base.done))
         # From now on the ranges know them, and memory does not grow while one long upload holds the mark.
-        self._done = {upload_id: end for upload_id, end in base.done.items() if upload_id not in self._seals}
+        self._done = {
+            upload_id: end for upload_id, end in base.done.items() if self._is_kept_by_id(upload_id)
+        }
         self._seals = {upload_id: at for upload_id, at in self._seals.items() if upload_id in self._completed}
         attempts = dict(base.attempts)
         for upload_id in self._marked:

@@ -321,19 +321,20 @@ class Reassembler:
             if not progress.knows(record.upload_id):
                 await self._part(entry, record, progress)  # the seal over the whole tells whether it is sound
             return []
-        if progress.counted_at(entry.position):
-            if record is not None and record.kind is Kind.END:
+        upload_id = unnamed(entry.position)
+        handed_out = progress.knows(upload_id)
+        if record is not None and record.kind is Kind.END and not handed_out:
+            if progress.counted_at(entry.position):
                 await self._leave(record.upload_id, progress)
-            return []
-        if record is not None and record.kind is Kind.END and self._seals(record):
-            sealed = await self._end(entry, record)
-            return [replace(sealed, damage=_UNSEALED, sealed_at=entry.position)]
+                return []
+            if self._seals(record):
+                sealed = await self._end(entry, record)
+                return [replace(sealed, damage=_UNSEALED, sealed_at=entry.position)]
         if record is None or record.kind is Kind.END:
             for pending in self._pending.values():
                 pending.suspect |= pending.partition == entry.partition
-        upload_id = unnamed(entry.position)
-        if len(entry.data) <= HEADER.size or progress.knows(upload_id):
-            return []  # no room for an instance: it was ABORT or EPOCH, or all that was there is lost
+        if handed_out or progress.counted_at(entry.position) or len(entry.data) <= HEADER.size:
+            return []  # in the last case no room for an instance: it was ABORT or EPOCH, or all that was there is lost
         return [remains(entry, upload_id, record)]
 
     def _seals(self, record: Record) -> bool:

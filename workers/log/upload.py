@@ -80,6 +80,11 @@ def unnamed(position: int) -> UploadId:
     return UploadId(_DAMAGE + position.to_bytes(UploadId.SIZE - len(_DAMAGE), "big"))
 
 
+def is_unnamed(upload_id: bytes) -> bool:
+    """Whether this is such an upload id."""
+    return upload_id.startswith(_DAMAGE)
+
+
 def unknown(size: int) -> Instance:
     """Stands for the metadata of an instance that lost it."""
     return Instance("", "", "", size, b"", "", "", "", 0)
