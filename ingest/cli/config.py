@@ -22,6 +22,7 @@ from ingest.contract.settings_keys import (
     allowed_values,
     any_name,
     has_default,
+    holds_secrets,
     settings_fields,
     unit_of,
 )
@@ -98,7 +99,8 @@ def _toml(loaded: LoadedSettings) -> Iterator[str]:
             yield f"\n[{table}]"
         yield f"# {field.description} ({_allowed(field)}; {source})"
         value = _plain(loaded, key)
-        unset = "# " if value is None else ""  # TOML has no null
+        # TOML has no null, and what stands for a secret would be taken for it.
+        unset = "# " if value is None or (value and holds_secrets(field)) else ""
         yield f"{unset}{name} = {json.dumps(value, ensure_ascii=False)}"
 
 

@@ -28,9 +28,8 @@ def configure_telemetry(settings: TelemetrySettings, process: str) -> None:
     """Set up structlog for this process; ``process`` names it in each event: receiver, worker-0, serve."""
     stream = sys.stderr
     atexit.register(_give_up_unwritten)
-    _configure(settings, lambda *_: _Writer(stream), cache=True)
+    _configure(settings, lambda *_: _Writer(stream), cache=True, process=process)
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(process=process)
 
 
 def configure_command(settings: TelemetrySettings) -> None:
@@ -60,7 +59,11 @@ class _Writer(structlog.WriteLogger):
 
 
 def _configure(
-    settings: TelemetrySettings, factory: Callable[..., structlog.WriteLogger], *, cache: bool
+    settings: TelemetrySettings,
+    factory: Callable[..., structlog.WriteLogger],
+    *,
+    cache: bool,
+    process: str | None = None,
 ) -> None:
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     renderer: Processor = (
@@ -68,8 +71,16 @@ def _configure(
         if console
         else structlog.processors.JSONRenderer()
     )
+
+    def name_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """Not bound as a variable of the context, of which a thread begins with none."""
+        if process is not None:
+            event["process"] = process
+        return event
+
     structlog.configure(
         processors=[
+            name_process,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

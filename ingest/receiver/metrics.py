@@ -23,7 +23,8 @@ class ReceiverMetrics:
             "associations_ended_total", "Associations that are over, and how.", ("source", "end")
         )
         self.connections_refused = Counter(
-            "connections_refused_total", "Connections closed at once: receiver.maximum_connections."
+            "connections_refused_total",
+            "Connections closed before an association, at a limit of connections, handshakes or memory.",
         )
         self.contexts_refused = Counter(
             "presentation_contexts_refused_total", "Presentation contexts not accepted.", ("source", "reason")

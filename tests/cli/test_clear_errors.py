@@ -14,7 +14,7 @@ STUDY = ("--study", "1.2.3")
 @pytest.mark.parametrize(
     "command",
     [("status",), ("status", "--rejected"), ("quarantine", "list"), ("conflicts", "list"), ("commitments", "list"),
-     ("find", *STUDY), ("report",)],
+     ("find", *STUDY), ("report",), ("get", *STUDY, "study")],
     ids=" ".join,
 )  # fmt: skip
 def test_where_nothing_ever_was(tmp_path: Path, command: tuple[str, ...]) -> None:
@@ -23,7 +23,7 @@ def test_where_nothing_ever_was(tmp_path: Path, command: tuple[str, ...]) -> Non
     done = run(data, *command)
     assert f"there is no data folder at {data}; name that of `serve` by --data" in done.err
     assert not data.exists()
-    assert done.code == (command[0] in ("find", "report"))
+    assert done.code == (command[0] in ("find", "report", "get"))
     data.mkdir()
     assert "data folder" not in run(data, *command).err
 

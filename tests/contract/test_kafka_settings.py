@@ -95,6 +95,16 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert json.loads(run(tmp_path, "config", "show", "--config", str(file), "--json").out)
 
 
+def test_what_is_shown_is_a_file_to_start_from(tmp_path: Path) -> None:
+    """What stands for a secret is no secret: with it the brokers would refuse us."""
+    text = KAFKA + f"sasl_password = '{SECRET}'\nsasl_username = 'a'\n"
+    settings = load(tmp_path, text)
+    shown = load(tmp_path, run(tmp_path, "config", "show", "--config", str(tmp_path / "settings.toml")).out)
+    assert not shown.kafka.sasl_password.get_secret_value()
+    without = settings.kafka.model_copy(update={"sasl_password": shown.kafka.sasl_password})
+    assert shown == settings.model_copy(update={"kafka": without, "data": tmp_path})
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def test_event_is_one_json_line(capsys: Output) -> None:
         "port": 104,
     }
     assert str(event["timestamp"]).endswith("Z")
+
+
+def test_event_of_a_thread_names_its_process(capsys: Output) -> None:
+    """A thread begins without what was bound where it was started; the spool's and Kafka's tell of trouble."""
+    configure_telemetry(TelemetrySettings(format="json"), "receiver")
+    thread = threading.Thread(target=structlog.get_logger().warning, args=("spool takes no new instances",))
+    thread.start()
+    thread.join()
+    (event,) = lines(capsys.readouterr().err)
+    assert event["process"] == "receiver"
 
 
 def test_level_is_respected(capsys: Output) -> None:

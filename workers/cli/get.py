@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from ingest.contract.command_options import data_settings
+from ingest.contract.command_folder import warn_of_no_data
+from ingest.contract.command_options import EXIT_FAILURE, data_settings
 from ingest.contract.identifiers import check_uid
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
@@ -62,6 +63,8 @@ def get(settings: Settings, *, uid: str | None, study: str | None, dest: Path, n
 
 
 def _get_study(settings: Settings, study: str, folder: Path, *, native: bool) -> None:
+    if warn_of_no_data(settings):  # a ledger is not begun for a question
+        raise click.exceptions.Exit(EXIT_FAILURE)
     with clear_ledger_failures(settings), opened_ledger(settings) as ledger:
         rows = of_study(ledger, study)
     stored = sorted({row.sop_instance_uid for row in rows if row.place == Place.STORED})
