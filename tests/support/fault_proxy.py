@@ -31,6 +31,7 @@ class Action(enum.Enum):
     MISSING_404 = enum.auto()  # nothing is stored; as of an object that is not there
     CONFLICT_409 = enum.auto()  # nothing is stored; as AWS answers concurrent conditional writes
     HANG = enum.auto()  # nothing is stored, nothing is answered
+    HELD = enum.auto()  # the server gets it when the proxy heals, whoever still waits for the answer
     SLOW_REQUEST = enum.auto()  # the body is taken at 1 KB/s
     LATE = enum.auto()  # the server does it, and the answer comes some time later
     SLOW_ANSWER = enum.auto()  # the answer's body goes out at 1 KB/s
@@ -175,6 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _act(self, action: Action, body: bytes, stopping: threading.Event) -> None:
         if action is Action.HANG:
             self._hang(stopping)
+        elif action is Action.HELD:
+            stopping.wait()
+            self._pass(Action.PASS, body, stopping)
         elif action is Action.ERROR_503:
             self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
         elif action is Action.MISSING_404:

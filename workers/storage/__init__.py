@@ -8,6 +8,7 @@
                      sync again; ``folder_reader``, many in order
 ``bucket``           requests to a bucket, each outcome known; the only file that asks obstore, whose clients
                      ``bucket_client`` makes
+``removals``         one at a time of a name that is given anew
 ``pieces``           of an object on their way there
 ``back_pressure``    what one slow or silent bucket may cost
 ``lease``            locks and presence in buckets, which run out

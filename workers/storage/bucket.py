@@ -200,13 +200,13 @@ class Bucket:
         prefixes = [] if listing is None else listing["common_prefixes"]
         return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
 
-    def remove(self, name: str, allow: Callable[[], None] = always) -> None:
-        """Remove an object; one that is not there is removed already. ``allow``: see `until_answered`.
+    def remove(self, name: str) -> None:
+        """Remove an object whose name nobody uses anew, else see `removals`; one that is not there is removed already."""
+        self.until_answered(lambda: self.remove_once(name))
 
-        A removal cannot be made conditional by obstore. One that was given up and is still on its way, as on a connection whose
-        packets are lost for seconds, removes also what another try has let have the name by then.
-        """
-        self.until_answered(lambda: self._asked(lambda: obstore.delete(self._once, name)), allow)
+    def remove_once(self, name: str) -> None:
+        """One removal, as the store answers it; one that is given up may still arrive."""
+        self._asked(lambda: obstore.delete(self._once, name))
 
     def upload(self, name: str, pieces: Iterable[Buffer]) -> Uploaded:
         """Put bytes of any number under a name that nobody else uses, in parts.

@@ -49,6 +49,7 @@ from workers.storage.layout import Area, Key, shards
 from workers.storage.lease import Lease
 from workers.storage.object_store import Listed, Look, Pieces, Start
 from workers.storage.pieces import gather, up_to
+from workers.storage.removals import Removals
 
 if TYPE_CHECKING:
     from ingest.contract.settings import StoreSettings
@@ -85,6 +86,7 @@ class BucketStore:
         self._bucket = bucket
         self._permit = permit
         self._checksums = checksums
+        self._removals = Removals(bucket)
         self._limit = settings.single_put_limit
         self._largest = LARGEST_ON_S3 if bucket.url.scheme == "s3" else None
         self._part = settings.part_size
@@ -321,7 +323,7 @@ class BucketStore:
 
     def _remove(self, name: str, lease: Lease | None) -> None:
         with _relying_on(lease) as allow:
-            self._bucket.remove(name, allow)
+            self._removals.remove(name, allow)
 
     def _which(self, keys: Sequence[Key]) -> list[Key]:
         return [key for key in keys if self._bucket.head(str(key)) is not None]

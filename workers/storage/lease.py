@@ -7,7 +7,7 @@ the same version for as long as the lease is, by its own clock. The holder count
 so it stops relying on the lease earlier than any other can take it.
 
 What remains possible: a holder that is stopped between its last check and its request, for longer than the
-lease, and whose request then goes out; and a removal that was given up and arrives later. Creates and replacements are conditional in the store itself, so that
+lease, and whose request then goes out; and a removal that a process left behind as it died. Creates and replacements are conditional in the store itself, so that
 can lose nothing; before each try of a replacement, which rests on what was read before, and of a removal the lease is
 checked anew. What is answered after a process's own presence may have run out does not count: the shard may have left.
 """
