@@ -49,6 +49,7 @@ _AGAIN: Final = 1.0  # s after the log refused
 _AGAIN_AFTER_DEFECT: Final = 600.0  # s; it is logged each time
 _READ: Final = 60.0  # s
 _LOOPS: Final = 3  # tasks that go on for ever
+_LAST: Final = 2.0  # s that reports under way have to end, when all does
 
 
 def system_clock() -> Clock:
@@ -77,6 +78,7 @@ class Engine:
         self._unwritten: dict[TransactionId, CommitClosed | CommitAttempted] = {}  # how deliveries ended
         self._waiters: list[tuple[Location, asyncio.Future[None]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reports: set[asyncio.Task[None]] = set()  # of them, those that deliver
         self._delivering = 0
 
     @property
@@ -116,10 +118,10 @@ class Engine:
         except BaseException:
             await self._log.close()
             raise
-        loops = (self._read, self._schedule, self._carry)
-        assert len(loops) == _LOOPS
-        for run in loops:
-            self._start(self._kept(run))
+        self._scheduling, *others = (
+            self._start(self._kept(run)) for run in (self._schedule, self._read, self._carry)
+        )
+        assert len(others) + 1 == _LOOPS
 
     async def _replay(self) -> None:
         instances = self._instances
@@ -161,7 +163,13 @@ class Engine:
         logger.info("storage commitment is served", open_transactions=len(self._machine))
 
     async def close(self) -> None:
-        """Break off whatever is under way; the log has all that is needed to go on."""
+        """Break off whatever is under way; the log has all that is needed to go on.
+
+        Reports have a moment to end: what a peer has answered is not sent again, and the audit trail has it.
+        """
+        self._scheduling.cancel()
+        if self._reports:
+            await asyncio.wait(self._reports, timeout=_LAST)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -278,8 +286,11 @@ class Engine:
             self._wake.clear()
             now = self._clock().now
             for step in self._machine.due(now, _DELIVERIES - self._delivering):
-                self._delivering += step.action is Action.DELIVER
-                self._start(self._do(step))
+                task = self._start(self._do(step))
+                if step.action is Action.DELIVER:
+                    self._delivering += 1
+                    self._reports.add(task)
+                    task.add_done_callback(self._reports.discard)
             next_time = self._machine.next_time()
             timeout = None if next_time == NEVER else max(0.0, next_time - self._clock().now)
             if self._delivering >= _DELIVERIES:
@@ -395,10 +406,11 @@ class Engine:
 
     # Tasks
 
-    def _start(self, coroutine: Coroutine[None, None, None]) -> None:
+    def _start(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _kept(self, run: Callable[[], Awaitable[None]]) -> None:
         """One of the loops that must go on: without it nothing is reported any more, and the process must end."""

@@ -59,10 +59,12 @@ async def run_receiver(settings: Settings, load: Callable[[], Settings] | None =
                 tell_beside(settings)
             taken = engine.take_sources if engine is not None else None
             with trail:
-                failed = await serve(settings, log, log.failed, engine, admin, load=load, taken=taken)
+                try:
+                    failed = await serve(settings, log, log.failed, engine, admin, load=load, taken=taken)
+                finally:
+                    if engine is not None:
+                        await engine.close()
         finally:
-            if engine is not None:
-                await engine.close()
             await log.close()
         return 1 if failed else 0
 
