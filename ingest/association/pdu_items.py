@@ -34,8 +34,10 @@ DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 A.2.1, the only one
 MAX_PRESENTATION_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers from 1 to 255
 MAX_TRANSFER_SYNTAXES = 64  # PS3.6 registers some 60, and a context has each at most once
 # Items a level, unknown ones included. 128 contexts and the three kinds of negotiation item that may come
-# once a context are 512; an honest peer stays far below twice that.
+# once a context are 512; an honest peer stays far below twice that. So do the related classes of all items 57H.
 MAX_ITEMS = 1024
+# Items of a context, unknown ones included: 128 times as many as in another place take 50 ms of everybody's time.
+MAX_CONTEXT_ITEMS = 80
 
 _ITEM = struct.Struct(">BxH")
 _TWO = struct.Struct(">H")
@@ -54,18 +56,18 @@ def encode_item(kind: int, value: bytes) -> bytes:
     return _ITEM.pack(kind, len(value)) + value
 
 
-def decode_items(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+def decode_items(data: memoryview, maximum: int = MAX_ITEMS) -> Iterator[tuple[int, memoryview]]:
     """Yield (type, value) of each item in ``data``, as views.
 
     Raises:
-        RemoteProtocolError: an item overruns ``data``, or there are more than `MAX_ITEMS`.
+        RemoteProtocolError: an item overruns ``data``, or there are more than ``maximum``.
     """
     position = 0
     count = 0
     while position < len(data):
         count += 1
-        if count > MAX_ITEMS:
-            raise invalid(f"more than {MAX_ITEMS} items in one place")
+        if count > maximum:
+            raise invalid(f"more than {maximum} items in one place")
         if len(data) - position < _ITEM.size:
             raise invalid("an item header is cut")
         kind, length = _ITEM.unpack_from(data, position)
@@ -153,12 +155,12 @@ class PresentationContext:
         """Decode the item's value.
 
         Raises:
-            RemoteProtocolError: not one abstract syntax, or not 1 to 64 transfer syntaxes.
+            RemoteProtocolError: not one abstract syntax, not 1 to 64 transfer syntaxes, or too many items of others.
         """
         context_id = _Parts(value, "item 20H").take(4)[0]
         abstract_syntaxes = []
         transfer_syntaxes = []
-        for kind, part in decode_items(value[4:]):
+        for kind, part in decode_items(value[4:], MAX_CONTEXT_ITEMS):
             if kind == ABSTRACT_SYNTAX:
                 abstract_syntaxes.append(decode_text(part))
             elif kind == TRANSFER_SYNTAX:
@@ -285,8 +287,12 @@ class CommonExtendedNegotiation:
             while uids.left:
                 related.append(decode_text(uids.counted()))
                 if len(related) > MAX_ITEMS:
-                    raise invalid(f"item 57H names more than {MAX_ITEMS} related classes")
+                    raise _too_many_related()
         return cls(sop_class_uid, service_class_uid, tuple(related))
+
+
+def _too_many_related() -> RemoteProtocolError:
+    return invalid(f"items 57H name more than {MAX_ITEMS} related classes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +378,7 @@ class UserInformation:
         roles: list[RoleSelection] = []
         extended: list[memoryview] = []
         common: list[CommonExtendedNegotiation] = []
+        related = 0
         for kind, part in decode_items(value):
             if kind == ROLE_SELECTION:
                 roles.append(RoleSelection.decode(part))
@@ -379,6 +386,9 @@ class UserInformation:
                 extended.append(part)
             elif kind == COMMON_EXTENDED_NEGOTIATION:
                 common.append(CommonExtendedNegotiation.decode(part))
+                related += len(common[-1].related_general_sop_classes)
+                if related > MAX_ITEMS:
+                    raise _too_many_related()
             else:
                 single.setdefault(kind, part)
         negotiations = [_unread(part, ExtendedNegotiation.decode) for part in extended]

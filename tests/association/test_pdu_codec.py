@@ -28,6 +28,7 @@ from ingest.association.pdu import (
     decode_pdu,
 )
 from ingest.association.pdu_items import (
+    MAX_CONTEXT_ITEMS,
     MAX_ITEMS,
     CommonExtendedNegotiation,
     PresentationContext,
@@ -110,6 +111,11 @@ MALFORMED = {
     "a context with 65 transfer syntaxes": pdu(
         "01", FIXED, item("20", "01000000", item("30", "31"), item("40", "32") * 65)
     ),
+    "endless items in a context": pdu(
+        "01",
+        FIXED,
+        item("20", "01000000", item("30", "31"), item("40", "32"), item("99") * MAX_CONTEXT_ITEMS),
+    ),
     "129 contexts": pdu("01", FIXED, CONTEXT * 129),
     "endless items": pdu("01", FIXED, item("99") * (MAX_ITEMS + 1)),
     "endless sub-items": pdu("01", FIXED, item("50", item("99") * (MAX_ITEMS + 1))),
@@ -120,6 +126,15 @@ MALFORMED = {
         item(
             "50",
             item("57", counted("1"), counted("2"), f"{2 * (MAX_ITEMS + 1):04x}", "0000" * (MAX_ITEMS + 1)),
+        ),
+    ),
+    "endless related classes in several items": pdu(
+        "01",
+        FIXED,
+        CONTEXT,
+        item(
+            "50",
+            item("57", counted("1"), counted("2"), f"{MAX_ITEMS + 2:04x}", "0000" * (MAX_ITEMS // 2 + 1)) * 2,
         ),
     ),
     "a maximum length of three bytes": pdu("01", FIXED, item("50", item("51", "004000"))),
