@@ -228,7 +228,7 @@ async def run_until(stop: asyncio.Event, worker: Worker, failed: asyncio.Future[
     except Exception as error:
         # Whatever it is, a new process is the remedy.
         for cause in _leaves(error):
-            upload = worker.blamed.get(cause)
+            upload = worker.blamed(cause)
             logger.exception("worker ends", **({} if upload is None else upload.facts), exc_info=cause)
         return _FAILURE
     finally:

@@ -111,7 +111,7 @@ class Worker:
         self._commits = Commits(self._partitions, self.unsettled, checkpoints, settings.checkpoint_interval)
         self._probing = asyncio.Lock()
         self._stopping = asyncio.Event()
-        self.blamed: dict[Exception, Upload] = {}  # by the error that ends us: what was in hand then
+        self._blamed: list[tuple[Exception, Upload]] = []  # the error that ends us, and what was in hand then
         for partition in partitions:
             self.add(partition)
 
@@ -138,6 +138,10 @@ class Worker:
     def stop(self) -> None:
         """Finish what is in work, checkpoint and end."""
         self._stopping.set()
+
+    def blamed(self, error: Exception) -> Upload | None:
+        """What was in hand when this error ended us; not all errors can be keys, as Kafka's."""
+        return next((upload for ours, upload in self._blamed if ours is error), None)
 
     async def run(self) -> None:
         """Work until stopped.
@@ -362,7 +366,7 @@ class Worker:
                 # put by so that they are not held.
                 return Unavailable(str(error), error.retry_after)
             except Exception as error:
-                self.blamed[error] = upload
+                self._blamed.append((error, upload))
                 if isinstance(error, Spoiled):
                     partition.tries(upload).failed()
                     await self._commits.commit()  # what cannot be committed now may end one more process

@@ -332,6 +332,28 @@ def test_a_static_members_partitions_wait_for_it(kafka: KafkaServers, tmp_path: 
         group.close()
 
 
+def test_two_members_of_one_name(kafka: KafkaServers, tmp_path: Path) -> None:
+    """The group lets the younger one have it; the older one ends with its next commit, and says why."""
+    settings, config = kafka_settings(kafka, tmp_path, "namesakes")
+    group = Group(settings, config)
+    name = {"DICOM_INGEST_KAFKA__GROUP_INSTANCE_ID": "one"}
+    try:
+        older = group.start(**name)
+        until(lambda: group.told() == 4, group)
+        younger = group.start(**name)
+        until(lambda: group.told() == 8, group)
+        publish_some(group, random.Random(4), 5)
+        assert older.wait(60) == 1, group.said()
+        group.kill(older)  # its codecs
+        ends = [line for line in group.output.read_text().splitlines() if '"worker ends"' in line]
+        assert ["FencedInstanceIdError" in line for line in ends] == [True], group.said()
+        group.settle()
+        group.stop(younger)
+        group.check()
+    finally:
+        group.close()
+
+
 @pytest.mark.long
 def test_leaders_may_die_under_load(kafka_three: KafkaServers, tmp_path: Path) -> None:
     """Replication 3, one broker after the other killed and started again, coordinators and leaders: exact accounts."""

@@ -420,7 +420,9 @@ def test_an_upload_that_ends_the_process_has_its_attempts_counted(tmp_path: Path
             with pytest.raises(ExceptionGroup) as caught:
                 await worker.run()
             (defect,) = caught.value.exceptions
-            assert worker.blamed[defect].facts == {"association": "ab-3", "sop_instance_uid": "1.3"}
+            blamed = worker.blamed(defect)
+            assert blamed is not None
+            assert blamed.facts == {"association": "ab-3", "sop_instance_uid": "1.3"}
         worker = bench.worker()
         run = asyncio.create_task(worker.run())
         await until(lambda: bench.progress.checkpoint().count(Place.STORED) == 10, run)
@@ -452,7 +454,9 @@ def test_an_upload_that_is_to_be_read_again_has_one_more_try(tmp_path: Path) -> 
         with pytest.raises(ExceptionGroup) as caught:
             await worker.run()
         (spoiled,) = caught.value.exceptions
-        assert worker.blamed[spoiled].instance.sop_instance_uid == "1.3"
+        blamed = worker.blamed(spoiled)
+        assert blamed is not None
+        assert blamed.instance.sop_instance_uid == "1.3"
         assert list(bench.written().attempts.values()) == [1]
         worker = bench.worker()
         assert not bench.in_hand.left

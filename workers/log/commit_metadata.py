@@ -54,6 +54,9 @@ class OffsetCheckpoint(Checkpoint, frozen=True, kw_only=True):
         0  # owners in a row that lost it unasked or by an error, before the mark moved on, and this one
     )
     lost: int = 0  # records that retention took unread or brokers lost, since the group was made
+    marked: frozenset[bytes] = (
+        frozenset()
+    )  # uploads whose attempts have the one under way; no commit says which
 
     def counts(self, position: int) -> bool:
         """Whether ``done_ranges`` has the upload that the record at ``position`` ends."""

@@ -7,6 +7,7 @@ wait are not limited by its size, and each is still counted once.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -173,6 +174,7 @@ class OffsetProgress(Progress):
             done_ranges=self._ranges,
             starts=0 if moved and not self.is_careful else self._first.starts,
             lost=self.lost,
+            marked=frozenset(self._marked),
         )
 
     def changed(self) -> Checkpoint | None:
@@ -222,8 +224,10 @@ def started(checkpoint: OffsetCheckpoint) -> OffsetCheckpoint:
 
 
 def given_back(checkpoint: OffsetCheckpoint) -> OffsetCheckpoint:
-    """What an owner commits that is asked to leave, and not by an error: its start has cost nobody anything."""
-    return msgspec.structs.replace(checkpoint, starts=max(checkpoint.starts - 1, 0))
+    """What an owner commits that is asked to leave, and not by an error: its start, and what it was at, has cost nobody anything."""
+    attempts = Counter(checkpoint.attempts) - Counter(checkpoint.marked)
+    starts = max(checkpoint.starts - 1, 0)
+    return msgspec.structs.replace(checkpoint, starts=starts, attempts=attempts, marked=frozenset())
 
 
 class CommittedMarks:

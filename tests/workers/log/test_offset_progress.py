@@ -8,7 +8,7 @@ from ingest.contract.identifiers import UploadId
 from ingest.contract.records import Outcome, Place
 from workers.log.checkpoint import Announced
 from workers.log.commit_metadata import LIMIT, OffsetCheckpoint, decode_metadata, encode_metadata
-from workers.log.offset_progress import OffsetProgress
+from workers.log.offset_progress import FRUITLESS, CommittedMarks, OffsetProgress, given_back, started
 
 UPLOADS = 4000
 SHARE = 4  # one in so many waits
@@ -106,3 +106,23 @@ def test_an_upload_that_is_still_arriving_keeps_nothing_from_being_read(
     assert not progress.is_full
     assert last is not None
     assert (last.low_water_mark, last.count(Place.STORED)) == (0, end - 1)
+
+
+def test_who_is_asked_to_leave_blames_no_upload() -> None:
+    """A careful partition that goes to others again and again: no try of what was in hand counts, as none ended a process."""
+    account = OffsetCheckpoint(partition=0, starts=FRUITLESS, attempts={bytes(upload_at(0)): 1})
+    for _ in range(3):
+        progress = OffsetProgress(started(account), 2)
+        marks = CommittedMarks(progress)
+        for position in range(2):
+            read(progress, position)
+            assert marks.mark(upload_at(position))
+        offered = progress.changed()
+        assert isinstance(offered, OffsetCheckpoint)
+        in_vain = decode_metadata(0, offered.low_water_mark, encode_metadata(offered))
+        assert in_vain.attempts == {bytes(upload_at(0)): 2, bytes(upload_at(1)): 1}, (
+            "where the process ends by it"
+        )
+        left = given_back(offered)
+        account = decode_metadata(0, left.low_water_mark, encode_metadata(left))
+        assert (account.starts, account.attempts) == (FRUITLESS, {bytes(upload_at(0)): 1})
