@@ -82,14 +82,14 @@ def completed_uploads(
 
     Raises:
         SpoolMismatch: another release made the spool.
-        OSError: the disk's.
+        OSError: the disk's; also where the log is there, and its end is not.
     """
     disk, layout = OsDisk(), Layout(spool)
     try:
         meta = read_meta(disk, layout)
         with closing(disk.counter(layout.durable_end)) as counter:
             limit = counter.load()
-    except (SpoolMissing, FileNotFoundError):
+    except SpoolMissing:
         return
     start = min(marks.get(partition, 0) for partition in range(meta.partitions))
     with closing(SegmentFiles(disk, layout, meta)) as files:

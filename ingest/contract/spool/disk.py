@@ -122,7 +122,7 @@ class Disk(Protocol):
         ...
 
     def counter(self, path: Path, *, write: bool = False) -> Counter:
-        """Map a counter; to write, it is made with value 0 if it is not there."""
+        """Map a counter; to write, it is made with value 0 if it is not there whole."""
         ...
 
 
@@ -229,7 +229,9 @@ class OsDisk:
         """See `Disk`."""
         fd = self.open(path, write=write, create=write)
         try:
-            if write and os.fstat(fd).st_size < _COUNTER_SIZE:
+            if os.fstat(fd).st_size < _COUNTER_SIZE:
+                if not write:
+                    raise OSError(errno.EIO, "is cut short", str(path))
                 os.pwrite(fd, bytes(_COUNTER_SIZE), 0)  # a hole could fail with SIGBUS when the disk is full
                 os.fsync(fd)
             return MappedCounter(fd, write=write)

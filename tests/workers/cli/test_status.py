@@ -10,6 +10,9 @@ import pytest
 from ingest.contract.checkpoint import Checkpoint, checkpoint_path, write_checkpoints
 from ingest.contract.records import Place
 from ingest.contract.settings import Settings
+from ingest.contract.spool import Layout, OsDisk
+from ingest.contract.spool.making import make_log
+from ingest.contract.spool.pool import PoolLimits
 from tests.support.pipeline import assert_adds_up
 from workers.cli.status_report import read_report
 from workers.storage.shard_map import MAP_FILE
@@ -83,6 +86,21 @@ def test_damage_is_named_and_never_counted_around(tmp_path: Path, damaged: str) 
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith(f"Error: {path}: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("left", [None, b""], ids=["gone", "empty"])
+def test_a_spool_without_its_end_is_not_an_empty_one(tmp_path: Path, left: bytes | None) -> None:
+    """As after a restore that was cut: what waits in it cannot be counted before a receiver has recovered it."""
+    layout = Layout(tmp_path / "spool")
+    make_log(OsDisk(), layout, 1, PoolLimits(segment_size=1 << 20, maximum_size=1 << 22, reserve=0))
+    assert status(tmp_path, "--json").returncode == 0
+    layout.durable_end.unlink()
+    if left is not None:
+        layout.durable_end.write_bytes(left)
+    done = status(tmp_path, "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {layout.durable_end}: ")
     assert done.stderr.count("\n") == 1
 
 
