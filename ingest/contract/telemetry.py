@@ -75,7 +75,7 @@ def _configure(
     def name_process(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Not bound as a variable of the context, of which a thread begins with none."""
         if process is not None:
-            event["process"] = process
+            event.setdefault("process", process)
         return event
 
     structlog.configure(
