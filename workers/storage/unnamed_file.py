@@ -20,6 +20,8 @@ _MODE: Final = 0o640  # images are for the service and its group
 _WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
 # open(2): what a file system or kernel without O_TMPFILE answers.
 _NO_TMPFILE: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL})
+# What is gone, and what is not ours to remove: by who only looks, or on a disk that is mounted read-only.
+_LEFT_THERE: Final = frozenset({errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class UnnamedFiles:
@@ -98,14 +100,14 @@ def _write(descriptor: int, pieces: Pieces) -> None:
 def _remove_if_unlocked(name: str, folder: int) -> bool:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
-    except FileNotFoundError:
+        try:
+            if not try_lock(descriptor):
+                return False
+            os.unlink(name, dir_fd=folder)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _LEFT_THERE:
+            raise
         return False
-    try:
-        if not try_lock(descriptor):
-            return False
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(descriptor)
     return True

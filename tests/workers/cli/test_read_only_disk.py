@@ -26,6 +26,8 @@ def data(tmp_path: Path) -> Iterator[Path]:
 
     with SmallDisk(tmp_path / "disk", "8m") as disk:
         asyncio.run(fill(disk.path / "data"))
+        (disk.path / "data" / "store" / "tmp").mkdir(exist_ok=True)
+        (disk.path / "data" / "store" / "tmp" / "0123").write_bytes(b"what a killed writer left")
         disk.become_read_only()
         yield disk.path / "data"
 
