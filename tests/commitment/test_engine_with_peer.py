@@ -92,7 +92,7 @@ async def test_a_report_that_is_answered_is_taken_however_slowly_its_peer_releas
 ) -> None:
     """It may know the transaction no more: what comes again it could refuse for days."""
     monkeypatch.setattr(reporting, "longest_report", lambda _: 40.0)
-    monkeypatch.setattr(commitment, "_RELEASE", 0.1, raising=False)
+    monkeypatch.setattr(commitment, "_RELEASE", 0.1)
     reports: list[str] = []
     async with that_never_answers((ReleaseRequested,), reports) as port:
         bench = Bench(tmp_path, port=port, answer_timeout=600.0)

@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 import structlog.testing
 
 from ingest.contract.admin_settings import AdminSettings
+from ingest.contract.monitoring import pages as pages_module
 from ingest.contract.monitoring import server as server_module
 from ingest.contract.monitoring.admin import Admin
 from ingest.contract.monitoring.exposition import Exposition
@@ -23,6 +27,8 @@ from ingest.contract.monitoring.server import AdminServer
 from ingest.contract.settings import Settings
 from tests.support.admin import get
 from tests.support.file_limit import no_descriptors
+from tests.support.host_names import is_looking
+from tests.support.waiting import until
 
 LIMITS = AdminSettings()
 
@@ -44,10 +50,16 @@ def served(
 ) -> Iterator[tuple[AdminServer, Health]]:
     health = Health(Heartbeat(), liveness_limit, reasons=list)
     pages = Pages(Exposition([Gauge("whole", "Whole.", lambda: 7)]), health)
+    with server_of(pages, settings) as server:
+        yield server, health
+
+
+@contextmanager
+def server_of(pages: Pages, settings: AdminSettings = LIMITS) -> Iterator[AdminServer]:
     server = AdminServer(("127.0.0.1", 0), pages, settings)
     server.start()
     try:
-        yield server, health
+        yield server
     finally:
         server.stop()
 
@@ -84,6 +96,25 @@ def test_an_event_loop_that_stands_still_is_not_live() -> None:
         assert status == 503
         assert "the event loop has not answered" in text
         assert get(server.port, "/readyz")[0] == 503
+
+
+def test_a_metric_that_hangs_holds_no_probe_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is read off a disk which does not answer: that is no reason to be restarted."""
+    monkeypatch.setattr(pages_module, "_PATIENCE", 0.1)
+    os.mkfifo(tmp_path / "mark")
+    gauge = Gauge("mark", "Of a log.", lambda: float((tmp_path / "mark").read_text()))
+    pages = Pages(Exposition([gauge]), Health(Heartbeat(), 60.0, reasons=list))
+    patient = AdminSettings(deadline=600)
+    with server_of(pages, patient) as server, ThreadPoolExecutor() as readers:
+        held = readers.submit(get, server.port, "/metrics")
+        until(lambda: is_looking(os.getpid()))
+        probes = [readers.submit(get, server.port, path) for path in ("/livez", "/readyz", "/metrics")]
+        try:
+            assert [probe.result(60)[0] for probe in probes] == [200, 200, 503]
+        finally:
+            (tmp_path / "mark").write_text("7")
+        status, text = held.result(60)
+        assert (status, "dicom_ingest_mark 7.0" in text) == (200, True)
 
 
 def test_lag_of_the_event_loop_is_measured() -> None:

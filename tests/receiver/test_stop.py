@@ -60,7 +60,7 @@ async def test_a_report_that_is_answered_during_a_stop_is_written_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the log, so that it is not sent again, and in the audit trail."""
-    monkeypatch.setattr(engine_module, "_LAST", 60.0, raising=False)
+    monkeypatch.setattr(engine_module, "_LAST", 60.0)
 
     def took(_: Report) -> int:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,7 +1,9 @@
 """What the admin port shows: ``/metrics``, ``/livez``, ``/readyz``."""
 
+import threading
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,6 +14,7 @@ from ingest.contract.monitoring.health import Health, Verdict
 _KEPT: Final = 1.0  # s that a page of metrics serves again, so that many readers cost no more than one
 _KEPT_AT_MOST: Final = 4  # forms of it: Prometheus asks for one
 _MAXIMUM_ACCEPT: Final = 512  # characters
+_PATIENCE: Final = 5.0  # s that a reader of metrics waits for another's page
 
 
 class Page(NamedTuple):
@@ -23,7 +26,7 @@ class Page(NamedTuple):
 
 
 class Pages:
-    """All pages of one process; any thread may ask, one at a time."""
+    """All pages of one process; any thread may ask. Metrics may wait for a disk, and nothing else for them."""
 
     def __init__(
         self, exposition: Exposition, health: Health, clock: Callable[[], float] = time.monotonic
@@ -31,6 +34,7 @@ class Pages:
         self._exposition = exposition
         self._health = health
         self._clock = clock
+        self._making = threading.Lock()
         self._kept: dict[str, tuple[float, Page]] = {}
 
     def get(self, path: str, accept: str) -> Page | None:
@@ -44,6 +48,16 @@ class Pages:
         return None
 
     def _metrics(self, accept: str) -> Page:
+        if not self._making.acquire(timeout=_PATIENCE):
+            return Page(
+                HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"what another reader waits for hangs\n"
+            )
+        try:
+            return self._made(accept)
+        finally:
+            self._making.release()
+
+    def _made(self, accept: str) -> Page:
         now = self._clock()
         made, page = self._kept.get(accept, (0.0, None))
         if page is None or now - made > _KEPT:

@@ -45,8 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The page of the path."""
-        with self.server.asking:
-            page = self.server.pages.get(self.path.partition("?")[0], self.headers.get("Accept", ""))
+        page = self.server.pages.get(self.path.partition("?")[0], self.headers.get("Accept", ""))
         self._answer(
             page or Page(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /livez and /readyz are here\n")
         )
@@ -80,7 +79,6 @@ class _Server(ThreadingMixIn, HTTPServer):
         self.settings = settings
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.pages = pages
-        self.asking = threading.Lock()
         self._open: dict[socket.socket, float] = {}  # since when, oldest first
         self._lock = threading.Lock()
         self._allowance, self._allowed_at = _BURST, time.monotonic()
