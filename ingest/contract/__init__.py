@@ -10,7 +10,8 @@ What crosses the log:
 Settings, one file a table and one for all:
     ``settings``, of ``settings_base`` and ``receiver_settings``, ``peer_settings``, ``kafka_settings``, ``ledger_settings``,
     ``audit_settings``, ``admin_settings``; ``listener_settings`` and ``source_settings`` check what goes with what;
-    ``settings_sources`` are where values come from, ``settings_keys`` what they are in words; ``store_urls``
+    ``settings_sources`` are where values come from, ``settings_keys`` what they are in words; ``store_urls``;
+    ``largest_instance`` is what the stores can take
 
 What a process leaves for others on its data folder:
     ``running``      who runs                 ``refusals``  what was refused last
