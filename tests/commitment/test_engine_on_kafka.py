@@ -314,7 +314,8 @@ async def test_a_topic_that_cannot_be_read_to_its_end_is_told(
     off = settings.model_copy(update={"commitment": CommitmentSettings(enabled=False)})
     with capture_logs() as lines:
         await asyncio.to_thread(tell_of_unserved, off)
-    (line,) = lines
+    # The client's library logs, too, where a machine is slow.
+    (line,) = (each for each in lines if "open_as_far_as_read" in each)
     assert (line["log_level"], line["open_as_far_as_read"]) == ("warning", 1)
 
 
