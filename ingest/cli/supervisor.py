@@ -140,9 +140,8 @@ class Supervisor:
             try:
                 if child.is_ready(pid):
                     break
-            except (
-                OSError
-            ) as error:  # as of a disk that does not answer, or for want of descriptors: it may pass
+            except OSError as error:
+                # As of a disk that does not answer, or for want of descriptors: it may pass.
                 if not told:
                     logger.warning(
                         "whether a child is ready cannot be read", child=child.name, reason=error.strerror

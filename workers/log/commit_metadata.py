@@ -50,13 +50,11 @@ class OffsetCheckpoint(Checkpoint, frozen=True, kw_only=True):
     """What one commit says. ``done`` of its base holds uploads that no record of their own ends, and what damage has cut off."""
 
     done_ranges: tuple[Range, ...] = ()  # in order, apart from each other
-    starts: int = (
-        0  # owners in a row that lost it unasked or by an error, before the mark moved on, and this one
-    )
+    # Owners in a row that lost it unasked or by an error, before the mark moved on, and this one.
+    starts: int = 0
     lost: int = 0  # records that retention took unread or brokers lost, since the group was made
-    marked: frozenset[bytes] = (
-        frozenset()
-    )  # uploads whose attempts have the one under way; no commit says which
+    # Uploads whose attempts have the one under way; no commit says which.
+    marked: frozenset[bytes] = frozenset()
 
     def counts(self, position: int) -> bool:
         """Whether ``done_ranges`` has the upload that the record at ``position`` ends."""

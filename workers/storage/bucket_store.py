@@ -67,7 +67,7 @@ _LOCK_WITHIN: Final = 10.0  # seconds; then whoever wants it comes back, and oth
 _LOCK_FIRST: Final = 0.02  # seconds between tries
 _LOCK_EVERY: Final = 0.5
 _SWAPS: Final = 8
-LARGEST_ON_S3: Final = 5 * GiB
+MOST_COPIED_ON_S3: Final = 5 * GiB
 
 
 class BucketStore:
@@ -88,7 +88,7 @@ class BucketStore:
         self._checksums = checksums
         self._removals = Removals(bucket)
         self._limit = settings.single_put_limit
-        self._largest = LARGEST_ON_S3 if bucket.url.scheme == "s3" else None
+        self._largest = MOST_COPIED_ON_S3 if bucket.url.scheme == "s3" else None
         self._part = settings.part_size
         self._request = settings.request_timeout
         self._lease = max(settings.lease, 3 * settings.request_timeout)

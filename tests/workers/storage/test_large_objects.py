@@ -46,7 +46,7 @@ def test_a_copy_may_take_longer_than_a_request(proxy: FaultProxy) -> None:
 
 def test_what_s3_cannot_put_in_its_place_is_told(minio_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits, with a reason that says so, for long between two tries; and the store goes on for all others."""
-    monkeypatch.setattr(bucket_store, "LARGEST_ON_S3", 20 * MiB)
+    monkeypatch.setattr(bucket_store, "MOST_COPIED_ON_S3", 20 * MiB)
     with opened_bucket(minio_url, SETTINGS) as store:
         for put in (store.put_new, store.replace):
             with pytest.raises(Unavailable, match="larger than S3 can put in its place") as told:
